@@ -1,0 +1,26 @@
+"""Sources of samples, one file a source. A source has ``labels`` or ``levels``, and ``samples(split)``."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from vrft.data.medmnist import MedMNISTSource
+from vrft.data.phantom import PhantomSource
+from vrft.sample import Sample
+
+
+class Source(Protocol):
+    """What every source offers; none opens an image before a sample's image is asked for."""
+
+    labels: list[str] | None
+    """All labels, in the order of the prompt, where the targets are labels."""
+    levels: int | None
+    """How many grades there are, where the targets are grades."""
+
+    def check(self) -> None:
+        """Raise ``DataError`` where a file is missing; read none."""
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """Yield the samples of ``train``, ``validation`` or ``test`` in a fixed order."""
+
+
+__all__ = ["MedMNISTSource", "PhantomSource", "Source"]

@@ -1,0 +1,50 @@
+"""The errors that a user sees: the message is all that is shown, and the exit code is 2.
+
+Anything else that escapes a command is a fault of this project (exit code 1, with traceback).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """The user's input is at fault; the message says where, what was expected and how to mend it."""
+
+
+class DataError(UserError):
+    """A data set cannot be read: a missing file, a wrong checksum, an image that does not open."""
+
+
+class RunError(UserError):
+    """A run directory cannot be used: it belongs to another recipe, or nothing is there to resume."""
+
+
+class PolicyError(UserError):
+    """A policy cannot be loaded or cannot be used as the recipe asks."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in a recipe.
+
+    ``where`` is ``file:line`` or the ``--set`` option that brought the value in.
+    """
+
+    where: str
+    message: str
+    found: str | None = None
+    expected: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.found, self.expected, n=1, cutoff=0.5) if self.found else []
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"{self.where}: {self.message}{hint}"
+
+
+class RecipeError(UserError):
+    """All faults of a recipe together, one a line."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(map(str, faults)))

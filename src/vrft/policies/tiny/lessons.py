@@ -1,0 +1,147 @@
+"""What the embedded policy is taught: questions about phantoms, answered with what is seen and then the answer.
+
+A lesson is drawn from a seed and an index alone, in a number space that no data source uses, so that pretraining can be
+resumed at any step and never shows a picture of a user's split. Every answer first names the attributes that are
+visible, which supervises all of them in each lesson.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vrft.data.phantom import ATTRIBUTES, MAX_COUNT, PIXELS, Phantom, code_names, compose, draw, extent_radius
+from vrft.response import ENVELOPE_INSTRUCTION
+from vrft.tasks.classification import classification_prompt
+from vrft.tasks.grading import grading_prompt
+
+TRAINING, HELD_OUT = 0x7EAC4, 0x4E1D
+"""First word of the seed of a lesson; the sources of ``vrft.data`` use three words and never these."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A picture, a prompt, the completion to learn, and what a held-out check compares."""
+
+    skill: str
+    phantom: Phantom
+    prompt: str
+    thought: str
+    answer: str
+
+    @property
+    def image(self) -> Image.Image:
+        return draw(self.phantom)
+
+    @property
+    def completion(self) -> str:
+        return f"<think>{self.thought}</think><answer>{self.answer}</answer>"
+
+
+def describe(phantom: Phantom) -> str:
+    """Name what is visible, always in the same order: ``2 small bright round sharp findings``."""
+    count = len(phantom.findings)
+    if not count:
+        return "0 findings"
+    size = "small" if np.mean([f.radius for f in phantom.findings]) < 10 else "large"
+    words = (str(count), size, phantom.brightness, phantom.shape, phantom.margin, "finding" if count == 1 else "findings")
+    return " ".join(words)
+
+
+def _count(rng: np.random.Generator) -> tuple[Phantom, str, str]:
+    levels = int(rng.choice([3, 4, 5, 5, 5, MAX_COUNT + 1]))
+    grade = int(rng.integers(levels))
+    question = "How many findings are there?" if rng.random() < 0.5 else _question(rng, "grade")
+    return compose(rng, count=grade), grading_prompt(question, levels), str(grade)
+
+
+def _extent(rng: np.random.Generator) -> tuple[Phantom, str, str]:
+    levels = int(rng.choice([3, 4, 5, 5]))
+    grade = int(rng.integers(levels))
+    phantom = compose(rng, radius=extent_radius(rng, grade, levels))
+    return phantom, grading_prompt("How extensive is the finding?", levels), str(grade)
+
+
+def _attribute(rng: np.random.Generator) -> tuple[Phantom, str, str]:
+    """One or two attributes, whose values are the labels."""
+    names = [str(n) for n in rng.permutation(list(ATTRIBUTES))[: rng.integers(1, 3)]]
+    phantom = compose(rng, count=int(rng.integers(1, 3)))
+    values: list[str] = [""]
+    for name in names:
+        values = [f"{head} {tail}".strip() for head in values for tail in ATTRIBUTES[name]]
+    truth = " ".join(phantom.attributes[name] for name in names)
+    question = f"What is the {' and '.join(names)} of the finding?"
+    return phantom, classification_prompt(question, [str(v) for v in rng.permutation(values)]), truth
+
+
+def _code(rng: np.random.Generator) -> tuple[Phantom, str, str]:
+    """Labels without a meaning: any of them will do, and the policy learns to choose among those listed."""
+    count = int(rng.integers(2, 7))
+    if rng.random() < 0.6:
+        labels = code_names(int(rng.integers(2**31)), count)
+    else:
+        labels = [str(w) for w in rng.permutation(WORDS)[:count]]
+    question = "Which class is this finding?" if rng.random() < 0.5 else _question(rng, "class")
+    return compose(rng, count=int(rng.integers(0, 3))), classification_prompt(question, labels), str(rng.choice(labels))
+
+
+def _box(rng: np.random.Generator) -> tuple[Phantom, str, str]:
+    phantom = compose(rng)
+    prompt = "\n".join(
+        [
+            "Where is the finding?",
+            'Answer with a JSON list of boxes in pixels of the image, like [{"bbox_2d":[x1,y1,x2,y2]}].',
+            ENVELOPE_INSTRUCTION,
+        ]
+    )
+    return phantom, prompt, box_text(phantom.boxes()[0])
+
+
+def box_text(box: Sequence[float]) -> str:
+    """Write a box as the policy does: compact JSON, whole pixels."""
+    return f'[{{"bbox_2d":[{",".join(str(min(PIXELS, round(v))) for v in box)}]}}]'
+
+
+def _question(rng: np.random.Generator, what: str) -> str:
+    topic = " ".join(str(w) for w in rng.permutation(WORDS)[: rng.integers(1, 4)]).lower()
+    picture = rng.choice(["image", "scan", "radiograph", "picture", "slide"])
+    forms = [
+        f"Which {what} does this {picture} show?",
+        f"What is the {what} of {topic} in this {picture}?",
+        f"What {what} of {topic} is seen?",
+        f"Name the {what} of the {topic} in the {picture}.",
+    ]
+    return str(rng.choice(forms))
+
+
+LESSONS: dict[str, tuple[float, Callable[[np.random.Generator], tuple[Phantom, str, str]]]] = {
+    "count": (0.28, _count),
+    "extent": (0.1, _extent),
+    "attribute": (0.22, _attribute),
+    "code": (0.18, _code),
+    "box": (0.22, _box),
+}
+"""The skills: how often each is taught, and how a lesson of it is made."""
+
+
+def lesson(purpose: int, seed: int, index: int, skill: str | None = None) -> Lesson:
+    """Make lesson ``index`` of a seed; ``purpose`` is ``TRAINING`` or ``HELD_OUT``; a skill can be insisted on."""
+    rng = np.random.default_rng([purpose, seed, index, 0])
+    if skill is None:
+        skill = str(rng.choice(list(LESSONS), p=[share for share, _ in LESSONS.values()]))
+    phantom, prompt, answer = LESSONS[skill][1](rng)
+    return Lesson(skill, phantom, prompt, describe(phantom), answer)
+
+
+WORDS = (
+    "normal benign malignant pneumonia tumour cyst lesion nodule mass polyp ulcer bleeding oedema fracture stone scar "
+    "retinopathy glaucoma cataract macula cornea vessel drusen melanoma naevus keratosis carcinoma adenoma lymphoma "
+    "glioma meningioma pituitary liver kidney spleen lung heart bladder femur pelvis colon stomach breast prostate "
+    "thyroid brain spine disc muscle stroma mucus debris adipose mucosa lymphocyte monocyte neutrophil basophil "
+    "eosinophil platelet erythroblast granulocyte effusion atelectasis cardiomegaly infiltration fibrosis hernia "
+    "emphysema consolidation thickening mild moderate severe absent present early late chronic acute left right upper "
+    "lower central diffuse focal stage type grade class tissue cell organ disease healthy abnormal positive negative "
+    "diabetic dermatofibroma vascular basal squamous choroidal neovascularization macular cortex hyperplastic"
+).split()
+"""Words for labels and questions: none of them goes with any picture."""

@@ -1,0 +1,599 @@
+"""The recipe: the one place that describes a run.
+
+A recipe is YAML, read with the line of each key, checked against the models below (unknown keys are errors) and against
+the data it names; all faults are reported together, before anything is loaded. The resolved recipe holds every value
+that decides a result, and is itself a recipe.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vrft.data import MedMNISTSource, PhantomSource, Source
+from vrft.data.medmnist import DATASETS
+from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
+from vrft.errors import DataError, Fault, RecipeError
+from vrft.rewards import APPLIES, FUZZY_SCHEDULES, REWARDS
+from vrft.tasks import Classification, Grading, Task
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class SplitSizes(_Section):
+    train: Positive = 2048
+    """Samples to train on."""
+    validation: Positive = 256
+    """Samples to choose settings on."""
+    test: Positive = 512
+    """Samples that results are reported on."""
+
+
+class PhantomData(_Section):
+    """Generated images with known truth (`vrft.data.phantom`)."""
+
+    source: Literal["phantom"]
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the data set; the seeds of training are `seeds`."""
+    samples: SplitSizes = SplitSizes()
+    """How many samples each split has."""
+    family: Literal[*FAMILIES] = "standard"  # type: ignore[valid-type]
+    """`standard` looks are known to the embedded policy; the `shifted` one it has never seen."""
+    attributes: Annotated[list[Literal[*ATTRIBUTES]], Field(min_length=1)] = ["size", "brightness"]  # type: ignore[valid-type]
+    """Classification: the attributes whose combinations are the classes."""
+    grade_by: Literal["count", "extent"] = "count"
+    """Grading: by the number of findings, or by the extent of one."""
+    levels: Annotated[int, Field(ge=2, le=MAX_COUNT + 1)] = 5
+    """Grading: how many grades."""
+
+
+class MedMNISTData(_Section):
+    """A MedMNIST set, read from its official npz file (`vrft.data.medmnist`)."""
+
+    source: Literal["medmnist"]
+    dataset: Literal[*DATASETS]  # type: ignore[valid-type]
+    """The set, such as `pneumoniamnist`."""
+    root: str = "data"
+    """The folder that holds the npz files."""
+    size: Literal[28, 64, 128, 224] = 28
+    """Pixels a side; large policies see little in fewer than 224."""
+    download: bool = False
+    """Fetch the file when it is missing, and verify its checksum."""
+
+
+Data = Annotated[PhantomData | MedMNISTData, Field(discriminator="source")]
+
+# --- task -----------------------------------------------------------------------------------------------------------
+
+
+class ClassificationTask(_Section):
+    """One label of a closed list."""
+
+    kind: Literal["classification"]
+    labels: list[str] | None = None
+    """The labels in the order of the prompt; without it those of the data."""
+    synonyms: dict[str, list[str]] = {}
+    """Further names of a label that an answer may use."""
+    question: str | None = None
+    """The question; without it that of the data."""
+
+
+class GradingTask(_Section):
+    """One grade of an ordinal scale, from 0."""
+
+    kind: Literal["grading"]
+    names: list[str] | None = None
+    """Names of the grades, lowest first, shown in the prompt and accepted as answers."""
+    question: str | None = None
+    """The question; without it that of the data."""
+
+
+TaskSection = Annotated[ClassificationTask | GradingTask, Field(discriminator="kind")]
+
+# --- policy ---------------------------------------------------------------------------------------------------------
+
+
+class Lora(_Section):
+    """Train low-rank adapters in place of all weights."""
+
+    rank: Positive = 16
+    """Rank of the adapters."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Scale of the adapters; their output is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout inside the adapters."""
+    targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    """Ends of the names of the layers that get an adapter."""
+
+
+class Policy(_Section):
+    model: str = "tiny"
+    """`tiny` (embedded), a name on the Hugging Face hub, or a directory."""
+    revision: str | None = None
+    """Of a hub model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto` is bfloat16 on a GPU and float32 elsewhere."""
+    lora: Lora | None = None
+    """Adapters; without it all weights are trained."""
+    max_pixels: Positive | None = None
+    """Upper bound on the pixels of an image after resizing; without it the processor's own."""
+    trust_remote_code: bool = False
+    """Run code that comes with a hub model."""
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+class _Optimiser(_Section):
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the learning rate rises from zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
+    micro_batch: Positive | None = None
+    """Sequences in one forward pass on one device; without it all of a step. Lower needs less memory."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    save_every: Positive = 50
+    """Steps between checkpoints; a killed run loses at most these."""
+    log_every: Positive = 1
+    """Steps between lines of the log."""
+
+
+class RftStage(_Optimiser):
+    """Reinforcement fine-tuning: GRPO on rule-based rewards."""
+
+    kind: Literal["rft"]
+    rewards: Annotated[dict[Literal[*REWARDS], float], Field(min_length=1)] = {"accuracy": 1.0, "format": 0.5}  # type: ignore[valid-type]
+    """The weight of each reward; the reward of a completion is the weighted sum."""
+    fuzzy_schedule: Literal[*FUZZY_SCHEDULES] = "table"  # type: ignore[valid-type]
+    """What the fuzzy reward pays by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
+    steps: Positive = 200
+    """Optimiser steps."""
+    prompts_per_step: Positive = 4
+    """Groups in a step, over all devices."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Completions sampled for a prompt (G)."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of sampling."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus of sampling."""
+    max_completion_tokens: Positive = 256
+    """A completion is cut here."""
+    kl: Annotated[float, Field(ge=0)] = 0.04
+    """Weight of the KL term towards the policy that the stage starts from (beta); 0 leaves it out and unmeasured."""
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Clip range of the probability ratio (epsilon)."""
+    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "grpo"
+    """How token losses are averaged; `grpo` is the paper's: over each completion, then over completions."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    """What the centred reward is divided by: its deviation in the group, in the step, or nothing."""
+
+
+class SftStage(_Optimiser):
+    """Supervised fine-tuning on the targets, written in the envelope."""
+
+    kind: Literal["sft"]
+    steps: Positive = 200
+    """Optimiser steps."""
+    batch_size: Positive = 32
+    """Samples in a step, over all devices."""
+    think: str = "I looked at the image."
+    """What stands inside the think tags of every target: labels come without reasons."""
+
+
+Stage = Annotated[RftStage | SftStage, Field(discriminator="kind")]
+
+# --- arms -----------------------------------------------------------------------------------------------------------
+
+ARMS = {
+    "majority": "the most frequent label, or the median grade, of the training split",
+    "base": "the policy as it is loaded",
+    "sft": "supervised fine-tuning on the same data, with as many steps and sequences as `rft`",
+    "rft": "the stages of the recipe",
+}
+"""The arms that a recipe can name, and what each is."""
+
+
+class ArmChange(_Section):
+    """A further arm: the stages of the recipe, with some keys of the last stage changed."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]*$")]
+    """Of the arm, in the table and as a folder."""
+    set: dict[str, Any]
+    """Keys of the last stage and their new values, such as `{rewards: {fuzzy: 1.0, format: 0.5}}`."""
+
+
+class Sft(_Section):
+    """The `sft` arm, where it shall differ from its match to `rft`."""
+
+    steps: Positive | None = None
+    """Without it as many as all stages together."""
+    batch_size: Positive | None = None
+    """Without it as many sequences as a step of the last stage samples."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Without it that of the last stage."""
+    think: str = SftStage.model_fields["think"].default
+    """What stands inside the think tags of every target."""
+
+
+class Evaluation(_Section):
+    split: Literal["train", "validation", "test"] = "test"
+    """What is evaluated; choose settings on `validation`."""
+    limit: Positive | None = None
+    """Evaluate only the first so many samples."""
+    batch_size: Positive = 64
+    """Prompts decoded together; on some devices it changes the last bits of a result."""
+    max_completion_tokens: Positive | None = None
+    """Without it that of the last stage, or 256."""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Resamples behind each interval."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Of the intervals."""
+
+
+class Recipe(_Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]*$")]
+    """Of the run: `runs/NAME` is its directory."""
+    data: Data
+    """Where the samples come from."""
+    task: TaskSection
+    """What is asked."""
+    policy: Policy = Policy()
+    """What is trained."""
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    """The training of the arm `rft`, in order; each stage starts from the weights of the one before."""
+    sft: Sft = Sft()
+    """The training of the arm `sft`."""
+    arms: Annotated[list[Literal[*ARMS] | ArmChange], Field(min_length=1)] = ["majority", "base", "sft", "rft"]  # type: ignore[valid-type]
+    """What is compared, in order."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    """One training of each trained arm for each seed."""
+    evaluation: Evaluation = Evaluation()
+    """How the arms are measured."""
+
+    def arm_names(self) -> list[str]:
+        return [arm if isinstance(arm, str) else arm.name for arm in self.arms]
+
+    def stages_of(self, arm: str) -> list[RftStage | SftStage]:
+        """The stages of an arm, every value written out; empty for an arm that is not trained."""
+        if arm in ("majority", "base"):
+            return []
+        if arm == "rft":
+            return list(self.stages)
+        if arm == "sft":
+            return [self._matched_sft()]
+        (change,) = (a for a in self.arms if isinstance(a, ArmChange) and a.name == arm)
+        last = self.stages[-1]
+        return [*self.stages[:-1], type(last).model_validate({**last.model_dump(), **change.set})]
+
+    def _matched_sft(self) -> SftStage:
+        last = self.stages[-1]
+        sequences = last.prompts_per_step * last.group_size if isinstance(last, RftStage) else last.batch_size
+        optimiser = {name: getattr(last, name) for name in _Optimiser.model_fields}
+        if self.sft.learning_rate:
+            optimiser["learning_rate"] = self.sft.learning_rate
+        return SftStage(
+            kind="sft",
+            steps=self.sft.steps or sum(stage.steps for stage in self.stages),
+            batch_size=self.sft.batch_size or sequences,
+            think=self.sft.think,
+            **optimiser,
+        )
+
+    @property
+    def evaluation_tokens(self) -> int:
+        """The most tokens of a completion at evaluation."""
+        last = self.stages[-1]
+        training = last.max_completion_tokens if isinstance(last, RftStage) else 256
+        return self.evaluation.max_completion_tokens or training
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data with every value written out, which is itself a recipe."""
+        sft = self._matched_sft()
+        written = {name: getattr(sft, name) for name in Sft.model_fields}
+        evaluation = {"max_completion_tokens": self.evaluation_tokens}
+        plain = self.model_dump()
+        return plain | {"sft": written, "evaluation": plain["evaluation"] | evaluation}
+
+    def dump(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def open_source(recipe: Recipe) -> Source:
+    """Open the data of a recipe for its task; no image is read.
+
+    Raises:
+        DataError: the data cannot be used so; the message tells why.
+    """
+    data, kind = recipe.data, recipe.task.kind
+    if isinstance(data, PhantomData):
+        return PhantomSource(
+            kind,
+            seed=data.seed,
+            sizes=data.samples.model_dump(),
+            family=data.family,
+            attributes=data.attributes,
+            grade_by=data.grade_by,
+            levels=data.levels,
+        )
+    return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
+
+
+def build_task(recipe: Recipe, source: Source) -> Task:
+    """The task of a recipe, with the labels or levels of its data where it names none."""
+    section = recipe.task
+    if isinstance(section, ClassificationTask):
+        return Classification(tuple(section.labels or source.labels or ()), section.synonyms)
+    assert source.levels is not None
+    return Grading(source.levels, section.names)
+
+
+# --- reading and checking -------------------------------------------------------------------------------------------
+
+Path_ = tuple[str | int, ...]
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: of the YAML file.
+        overrides: ``key=value`` texts with dots between keys (``stages.0.steps=50``); the value is YAML.
+
+    Raises:
+        RecipeError: anything is wrong with it; all faults together.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError([Fault(str(path), f"cannot be read ({error}).")]) from None
+    try:
+        raw = yaml.safe_load(text)
+        lines = dict(_lines(yaml.compose(text)))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RecipeError([Fault(where, f"is no YAML: {getattr(error, 'problem', None) or error}.")]) from None
+    if not isinstance(raw, dict):
+        raise RecipeError([Fault(f"{path}:1", f"expected keys and values, found {type(raw).__name__}.")])
+
+    places: dict[Path_, str] = {keys: f"{path}:{line}" for keys, line in lines.items()}
+    faults = [Fault(f"{path}:{line}", f"{key!r} is given twice.") for line, key in _duplicates(yaml.compose(text))]
+    for override in overrides:
+        faults += _override(raw, override, places)
+    recipe, more = _validate(raw, places, str(path))
+    faults += more
+    if recipe is not None:
+        faults += list(_cross_check(recipe, places, str(path)))
+    if faults or recipe is None:
+        raise RecipeError(faults)
+    return recipe
+
+
+def _lines(node: yaml.Node | None, keys: Path_ = ()) -> Iterator[tuple[Path_, int]]:
+    """The line of every key and list item."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*keys, key.value), key.start_mark.line + 1
+            yield from _lines(value, (*keys, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*keys, index), value.start_mark.line + 1
+            yield from _lines(value, (*keys, index))
+
+
+def _duplicates(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    """Keys that a mapping holds twice: YAML keeps the last in silence."""
+    children: list[Any] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                yield key.start_mark.line + 1, key.value
+            seen.add(key.value)
+            children.append(value)
+    elif isinstance(node, yaml.SequenceNode):
+        children = node.value
+    for child in children:
+        yield from _duplicates(child)
+
+
+def _override(raw: dict[str, Any], override: str, places: dict[Path_, str]) -> list[Fault]:
+    """Put a ``--set`` value into the raw recipe and note where it came from."""
+    where = f"--set {override}"
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        return [Fault(where, "expected KEY=VALUE, such as stages.0.steps=50.")]
+    keys: list[str | int] = [int(part) if part.isdigit() else part for part in dotted.split(".")]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return [Fault(where, f"{text!r} is no YAML value.")]
+    place: Any = raw
+    for depth, key in enumerate(keys[:-1]):
+        if isinstance(place, list) and isinstance(key, int) and key < len(place):
+            place = place[key]
+        elif isinstance(place, dict):
+            if not isinstance(place.get(key), (dict, list)):
+                place[key] = {}
+            place = place[key]
+        else:
+            return [Fault(where, f"{'.'.join(map(str, keys[: depth + 1]))} is not in the recipe.")]
+    if isinstance(place, list) and not (isinstance(keys[-1], int) and keys[-1] < len(place)):
+        return [Fault(where, f"{dotted} is not in the recipe; the list has {len(place)} items.")]
+    place[keys[-1]] = value
+    for depth in range(1, len(keys) + 1):
+        places.setdefault(tuple(keys[:depth]), where)
+    places[tuple(keys)] = where
+    return []
+
+
+def _validate(raw: dict[str, Any], places: Mapping[Path_, str], path: str) -> tuple[Recipe | None, list[Fault]]:
+    """Check against the models; faulty keys are taken out and the rest is checked again, so that all faults show."""
+    faults: list[Fault] = []
+    for _ in range(5):
+        try:
+            return Recipe.model_validate(raw), faults
+        except ValidationError as error:
+            found = [(_keys_in(raw, one["loc"]), one) for one in error.errors()]
+            faults += [_fault(keys, dict(one), places, path) for keys, one in found]
+            if any(one["type"] in ("missing", "union_tag_not_found") for _, one in found):
+                break
+            for keys, _ in found:
+                _remove(raw, keys)
+    return None, faults
+
+
+def _keys_in(raw: Any, loc: tuple[str | int, ...]) -> Path_:
+    """The part of an error's location that are keys of the recipe; pydantic adds the names of alternatives."""
+    keys: list[str | int] = []
+    for position, part in enumerate(loc):
+        last = position == len(loc) - 1
+        inside = part in raw if isinstance(raw, dict) else isinstance(raw, list) and part in range(len(raw))
+        if inside:
+            raw = raw[part]
+            keys.append(part)
+        elif last and part != "[key]" and not (isinstance(part, str) and not isinstance(raw, dict)):
+            keys.append(part)
+    return tuple(keys)
+
+
+def _remove(raw: Any, keys: Path_) -> None:
+    for key in keys[:-1]:
+        raw = raw[key]
+    if keys and isinstance(raw, dict):
+        raw.pop(keys[-1], None)
+    elif keys and isinstance(raw, list) and keys[-1] in range(len(raw)):
+        del raw[int(keys[-1])]
+
+
+def _fault(keys: Path_, error: dict[str, Any], places: Mapping[Path_, str], path: str) -> Fault:
+    """Make one sentence of one pydantic error."""
+    where = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), path)
+    dotted, kind, found = ".".join(map(str, keys)), error["type"], error.get("input")
+    if kind == "extra_forbidden":
+        expected = sorted(_fields_at(Recipe, error["loc"][:-1]))
+        parent = ".".join(map(str, keys[:-1])) or "a recipe"
+        return Fault(where, f"{dotted} is no key of {parent}; it has {', '.join(expected)}.", str(keys[-1]), expected)
+    if kind == "missing":
+        return Fault(where, f"{dotted} is missing.")
+    if kind == "union_tag_not_found":
+        tag = error["ctx"]["discriminator"].strip("'")
+        return Fault(where, f"{dotted}.{tag} is missing.")
+    if kind in ("literal_error", "union_tag_invalid"):
+        context = error["ctx"]
+        if kind == "union_tag_invalid":
+            tag = context["discriminator"].strip("'")
+            dotted, found = f"{dotted}.{tag}", found.get(tag) if isinstance(found, dict) else found
+            where = places.get((*keys, tag), where)
+        expected = re.findall(r"'([^']*)'|(\d+)", context.get("expected") or context.get("expected_tags"))
+        choices = [text or number for text, number in expected]
+        return Fault(where, f"{dotted} is {found!r}; expected one of {', '.join(choices)}.", str(found), choices)
+    return Fault(where, f"{dotted} is {found!r}: {error['msg'][0].lower()}{error['msg'][1:]}.")
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> set[str]:
+    """Names of the keys that a recipe may have at a location."""
+    candidates: list[type[BaseModel]] = [model]
+    for part in loc:
+        inner = [m for c in candidates if part in c.model_fields for m in _models(c.model_fields[str(part)].annotation)]
+        tagged = [
+            c for c in candidates for f in c.model_fields.values() if part in get_args(f.annotation) or c.__name__ == part
+        ]
+        candidates = inner or tagged or candidates
+    return {name for candidate in candidates for name in candidate.model_fields}
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iterator[Fault]:
+    """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
+
+    def at(*keys: str | int) -> str:
+        return next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), path)
+
+    kind = recipe.task.kind
+    for index, stage in enumerate(recipe.stages):
+        yield from _check_rewards(stage, kind, f"stages.{index}.rewards", at("stages", index, "rewards"))
+    for index, arm in enumerate(recipe.arms):
+        if isinstance(arm, ArmChange):
+            where = at("arms", index, "set")
+            if arm.name in ARMS:
+                yield Fault(where, f"arms.{index}.name is {arm.name!r}, which is one of the arms without changes.")
+                continue
+            try:
+                yield from _check_rewards(recipe.stages_of(arm.name)[-1], kind, f"arms.{index}.set.rewards", where)
+            except ValidationError as error:
+                last = type(recipe.stages[-1])
+                for one in error.errors():
+                    unknown = one["type"] == "extra_forbidden"
+                    keys = ".".join(map(str, one["loc"]))
+                    text = f"is no key of a stage; it has {', '.join(last.model_fields)}" if unknown else one["msg"]
+                    names = list(last.model_fields) if unknown else list(REWARDS)
+                    yield Fault(where, f"arms.{index}.set.{keys}: {text}.", str(one["loc"][-1 if unknown else -2]), names)
+            except ValueError:
+                yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
+    if len(set(recipe.arm_names())) != len(recipe.arms):
+        yield Fault(at("arms"), f"arms names an arm twice: {', '.join(recipe.arm_names())}.")
+    if len(set(recipe.seeds)) != len(recipe.seeds):
+        yield Fault(at("seeds"), f"seeds names a seed twice: {', '.join(map(str, recipe.seeds))}.")
+
+    model = recipe.policy.model
+    if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not (Path(model).expanduser() / "config.json").is_file():
+        yield Fault(at("policy", "model"), f"policy.model is {model!r}, but there is no {model}/config.json.")
+
+    try:
+        source = open_source(recipe)
+    except DataError as error:
+        yield Fault(at("data"), str(error))
+        return
+    try:
+        source.check()
+    except DataError as error:
+        yield Fault(at("data", "root"), str(error))
+    if isinstance(recipe.task, ClassificationTask):
+        known = source.labels or []
+        for label in recipe.task.labels or []:
+            if label not in known:
+                yield Fault(at("task", "labels"), f"task.labels has {label!r}; the data has {', '.join(known)}.", label, known)
+        lacking = [label for label in known if label not in recipe.task.labels] if recipe.task.labels else []
+        if lacking:
+            yield Fault(at("task", "labels"), f"task.labels lacks {', '.join(map(repr, lacking))}, which the data has.")
+        for label in recipe.task.synonyms:
+            if label not in known:
+                yield Fault(at("task", "synonyms", label), f"task.synonyms names {label!r}, which is no label.", label, known)
+    elif recipe.task.names is not None and len(recipe.task.names) != source.levels:
+        yield Fault(at("task", "names"), f"task.names has {len(recipe.task.names)} names for {source.levels} grades.")
+
+
+def _check_rewards(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+    if isinstance(stage, SftStage):
+        return
+    for reward in stage.rewards:
+        if kind not in APPLIES[reward]:
+            fit = [name for name, kinds in APPLIES.items() if kind in kinds]
+            yield Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
+    if not any(stage.rewards.values()):
+        yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")

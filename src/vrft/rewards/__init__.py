@@ -1,0 +1,22 @@
+"""Rewards: pure functions from completions to numbers, in the signature that TRL calls.
+
+``reward(completions, **columns) -> list[float | None]``: a completion is a text or a list of chat messages; a column is
+one value for all completions or a list of one for each. None means that the reward does not apply to a sample, 0.0 that
+the policy failed. Nothing here imports torch.
+"""
+
+from vrft.rewards.accuracy import accuracy_reward
+from vrft.rewards.format import format_reward
+from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy_reward
+
+REWARDS = {"format": format_reward, "accuracy": accuracy_reward, "fuzzy": fuzzy_reward}
+"""Every reward by its name in a recipe."""
+
+APPLIES = {
+    "format": ("classification", "grading"),
+    "accuracy": ("classification", "grading"),
+    "fuzzy": ("grading",),
+}
+"""The kinds of task that each reward applies to."""
+
+__all__ = ["APPLIES", "FUZZY_SCHEDULES", "REWARDS", "accuracy_reward", "format_reward", "fuzzy_reward"]

@@ -1,0 +1,61 @@
+"""The multi-grade fuzzy reward (MFRS): a near miss on an ordinal scale is worth something."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vrft.response import parse, read_grade
+from vrft.rewards.columns import Completion, spread, text_of
+
+FUZZY_SCHEDULES: dict[str, Callable[[int], float]] = {
+    "table": lambda distance: (1.0, 0.25, 0.1)[distance] if distance < 3 else 0.0,
+    "geometric": lambda distance: 0.25**distance,
+}
+"""What a grade at a distance from the true one earns. The paper states both (0.1 and 0.0625 at distance 2)."""
+
+
+def fuzzy_reward(
+    completions: Sequence[Completion],
+    target: Any,
+    *,
+    levels: int | Sequence[int] | None = None,
+    names: Sequence[str] | Sequence[Sequence[str]] | None = None,
+    schedule: str | Sequence[str] = "table",
+    **columns: Any,
+) -> list[float | None]:
+    """Pay by the distance d = |grade read - grade true|: ``table`` 1, 1/4, 1/10, then 0; ``geometric`` 0.25^d.
+
+    Source: medically informed reward shaping (R_MFRS), arXiv 2602.10619.
+
+    Args:
+        completions: texts or chat messages, length n.
+        target: the true grades, one or n, each in 0 .. levels - 1.
+        levels: how many grades the scale has.
+        names: the names of the grades, lowest first.
+        schedule: a key of ``FUZZY_SCHEDULES``.
+        columns: further columns, not used.
+
+    Returns:
+        n rewards in [0, 1]; 0.0 where no single grade of the scale is read, None for a sample without ``levels``.
+
+    >>> answers = [f"<answer>{text}</answer>" for text in ("2", "3", "4", "2 or 3")]
+    >>> fuzzy_reward(answers, 2, levels=5)
+    [1.0, 0.25, 0.1, 0.0]
+    >>> fuzzy_reward(answers, 2, levels=5, schedule="geometric")
+    [1.0, 0.25, 0.0625, 0.0]
+    """
+    n = len(completions)
+    rewards: list[float | None] = []
+    for completion, true, scale, named, paid in zip(
+        completions,
+        spread(target, n, one=int),
+        spread(levels, n, one=int),
+        spread(names, n, one=(list, tuple)),
+        spread(schedule, n, one=str),
+        strict=True,
+    ):
+        if not scale:
+            rewards.append(None)
+            continue
+        grade = read_grade(parse(text_of(completion)).answer, scale, named).answer
+        rewards.append(0.0 if grade is None else FUZZY_SCHEDULES[paid](abs(int(grade) - true)))
+    return rewards

@@ -1,0 +1,44 @@
+"""A sample: one image with a question and a target. Data only; what is asked and measured lives in ``tasks``."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from vrft.errors import DataError
+
+Target = str | int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, the question asked about it, and the truth.
+
+    ``image`` is a path or a function without arguments that returns the picture, so that a list of samples holds no
+    pixels. ``target`` is a label (classification) or a grade from 0 (grading). ``facts`` are further truths that a
+    source knows (the attributes of a phantom); nothing is trained on them.
+    """
+
+    id: str
+    image: Path | Callable[[], Image.Image]
+    question: str
+    target: Target
+    split: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_image(sample: Sample) -> Image.Image:
+    """Return the picture of a sample in RGB.
+
+    Raises:
+        DataError: the file is missing or is no readable image; the message names it.
+    """
+    if callable(sample.image):
+        return sample.image().convert("RGB")
+    try:
+        with Image.open(sample.image) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DataError(f"{sample.image}: cannot be read as an image ({error}); replace or remove it.") from None

@@ -1,0 +1,68 @@
+"""Classification: which one of the labels is it?
+
+A prompt, and a completion that earns everything::
+
+    Which class does this chest radiograph show?
+    Answer with one of these labels:
+    normal
+    pneumonia
+    Think inside <think></think>, then give only the answer inside <answer></answer>.
+
+    <think>A dense shadow in the lower lobe.</think><answer>pneumonia</answer>
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_label, parse, read_label
+from vrft.sample import Target
+
+
+def classification_prompt(question: str, labels: Sequence[str]) -> str:
+    """The words of the prompt: the question, one label a line, the envelope."""
+    return "\n".join([question, "Answer with one of these labels:", *labels, ENVELOPE_INSTRUCTION])
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One label of a closed list.
+
+    Args:
+        labels: the labels, in the order in which the prompt lists them.
+        synonyms: further names of a label that count as it.
+    """
+
+    labels: Sequence[str]
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    kind: ClassVar[str] = "classification"
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "macro_f1", "format_rate", "read_rate")
+    ordinal: ClassVar[bool] = False
+
+    @property
+    def classes(self) -> list[Target]:
+        """All targets there can be, in order."""
+        return list(self.labels)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the rewards need to know of this task."""
+        return {"labels": list(self.labels), "synonyms": dict(self.synonyms)}
+
+    def prompt(self, question: str) -> str:
+        return classification_prompt(question, self.labels)
+
+    def read(self, completion: str) -> Reading:
+        """The strict reading, which rewards and headline metrics use."""
+        envelope = parse(completion)
+        reading = read_label(envelope.answer, self.labels, self.synonyms)
+        return Reading(reading.answer, envelope.problems + reading.problems)
+
+    def read_leniently(self, completion: str) -> Target | None:
+        """What a patient reader would take the answer to be: the strict reading, else the only label mentioned."""
+        envelope = parse(completion)
+        strict = read_label(envelope.answer, self.labels, self.synonyms).answer
+        if strict is not None:
+            return strict
+        return mentioned_label(envelope.answer or completion, self.labels, self.synonyms)

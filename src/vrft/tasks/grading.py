@@ -1,0 +1,71 @@
+"""Grading: which grade of an ordinal scale is it?
+
+A prompt, and a completion that earns everything::
+
+    What is the grade of diabetic retinopathy in this fundus photograph?
+    Answer with one grade from 0 to 4.
+    Think inside <think></think>, then give only the answer inside <answer></answer>.
+
+    <think>Several haemorrhages in one quadrant.</think><answer>2</answer>
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_grade, parse, read_grade
+from vrft.sample import Target
+
+
+def grading_prompt(question: str, levels: int, names: Sequence[str] | None = None) -> str:
+    """The words of the prompt: the question, the scale (and the names of its grades), the envelope."""
+    scale = [f"Answer with one grade from 0 to {levels - 1}."]
+    if names:
+        scale.append("The grades are: " + "; ".join(f"{grade} = {name}" for grade, name in enumerate(names)) + ".")
+    return "\n".join([question, *scale, ENVELOPE_INSTRUCTION])
+
+
+@dataclass(frozen=True)
+class Grading:
+    """One grade of the scale 0 .. levels - 1.
+
+    Args:
+        levels: how many grades the scale has, at least 2.
+        names: the names of the grades, lowest first, or None.
+    """
+
+    levels: int
+    names: Sequence[str] | None = None
+
+    kind: ClassVar[str] = "grading"
+    metrics: ClassVar[tuple[str, ...]] = (
+        *("accuracy", "qwk", "mae", "balanced_accuracy", "macro_f1", "format_rate", "read_rate"),
+    )
+    ordinal: ClassVar[bool] = True
+
+    @property
+    def classes(self) -> list[Target]:
+        """All targets there can be, in order."""
+        return list(range(self.levels))
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """What the rewards need to know of this task."""
+        return {"levels": self.levels, "names": list(self.names) if self.names else None}
+
+    def prompt(self, question: str) -> str:
+        return grading_prompt(question, self.levels, self.names)
+
+    def read(self, completion: str) -> Reading:
+        """The strict reading, which rewards and headline metrics use."""
+        envelope = parse(completion)
+        reading = read_grade(envelope.answer, self.levels, self.names)
+        return Reading(reading.answer, envelope.problems + reading.problems)
+
+    def read_leniently(self, completion: str) -> Target | None:
+        """What a patient reader would take the answer to be: the strict reading, else the only grade mentioned."""
+        envelope = parse(completion)
+        strict = read_grade(envelope.answer, self.levels, self.names).answer
+        if strict is not None:
+            return strict
+        return mentioned_grade(envelope.answer or completion, self.levels, self.names)
