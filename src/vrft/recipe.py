@@ -351,6 +351,13 @@ def build_task(recipe: Recipe, source: Source) -> Task:
 Path_ = tuple[str | int, ...]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which ``1e-4`` is a number; YAML 1.1 takes it for a text unless a dot and a sign are written."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
@@ -366,7 +373,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError([Fault(str(path), f"cannot be read ({error}).")]) from None
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
         lines = dict(_lines(yaml.compose(text)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -424,7 +431,7 @@ def _override(raw: dict[str, Any], override: str, places: dict[Path_, str]) -> l
         return [Fault(where, "expected KEY=VALUE, such as stages.0.steps=50.")]
     keys: list[str | int] = [int(part) if part.isdigit() else part for part in dotted.split(".")]
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)  # noqa: S506
     except yaml.YAMLError:
         return [Fault(where, f"{text!r} is no YAML value.")]
     place: Any = raw
@@ -449,17 +456,20 @@ def _override(raw: dict[str, Any], override: str, places: dict[Path_, str]) -> l
 def _validate(raw: dict[str, Any], places: Mapping[Path_, str], path: str) -> tuple[Recipe | None, list[Fault]]:
     """Check against the models; faulty keys are taken out and the rest is checked again, so that all faults show."""
     faults: list[Fault] = []
-    for _ in range(5):
+    removed: set[Path_] = set()
+    while True:
         try:
             return Recipe.model_validate(raw), faults
         except ValidationError as error:
-            found = [(_keys_in(raw, one["loc"]), one) for one in error.errors()]
-            faults += [_fault(keys, dict(one), places, path) for keys, one in found]
-            if any(one["type"] in ("missing", "union_tag_not_found") for _, one in found):
-                break
-            for keys, _ in found:
+            found: dict[Path_, dict[str, Any]] = {}
+            for one in error.errors():  # of the alternatives of a union, the first speaks
+                found.setdefault(_keys_in(raw, one["loc"]), dict(one))
+            faults += [_fault(keys, one, places, path) for keys, one in found.items() if keys not in removed]
+            if removed >= set(found) or any(one["type"].startswith(("missing", "union_tag_not")) for one in found.values()):
+                return None, faults
+            for keys in reversed(found):  # of a list the last items first, so that positions hold
                 _remove(raw, keys)
-    return None, faults
+            removed |= set(found)
 
 
 def _keys_in(raw: Any, loc: tuple[str | int, ...]) -> Path_:

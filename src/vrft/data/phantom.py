@@ -1,8 +1,8 @@
 """Phantoms: generated images with known truth, without limit, from a seed.
 
 A phantom is a modality-like background (its *look*) with zero or more findings that share four visible attributes.
-``standard`` looks are what the embedded policy was pretrained on; the ``shifted`` look (a fundus with vessels, low
-contrast) is never shown in pretraining, so that fine-tuning has something to learn.
+``standard`` looks are what the embedded policy was pretrained on; the ``shifted`` look (an angiogram, whose
+vessels are no findings, at low contrast) is never shown in pretraining, so that fine-tuning has something to learn.
 
 >>> phantom = compose(np.random.default_rng(7), count=2)
 >>> len(phantom.findings), draw(phantom).size, phantom == compose(np.random.default_rng(7), count=2)
@@ -33,7 +33,7 @@ ATTRIBUTES: dict[str, tuple[str, str]] = {
 }
 """What can be seen of a finding, and the two values of each attribute."""
 
-FAMILIES = {"standard": ("radiograph", "ultrasound", "stain"), "shifted": ("fundus",)}
+FAMILIES = {"standard": ("radiograph", "ultrasound", "stain"), "shifted": ("angiogram",)}
 """The looks of each family; the embedded policy has never seen the shifted one."""
 
 SPLITS = ("train", "validation", "test")
@@ -110,8 +110,8 @@ def compose(
     look = str(rng.choice(FAMILIES[family]))
     chosen = {name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()} | attributes
     low, high = (5.0, 8.0) if chosen["size"] == "small" else (12.0, 20.0 if count <= 2 else 15.0)
-    contrast = rng.uniform(22, 40) if family == "shifted" else rng.uniform(45, 85)
-    findings = _place(rng, count, (radius, radius) if radius is not None else (low, high), inside=look == "fundus")
+    contrast = rng.uniform(30, 55) if family == "shifted" else rng.uniform(45, 85)
+    findings = _place(rng, count, (radius, radius) if radius is not None else (low, high))
     return Phantom(
         look=look,
         sides=int(rng.integers(3, 5)),
@@ -122,7 +122,7 @@ def compose(
     )
 
 
-def _place(rng: np.random.Generator, count: int, radii: tuple[float, float], *, inside: bool) -> tuple[Finding, ...]:
+def _place(rng: np.random.Generator, count: int, radii: tuple[float, float]) -> tuple[Finding, ...]:
     """Place findings that do not touch; radii shrink a little each time that no room is left."""
     low, high = radii
     half = PIXELS / 2
@@ -132,7 +132,7 @@ def _place(rng: np.random.Generator, count: int, radii: tuple[float, float], *, 
             if len(placed) == count:
                 break
             radius = float(rng.uniform(low, high))
-            reach = max(half - 1.3 * radius - 2, 0.0) * (0.75 if inside else 1.0)
+            reach = max(half - 1.3 * radius - 2, 0.0)
             x, y = (float(v) for v in half + rng.uniform(-reach, reach, 2))
             if all((x - f.x) ** 2 + (y - f.y) ** 2 > (1.3 * (radius + f.radius) + 4) ** 2 for f in placed):
                 placed.append(Finding(x, y, radius, float(rng.uniform(0, 2 * pi))))
@@ -194,21 +194,20 @@ def _stain(rng: np.random.Generator) -> Plane:
     return _tinted(plane.astype(np.float32), (1.12 + rng.uniform(-0.05, 0.05), 0.85, 1.08))
 
 
-def _fundus(rng: np.random.Generator) -> Plane:
+def _angiogram(rng: np.random.Generator) -> Plane:
     plane = rng.uniform(110, 140) + _smooth(rng, 4, 12)
     for _ in range(int(rng.integers(3, 6))):  # vessels: dark curves that are no findings
         start, bend, slope = rng.uniform(10, 100), rng.uniform(-25, 25), rng.uniform(-0.5, 0.5)
-        path = start + slope * (_COLUMNS - 56) + bend * np.sin(_COLUMNS / 36)
-        plane -= 24 * np.exp(-(((_ROWS - path) / 1.6) ** 2))
-    eye = np.hypot(_COLUMNS - 56, _ROWS - 56) < 55
-    return _tinted((plane * eye).astype(np.float32), (1.35, 0.85, 0.5))
+        path = start + slope * (_COLUMNS - PIXELS / 2) + bend * np.sin(_COLUMNS / 36)
+        plane -= 32 * np.exp(-(((_ROWS - path) / 1.6) ** 2))
+    return _tinted(plane.astype(np.float32), (1, 1, 1))
 
 
 _LOOKS: dict[str, Callable[[np.random.Generator], Plane]] = {
     "radiograph": _radiograph,
     "ultrasound": _ultrasound,
     "stain": _stain,
-    "fundus": _fundus,
+    "angiogram": _angiogram,
 }
 
 

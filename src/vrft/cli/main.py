@@ -1,0 +1,84 @@
+"""Commands: argument reading, progress and exit codes; no logic. What is heavy is imported inside a command."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vrft.errors import UserError
+
+app = typer.Typer(
+    name="vrft",
+    help="Visual reinforcement fine-tuning of vision-language models in medical imaging.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _vrft() -> None:
+    """Visual reinforcement fine-tuning of vision-language models in medical imaging."""
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The YAML file that describes the run.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as stages.0.steps=50.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory; runs/NAME without it.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the directory.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the path of the report.")] = False,
+) -> None:
+    """Train, evaluate and compare the arms of a recipe, and write the report."""
+    from vrft.recipe import read_recipe
+
+    checked = read_recipe(recipe, set_ or [])
+    from vrft.cli.terminal import make_reporter, plan, results
+
+    directory_path = out or Path("runs") / checked.name
+    reporter = make_reporter(quiet=quiet)
+    reporter.say(plan(checked, directory_path))
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    from vrft.pipeline import run as run_recipe
+    from vrft.report import write_report
+    from vrft.runs import RunDirectory
+
+    directory = RunDirectory(directory_path)
+    metrics = run_recipe(checked, directory, resume=resume, reporter=reporter)
+    write_report(directory)
+    reporter.say(results(metrics))
+    typer.echo(directory.report)
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A run directory.")],
+) -> None:
+    """Write the report of a finished run again."""
+    from vrft.errors import RunError
+    from vrft.report import write_report
+    from vrft.runs import RunDirectory
+
+    run_directory = RunDirectory(directory)
+    if not run_directory.metrics.exists():
+        raise RunError(f"{directory} holds no finished run (metrics.json is missing); finish it with vrft run --resume.")
+    write_report(run_directory)
+    typer.echo(run_directory.report)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one message on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"vrft: {line}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("vrft: interrupted; go on with --resume.", err=True)
+        sys.exit(1)

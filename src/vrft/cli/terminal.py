@@ -1,0 +1,78 @@
+"""What a person sees on a terminal: the plan, bars, and the table of results."""
+
+import sys
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vrft.progress import Reporter
+from vrft.recipe import Recipe, RftStage
+
+
+class BarReporter(Reporter):
+    """Bars with the time left and the reward so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+        self._bar: TaskID | None = None
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False, markup=False)
+
+    def start(self, label: str, total: int, done: int = 0) -> None:
+        self._progress.start()
+        self._bar = self._progress.add_task(label, total=total, completed=done, note="")
+
+    def advance(self, done: int, note: str = "") -> None:
+        if self._bar is not None:
+            self._progress.update(self._bar, completed=done, note=note)
+
+    def stop(self) -> None:
+        self._progress.stop()
+        if self._bar is not None:
+            self._progress.remove_task(self._bar)
+            self._bar = None
+
+
+def make_reporter(*, quiet: bool) -> Reporter:
+    """Bars on a terminal, plain lines elsewhere, nothing when quiet."""
+    return BarReporter() if sys.stderr.isatty() and not quiet else Reporter(quiet=quiet)
+
+
+def plan(recipe: Recipe, out: Path) -> str:
+    """What a run will do, before it does it."""
+    data = recipe.data.source if recipe.data.source == "phantom" else f"{recipe.data.source} {recipe.data.dataset}"
+    lines = [
+        f"run {recipe.name}: {recipe.task.kind} on {data} with policy {recipe.policy.model}, into {out}",
+        f"  evaluated on {recipe.evaluation.split}, seeds {', '.join(map(str, recipe.seeds))}",
+    ]
+    for name in recipe.arm_names():
+        stages = []
+        for stage in recipe.stages_of(name):
+            if isinstance(stage, RftStage):
+                rewards = " + ".join(f"{weight:g} {reward}" for reward, weight in stage.rewards.items())
+                stages.append(f"rft, {stage.steps} steps of {stage.prompts_per_step} x {stage.group_size}, reward {rewards}")
+            else:
+                stages.append(f"sft, {stage.steps} steps of {stage.batch_size}")
+        lines.append(f"  arm {name}: {'; then '.join(stages) or 'no training'}")
+    return "\n".join(lines)
+
+
+def results(metrics: dict[str, Any]) -> str:
+    """The table of arms as text."""
+    arms = metrics["arms"]
+    names = [key for key in next(iter(arms.values())) if key not in ("n", "seeds", "cost")]
+    names = [name for name in names if not name.endswith("_lenient")]
+    table = Table("arm", *names, "minutes", "tokens")
+    for arm, figures in arms.items():
+        cells = [f"{figures[m]['value']:.3f} [{figures[m]['low']:.3f}, {figures[m]['high']:.3f}]" for m in names]
+        table.add_row(arm, *cells, f"{figures['cost']['seconds'] / 60:.1f}", f"{figures['cost']['tokens']:,.0f}")
+    text = StringIO()
+    Console(file=text, width=40 + 24 * len(names)).print(table)
+    return text.getvalue().rstrip()

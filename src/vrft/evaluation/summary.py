@@ -1,0 +1,81 @@
+"""From the predictions of all arms to ``metrics.json``."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vrft.evaluation.metrics import METRICS, UNREAD, Classes
+from vrft.evaluation.statistics import Statistic, bootstrap, paired_difference, resamples
+from vrft.response import parse
+from vrft.tasks import Task
+
+Rows = Sequence[Mapping[str, Any]]
+"""The predictions of one arm with one seed, in the order of the split."""
+
+
+def summarise(
+    task: Task,
+    arms: Mapping[str, Sequence[Rows]],
+    costs: Mapping[str, Mapping[str, float]],
+    *,
+    draws: int,
+    confidence: float,
+) -> dict[str, Any]:
+    """Metrics of every arm with intervals, and the paired difference of every two arms.
+
+    Args:
+        task: says which metrics there are.
+        arms: for each arm its predictions, one list a seed.
+        costs: for each arm ``seconds``, ``tokens``, ``peak_mb``.
+        draws: resamples behind each interval.
+        confidence: of the intervals.
+    """
+    n_samples = len(next(iter(arms.values()))[0])
+    rows = resamples(n_samples, draws)
+    summary: dict[str, Any] = {"arms": {}, "comparisons": []}
+    strict: dict[str, dict[str, Statistic]] = {}
+    for name, seeds in arms.items():
+        strict[name] = _statistics(task, seeds, "answer")
+        figures = dict(strict[name])
+        if any(row["answer"] != row["lenient"] for seed in seeds for row in seed):
+            lenient = _statistics(task, seeds, "lenient")
+            figures |= {f"{metric}_lenient": lenient[metric] for metric in METRICS if metric in lenient}
+        measured = {key: vars(bootstrap(s, n_samples, rows, confidence=confidence)) for key, s in figures.items()}
+        summary["arms"][name] = {"n": n_samples, "seeds": len(seeds), **measured, "cost": dict(costs[name])}
+    for a, b in combinations(arms, 2):
+        for metric in task.metrics:
+            if metric in METRICS:
+                difference = paired_difference(strict[b][metric], strict[a][metric], n_samples, rows, confidence=confidence)
+                summary["comparisons"].append({"a": b, "b": a, "metric": metric, **vars(difference)})
+    return summary
+
+
+def positions(task: Task, rows: Rows, key: str) -> Classes:
+    """The class positions of a column of the predictions; ``UNREAD`` for None."""
+    where = {target: index for index, target in enumerate(task.classes)}
+    return np.array([UNREAD if row[key] is None else where[row[key]] for row in rows], dtype=np.int64)
+
+
+def _statistics(task: Task, seeds: Sequence[Rows], reading: str) -> dict[str, Statistic]:
+    """Every metric of an arm as a function of sample positions: the mean over its seeds."""
+    true = positions(task, seeds[0], "target")
+    predicted = [positions(task, rows, reading) for rows in seeds]
+    well_formed = np.mean([[_well_formed(row) for row in rows] for rows in seeds], axis=0)
+    read = np.mean([[row["answer"] is not None for row in rows] for rows in seeds], axis=0)
+
+    def of_classes(metric: str) -> Statistic:
+        function, classes = METRICS[metric], len(task.classes)
+        return lambda at: float(np.mean([function(true[at], one[at], classes=classes) for one in predicted]))
+
+    def share(values: NDArray[np.float64]) -> Statistic:
+        return lambda at: float(values[at].mean())
+
+    shares = {"format_rate": share(well_formed), "read_rate": share(read)}
+    return {metric: of_classes(metric) if metric in METRICS else shares[metric] for metric in task.metrics}
+
+
+def _well_formed(row: Mapping[str, Any]) -> bool:
+    return not parse(row["completion"]).problems

@@ -1,0 +1,217 @@
+"""A recipe becomes a run: the arms in order, each trained, evaluated, and never done twice.
+
+``run`` may be killed at any moment and called again with ``resume``: finished arms are read from disk, the one under way
+goes on from its last checkpoint or its last batch of predictions, and the results are the same bit for bit.
+"""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import transformers
+from peft import LoraConfig
+
+from vrft.errors import DataError
+from vrft.evaluation.predict import constant_answer, predict, predict_constant
+from vrft.evaluation.summary import summarise
+from vrft.policies import LoadedPolicy, load_policy
+from vrft.progress import Reporter
+from vrft.recipe import Recipe, RftStage, build_task, open_source
+from vrft.runs import ArmDirectory, RunDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
+from vrft.sample import Sample
+from vrft.tasks import Task
+from vrft.training import train_rft, train_sft
+
+LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
+
+
+def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, reporter: Reporter) -> dict[str, Any]:
+    """Carry out a recipe and return what ``metrics.json`` holds.
+
+    Args:
+        recipe: checked by ``read_recipe``.
+        directory: where everything goes.
+        resume: go on with a run that is there.
+        reporter: is told what is done.
+
+    Raises:
+        UserError: data, policy or directory cannot be used; what is finished stays.
+    """
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    directory.open(recipe.dump(), resume=resume)
+    write_json(directory.environment, environment(recipe))
+    source = open_source(recipe)
+    task = build_task(recipe, source)
+    train = _with_question(source.samples("train"), recipe)
+    held_out = _with_question(source.samples(recipe.evaluation.split), recipe)[: recipe.evaluation.limit]
+    if not train or not held_out:
+        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}.")
+
+    arms: dict[str, list[list[dict[str, Any]]]] = {}
+    costs: dict[str, dict[str, float]] = {}
+    for name in recipe.arm_names():
+        seeds = recipe.seeds if recipe.stages_of(name) else recipe.seeds[:1]  # what is not trained has no seed
+        for seed in seeds:
+            arm = directory.arm(name, seed)
+            if not arm.done.exists():
+                _run_arm(recipe, name, seed, arm, task, train, held_out, reporter)
+            arms.setdefault(name, []).append(read_jsonl(arm.predictions))
+        costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
+    _write_predictions(directory, recipe, arms)
+    evaluation = recipe.evaluation
+    metrics = summarise(task, arms, costs, draws=evaluation.bootstrap, confidence=evaluation.confidence)
+    write_json(directory.metrics, metrics)
+    return metrics
+
+
+def _run_arm(
+    recipe: Recipe,
+    name: str,
+    seed: int,
+    arm: ArmDirectory,
+    task: Task,
+    train: list[Sample],
+    held_out: list[Sample],
+    reporter: Reporter,
+) -> None:
+    """Train and evaluate one arm with one seed; ``done.json`` holds what it cost."""
+    arm.path.mkdir(parents=True, exist_ok=True)
+    if name == "majority":
+        answer = constant_answer(task, [sample.target for sample in train])
+        write_jsonl(arm.predictions, predict_constant(task, answer, held_out))
+        write_json(arm.done, {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0})
+        return
+    memory = PeakMemory()
+    policy, seconds, tokens = None, 0.0, 0
+    for index, stage in enumerate(recipe.stages_of(name)):
+        place = arm.stage(index, stage.kind)
+        if not place.done.exists():
+            place.path.mkdir(parents=True, exist_ok=True)
+            if policy is None:
+                policy = _load(recipe, arm.stage(index - 1, recipe.stages_of(name)[index - 1].kind).policy if index else None)
+            train_stage = train_rft if isinstance(stage, RftStage) else train_sft
+            train_stage(
+                policy,
+                stage,  # type: ignore[arg-type]
+                task,
+                train,
+                place,
+                seed=seed,
+                reporter=reporter,
+                label=f"{name}, seed {seed}, stage {index + 1} ({stage.kind})",
+            )
+        cost = read_json(place.done)
+        seconds, tokens = seconds + cost["seconds"], tokens + cost["tokens"]
+        # Every stage starts from the weights on disk, so that a run that resumes here starts from the same ones.
+        policy = _load(recipe, place.policy)
+    if policy is None:
+        policy = _load(recipe, None)
+    predict(
+        policy,
+        task,
+        held_out,
+        arm.predictions,
+        batch_size=recipe.evaluation.batch_size,
+        max_tokens=recipe.evaluation_tokens,
+        reporter=reporter,
+        label=f"{name}, seed {seed}, evaluation",
+    )
+    write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": memory.peak_mb()})
+
+
+def _load(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
+    """The policy of the recipe, or what a stage made of it."""
+    section = recipe.policy
+    lora = section.lora and LoraConfig(
+        r=section.lora.rank,
+        lora_alpha=section.lora.alpha,
+        lora_dropout=section.lora.dropout,
+        target_modules=section.lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    return load_policy(
+        str(trained) if trained else section.model,
+        revision=None if trained else section.revision,
+        dtype=section.dtype,
+        lora=lora or None,
+        max_pixels=section.max_pixels,
+        trust_remote_code=section.trust_remote_code,
+    )
+
+
+def _with_question(samples: Iterable[Sample], recipe: Recipe) -> list[Sample]:
+    question = recipe.task.question
+    return [replace(sample, question=question) for sample in samples] if question else list(samples)
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+
+
+def _write_predictions(
+    directory: RunDirectory, recipe: Recipe, arms: dict[str, list[list[dict[str, Any]]]]
+) -> None:
+    """All predictions of all arms in one table; targets and answers as texts, since columns hold one type."""
+    rows = [
+        {"arm": arm, "seed": seed}
+        | row
+        | {key: None if row[key] is None else str(row[key]) for key in ("target", "answer", "lenient")}
+        for arm, seeds in arms.items()
+        for seed, predictions in zip(recipe.seeds, seeds, strict=False)
+        for row in predictions
+    ]
+    with replacing(directory.predictions) as fresh:
+        pd.DataFrame(rows).to_parquet(fresh, index=False)
+
+
+def environment(recipe: Recipe) -> dict[str, Any]:
+    """Versions, machine, revision and seeds: what a reader needs to repeat the run."""
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = "not installed"
+    revision = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return {
+        "python": platform.python_version(),
+        "libraries": versions,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "git_revision": revision.stdout.strip() or None,
+        "seeds": list(recipe.seeds),
+    }
+
+
+class PeakMemory:
+    """The most memory that was used since this object was made: of the GPU where there is one, else of the process."""
+
+    def __init__(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        elif os.access("/proc/self/clear_refs", os.W_OK):
+            Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
+
+    def peak_mb(self) -> float:
+        if torch.cuda.is_available():
+            return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        status = Path("/proc/self/status")
+        if status.exists():
+            for line in status.read_text().splitlines():
+                if line.startswith("VmHWM"):
+                    return round(int(line.split()[1]) / 1024, 1)
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -1,0 +1,99 @@
+"""Load a vision-language policy: the embedded one, a directory or a model of the Hugging Face hub, all the same way."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from vrft.errors import PolicyError
+
+TINY = Path(__file__).parent / "tiny" / "weights"
+"""The folder of the embedded policy."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MEDIA_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+"""Tokens of pictures: a policy that writes one breaks its next forward pass."""
+
+
+@dataclass
+class LoadedPolicy:
+    """A policy ready for training or decoding."""
+
+    model: PreTrainedModel | PeftModel
+    processor: ProcessorMixin
+    name: str
+    lora: LoraConfig | None = None
+
+    @property
+    def suppressed(self) -> list[int]:
+        """Ids of tokens that must never be sampled: those of pictures."""
+        tokenizer, config = self.processor.tokenizer, self.model.config
+        known = tokenizer.get_vocab()
+        ids = {known[token] for token in MEDIA_TOKENS if token in known}
+        named = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
+        return sorted(ids | {token for token in named if token is not None})
+
+    def messages(self, prompt: str, image: Any) -> list[dict[str, Any]]:
+        """The conversation that asks about one picture."""
+        content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
+        return [{"role": "user", "content": content}]
+
+
+def load_policy(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    lora: LoraConfig | None = None,
+    max_pixels: int | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedPolicy:
+    """Load a policy and its processor.
+
+    Args:
+        name: ``tiny``, a directory, or a name on the hub. A directory may hold whole weights or an adapter.
+        revision: of a hub model.
+        dtype: a key of ``DTYPES``, or ``auto``: bfloat16 on a GPU, float32 elsewhere.
+        lora: adapters to train; the trainer puts them in.
+        max_pixels: upper bound on the pixels of an image after resizing.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        PolicyError: it cannot be found or loaded, or does not pad on the left.
+    """
+    path = str(TINY) if name == "tiny" else str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    cuda = torch.cuda.is_available()
+    chosen = DTYPES.get(dtype, torch.bfloat16 if cuda else torch.float32)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    try:
+        adapter = Path(path) / "adapter_config.json"
+        base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.is_file() else path
+        model = AutoModelForImageTextToText.from_pretrained(base, dtype=chosen, **options)
+        if adapter.is_file():
+            model = PeftModel.from_pretrained(model, path).merge_and_unload()
+        processor = AutoProcessor.from_pretrained(path, padding_side="left", **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise PolicyError(
+            f"policy.model {name!r} cannot be loaded: {first} Give 'tiny', a directory with a model and its "
+            f"processor, or a hub name that this machine can reach."
+        ) from None
+    if max_pixels is not None:
+        processor.image_processor.size = {**processor.image_processor.size, "longest_edge": max_pixels}
+    tokenizer = processor.tokenizer
+    tokenizer.padding_side = "left"
+    if tokenizer(["a", "a a a a"], padding=True).attention_mask[0][0] != 0:
+        raise PolicyError(f"policy.model {name!r}: its tokenizer does not pad on the left, which sampling needs.")
+    if cuda:
+        model = model.to("cuda")
+    return LoadedPolicy(model, processor, path, lora)
+
+
+def save_policy(policy: LoadedPolicy, path: Path) -> None:
+    """Write weights (safetensors; only the adapter under LoRA), tokenizer and processor."""
+    policy.model.save_pretrained(path, safe_serialization=True)
+    policy.processor.save_pretrained(path)

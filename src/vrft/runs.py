@@ -1,0 +1,185 @@
+"""The run directory: the only code that knows the names of the files inside it.
+
+::
+
+    RUN/recipe.yaml  environment.json  predictions.parquet  metrics.json  report.html
+    RUN/arms/ARM/seed-S/stage-K-KIND/   log.jsonl  rollouts.parquet  policy/  checkpoint-N/  done.json
+    RUN/arms/ARM/seed-S/                predictions.jsonl  done.json
+
+Every file is written to a temporary name and renamed, and ``done.json`` is written last: what is there is whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vrft.errors import RunError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path; when the block ends without an error it takes the place of ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.part")
+    if fresh.is_dir():
+        shutil.rmtree(fresh)
+    yield fresh
+    if path.is_dir():
+        shutil.rmtree(path)
+    os.replace(fresh, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of JSON lines; a last line that was cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+@dataclass(frozen=True)
+class StageDirectory:
+    """What one stage of training leaves behind."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a logged step."""
+        return self.path / "log.jsonl"
+
+    @property
+    def rollouts(self) -> Path:
+        """One row a sampled completion."""
+        return self.path / "rollouts.parquet"
+
+    def rollouts_part(self, step: int) -> Path:
+        """The rollouts between two checkpoints; all parts are one file when the stage is done."""
+        return self.path / "rollouts" / f"{step:07d}.parquet"
+
+    @property
+    def policy(self) -> Path:
+        """The weights, tokenizer and processor when the stage is done."""
+        return self.path / "policy"
+
+    @property
+    def done(self) -> Path:
+        return self.path / "done.json"
+
+    def checkpoint(self) -> Path | None:
+        """The newest whole checkpoint, or None."""
+        whole = sorted(self.path.glob("checkpoint-*/whole.json"), key=lambda p: int(p.parent.name.split("-")[1]))
+        return whole[-1].parent if whole else None
+
+    @staticmethod
+    def seal(checkpoint: Path, facts: dict[str, Any]) -> None:
+        """Mark a checkpoint as whole: everything else in it was written before."""
+        write_json(checkpoint / "whole.json", facts)
+
+    def drop_checkpoints(self) -> None:
+        for checkpoint in self.path.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        shutil.rmtree(self.path / "rollouts", ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class ArmDirectory:
+    """What one arm with one seed leaves behind."""
+
+    path: Path
+
+    def stage(self, index: int, kind: str) -> StageDirectory:
+        return StageDirectory(self.path / f"stage-{index}-{kind}")
+
+    def stages(self) -> list[StageDirectory]:
+        return [StageDirectory(path) for path in sorted(self.path.glob("stage-*"))]
+
+    @property
+    def predictions(self) -> Path:
+        """One JSON object a test sample, appended batch by batch."""
+        return self.path / "predictions.jsonl"
+
+    @property
+    def done(self) -> Path:
+        return self.path / "done.json"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """One run of a recipe."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def arm(self, name: str, seed: int) -> ArmDirectory:
+        return ArmDirectory(self.path / "arms" / name / f"seed-{seed}")
+
+    def open(self, recipe: str, *, resume: bool) -> None:
+        """Take the directory for a recipe (its resolved YAML).
+
+        Raises:
+            RunError: it holds a run and ``resume`` is off, or it holds the run of another recipe.
+        """
+        if self.recipe.exists():
+            if not resume:
+                raise RunError(f"{self.path} holds a run already; go on with --resume, or choose another --out.")
+            differing = _differences(yaml.safe_load(self.recipe.read_text()), yaml.safe_load(recipe))
+            if differing:
+                raise RunError(
+                    f"{self.path} holds a run of another recipe; it differs in {', '.join(differing)}. "
+                    f"Choose another --out, or undo the change."
+                )
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise RunError(f"{self.path} is not empty and holds no run; choose another --out.")
+        write_text(self.recipe, recipe)
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted keys in which two resolved recipes differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = list(dict.fromkeys([*old, *new]))
+        return [key for name in keys for key in _differences(old.get(name), new.get(name), f"{prefix}{name}.")]
+    return [] if old == new else [prefix.rstrip(".")]

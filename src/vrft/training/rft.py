@@ -1,0 +1,179 @@
+"""Reinforcement fine-tuning: GRPO on rule-based rewards, over TRL's ``GRPOTrainer``.
+
+For each prompt G completions are sampled; the reward of each is the weighted sum of the recipe's rewards; its advantage
+is that reward, centred on its group, divided as ``scale_rewards`` says (+ 1e-4). Every token of a completion carries
+its advantage through the clipped objective, with a KL term (k3 estimator) towards the policy that the stage starts from.
+One update for each batch of rollouts, so the ratio is 1 and the clip only matters with gradient accumulation.
+
+Where this departs from the paper's GRPO (DeepSeekMath, arXiv 2402.03300, equation 3): nowhere at ``loss: grpo``,
+``scale_rewards: group``; the other values are named options of the recipe. TRL's own defaults differ (loss dapo, no KL),
+so every value is passed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from trl import GRPOConfig, GRPOTrainer
+
+from vrft.policies import LoadedPolicy
+from vrft.progress import Reporter
+from vrft.recipe import RftStage
+from vrft.rewards import REWARDS
+from vrft.rewards.columns import text_of
+from vrft.runs import StageDirectory
+from vrft.sample import Sample
+from vrft.tasks import Task
+from vrft.training.common import (
+    Bookkeeper,
+    StageResult,
+    finish,
+    lazy_dataset,
+    order_of,
+    seed_everything,
+    start_policy,
+    trainer_options,
+    user_message,
+)
+
+
+class Scorer:
+    """The recipe's rewards as TRL calls them, one function each, and what they paid in the step under way.
+
+    TRL calls the functions one after another with all completions of a step, those of a group side by side. After the
+    last one the step is taken stock of: figures for the log and one row a rollout.
+    """
+
+    def __init__(self, stage: RftStage, task: Task, keeper: Bookkeeper) -> None:
+        self.stage, self.task, self.keeper = stage, task, keeper
+        self.paid: dict[str, list[float | None]] = {}
+        self.functions = [self._function(name) for name in stage.rewards]
+
+    def _function(self, name: str) -> Callable[..., list[float | None]]:
+        options = self.task.columns | ({"schedule": self.stage.fuzzy_schedule} if name == "fuzzy" else {})
+
+        def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
+            paid = REWARDS[name](completions, target=target, **options)
+            self.paid[name] = paid
+            if len(self.paid) == len(self.stage.rewards):
+                self._take_stock(completions, target, columns)
+            return paid
+
+        reward.__name__ = name
+        return reward
+
+    def _take_stock(self, completions: Sequence[Any], target: Sequence[Any], columns: dict[str, Any]) -> None:
+        names = list(self.stage.rewards)
+        rewards = np.array([[np.nan if r is None else r for r in self.paid[name]] for name in names]).T
+        self.paid = {}
+        weights = np.array([self.stage.rewards[name] for name in names])
+        figures = step_figures(rewards, weights, self.stage.group_size)
+        self.keeper.extra = {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
+        totals = np.nansum(rewards * weights, axis=1)
+        step = columns["trainer_state"].global_step + 1
+        for index, (completion, true) in enumerate(zip(completions, target, strict=True)):
+            self.keeper.rollouts.append(
+                {
+                    "step": step,
+                    "group": index // self.stage.group_size,
+                    "sample": columns["sample"][index],
+                    "target": str(true),
+                    "completion": text_of(completion),
+                    **{f"reward_{name}": rewards[index, k] for k, name in enumerate(names)},
+                    "reward": totals[index],
+                }
+            )
+
+
+def step_figures(rewards: NDArray[np.float64], weights: NDArray[np.float64], group_size: int) -> dict[str, Any]:
+    """What a step's rewards look like.
+
+    Args:
+        rewards: (n, k), n completions by k rewards, the groups one after another; NaN where a reward does not apply.
+        weights: (k,), the weight of each reward.
+        group_size: completions in a group; divides n.
+
+    Returns:
+        ``rewards``, for each the ``mean``, the ``std`` over all completions, and its ``share`` of the advantage: the
+        mean size of its weighted deviation from the group's mean, divided by the sum over all rewards (0 where no
+        reward deviates); ``no_advantage``, the share of groups in which all completions earn the same; ``spread``, how
+        many different totals a group has on average.
+
+    >>> figures = step_figures(np.array([[1.0, 1], [0, 1], [1, 1], [1, 1]]), np.array([1.0, 0.5]), 2)
+    >>> figures["no_advantage"], [reward["share"] for reward in figures["rewards"]]
+    (0.5, [1.0, 0.0])
+    """
+    weighted = np.nan_to_num(rewards) * weights
+    groups = weighted.reshape(-1, group_size, weights.size)
+    deviations = np.abs(groups - groups.mean(axis=1, keepdims=True)).mean(axis=(0, 1))
+    shares = deviations / deviations.sum() if deviations.sum() > 0 else np.zeros_like(deviations)
+    totals = groups.sum(axis=2)
+    return {
+        "rewards": [
+            {"mean": float(np.nanmean(column)), "std": float(np.nanstd(column)), "share": float(share)}
+            if np.isfinite(column).any()
+            else {"mean": None, "std": None, "share": 0.0}
+            for column, share in zip(rewards.T, shares, strict=True)
+        ],
+        "no_advantage": float(np.isclose(np.ptp(totals, axis=1), 0).mean()),
+        "spread": float(np.mean([len(np.unique(total.round(6))) for total in totals])),
+    }
+
+
+def train_rft(
+    policy: LoadedPolicy,
+    stage: RftStage,
+    task: Task,
+    samples: Sequence[Sample],
+    directory: StageDirectory,
+    *,
+    seed: int,
+    reporter: Reporter,
+    label: str = "rft",
+) -> StageResult:
+    """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
+    seed_everything(seed)
+    keeper = Bookkeeper(directory, stage, reporter, label)
+    checkpoint = keeper.resume()
+    start_policy(policy, checkpoint)
+    dataset = lazy_dataset(
+        samples,
+        order_of(len(samples), stage.steps * stage.prompts_per_step, seed),
+        lambda sample: {"prompt": user_message(task, sample), "target": sample.target, "sample": sample.id},
+    )
+    scorer = Scorer(stage, task, keeper)
+    options = trainer_options(stage, directory, seed, stage.prompts_per_step * stage.group_size)
+    trainer = GRPOTrainer(
+        model=policy.model,
+        processing_class=policy.processor,
+        reward_funcs=list(scorer.functions),
+        args=GRPOConfig(
+            **options,
+            steps_per_generation=options["gradient_accumulation_steps"],
+            num_generations=stage.group_size,
+            num_iterations=1,
+            max_completion_length=stage.max_completion_tokens,
+            temperature=stage.temperature,
+            top_p=stage.top_p,
+            top_k=0,
+            min_p=None,
+            repetition_penalty=1.0,
+            generation_kwargs={"suppress_tokens": policy.suppressed},
+            beta=stage.kl,
+            epsilon=stage.clip,
+            loss_type=stage.loss,
+            scale_rewards=stage.scale_rewards,
+            multi_objective_aggregation="sum_then_normalize",
+            importance_sampling_level="token",
+            mask_truncated_completions=False,
+            reward_weights=list(stage.rewards.values()),
+            shuffle_dataset=False,  # the dataset is in order already
+            use_vllm=False,
+            disable_dropout=True,
+        ),
+        train_dataset=dataset,
+        callbacks=[keeper],
+        peft_config=policy.lora,
+    )
+    return finish(trainer, policy, directory, keeper, checkpoint)

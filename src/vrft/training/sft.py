@@ -1,0 +1,70 @@
+"""Supervised fine-tuning on the targets, over TRL's ``SFTTrainer``.
+
+The completion to learn is the target in the envelope. Labels come without reasons, so the think block of every target
+holds the same words (``think`` of the stage): SFT learns what to answer, not how to reason. The loss is on the
+completion alone.
+"""
+
+from collections.abc import Sequence
+
+from trl import SFTConfig, SFTTrainer
+
+from vrft.policies import LoadedPolicy
+from vrft.progress import Reporter
+from vrft.recipe import SftStage
+from vrft.response import render
+from vrft.runs import StageDirectory
+from vrft.sample import Sample
+from vrft.tasks import Task
+from vrft.training.common import (
+    Bookkeeper,
+    StageResult,
+    finish,
+    lazy_dataset,
+    order_of,
+    seed_everything,
+    start_policy,
+    trainer_options,
+    user_message,
+)
+
+
+def train_sft(
+    policy: LoadedPolicy,
+    stage: SftStage,
+    task: Task,
+    samples: Sequence[Sample],
+    directory: StageDirectory,
+    *,
+    seed: int,
+    reporter: Reporter,
+    label: str = "sft",
+) -> StageResult:
+    """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
+    seed_everything(seed)
+    keeper = Bookkeeper(directory, stage, reporter, label)
+    checkpoint = keeper.resume()
+    start_policy(policy, checkpoint)
+    dataset = lazy_dataset(
+        samples,
+        order_of(len(samples), stage.steps * stage.batch_size, seed),
+        lambda sample: {
+            "prompt": user_message(task, sample),
+            "completion": [{"role": "assistant", "content": render(stage.think, str(sample.target))}],
+        },
+    )
+    trainer = SFTTrainer(
+        model=policy.model,
+        processing_class=policy.processor,
+        args=SFTConfig(
+            **trainer_options(stage, directory, seed, stage.batch_size),
+            train_sampling_strategy="sequential",  # the dataset is in order already
+            completion_only_loss=True,
+            loss_type="nll",
+            max_length=None,
+        ),
+        train_dataset=dataset,
+        callbacks=[keeper],
+        peft_config=policy.lora,
+    )
+    return finish(trainer, policy, directory, keeper, checkpoint)
