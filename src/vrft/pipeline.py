@@ -26,7 +26,7 @@ from vrft.policies import LoadedPolicy, load_policy
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, RftStage, build_task, open_source
 from vrft.runs import ArmDirectory, RunDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
-from vrft.sample import Sample
+from vrft.sample import Sample, open_image
 from vrft.tasks import Task
 from vrft.training import train_rft, train_sft
 
@@ -67,6 +67,7 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
             arms.setdefault(name, []).append(read_jsonl(arm.predictions))
         costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
     _write_predictions(directory, recipe, arms)
+    _write_gallery(directory, held_out)
     evaluation = recipe.evaluation
     metrics = summarise(task, arms, costs, draws=evaluation.bootstrap, confidence=evaluation.confidence)
     write_json(directory.metrics, metrics)
@@ -171,6 +172,19 @@ def _write_predictions(
     ]
     with replacing(directory.predictions) as fresh:
         pd.DataFrame(rows).to_parquet(fresh, index=False)
+
+
+GALLERY, GALLERY_PIXELS = 24, 336
+"""How many of the evaluated images a run keeps, and their longest side."""
+
+
+def _write_gallery(directory: RunDirectory, samples: list[Sample]) -> None:
+    """Keep some of the evaluated images, evenly spread over the split, for the report."""
+    for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
+        image = open_image(sample)
+        image.thumbnail((GALLERY_PIXELS, GALLERY_PIXELS))
+        with replacing(directory.gallery / f"{sample.id}.png") as fresh:
+            image.save(fresh, format="PNG")
 
 
 def environment(recipe: Recipe) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 ::
 
-    RUN/recipe.yaml  environment.json  predictions.parquet  metrics.json  report.html
+    RUN/recipe.yaml  environment.json  predictions.parquet  metrics.json  report.html  gallery/SAMPLE.png
     RUN/arms/ARM/seed-S/stage-K-KIND/   log.jsonl  rollouts.parquet  policy/  checkpoint-N/  done.json
     RUN/arms/ARM/seed-S/                predictions.jsonl  done.json
 
@@ -152,6 +152,11 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def gallery(self) -> Path:
+        """Some of the evaluated images, for the report."""
+        return self.path / "gallery"
 
     def arm(self, name: str, seed: int) -> ArmDirectory:
         return ArmDirectory(self.path / "arms" / name / f"seed-{seed}")

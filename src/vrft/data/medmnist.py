@@ -117,7 +117,7 @@ class MedMNISTSource:
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 images, labels = arrays[f"{prefix}_images"], arrays[f"{prefix}_labels"]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{self.path}: is no MedMNIST archive ({error}); delete it and fetch it again (md5 {self.md5})."
             ) from None

@@ -217,4 +217,5 @@ def finish(
     result = StageResult(keeper.seconds, keeper.tokens, keeper.stage.steps)
     write_json(directory.done, vars(result))
     directory.drop_checkpoints()
+    (directory.path / "README.md").unlink(missing_ok=True)  # the trainer's own card
     return result

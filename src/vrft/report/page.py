@@ -1,0 +1,207 @@
+"""One self-contained HTML page of a run: it opens from disk, without a network.
+
+All that a model wrote is escaped by the template (Jinja2 with autoescape); pictures and scripts are inside the page.
+"""
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
+
+from vrft.evaluation.metrics import LOWER_IS_BETTER
+from vrft.response import parse
+from vrft.runs import RunDirectory, read_json, read_jsonl, write_text
+
+COLOURS = ("#5b6b7b", "#3572b0", "#d98324", "#2f8f5b", "#a4476b", "#6a53a8", "#8a6d3b", "#1f9ea3")
+"""One for each arm, the same in every figure; told apart by people who see colours differently too."""
+
+GALLERY = 12
+"""Test images shown with the answers of all arms."""
+
+TITLES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "qwk": "quadratic kappa",
+    "mae": "mean absolute error",
+    "format_rate": "format",
+    "read_rate": "read",
+}
+"""How the table calls a metric."""
+
+
+def write_report(directory: RunDirectory) -> Path:
+    """Write ``report.html`` of a finished run and return its path."""
+    metrics = read_json(directory.metrics)
+    predictions = pd.read_parquet(directory.predictions)
+    arms = list(metrics["arms"])
+    colours = dict(zip(arms, COLOURS * (1 + len(arms) // len(COLOURS)), strict=False))
+    template = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True), trim_blocks=True
+    ).get_template("page.html.j2")
+    recipe_text = directory.recipe.read_text(encoding="utf-8")
+    html = template.render(
+        plotly=get_plotlyjs(),
+        name=directory.path.resolve().name,
+        metrics=metrics,
+        columns=_columns(metrics),
+        titles=TITLES,
+        colours=colours,
+        words=_in_words(metrics),
+        comparisons=_comparisons(metrics),
+        curves=_curves(directory, arms, colours),
+        confusions=_confusions(predictions, arms),
+        gallery=_gallery(directory, predictions, arms),
+        recipe=recipe_text,
+        environment=read_json(directory.environment),
+    )
+    write_text(directory.report, html)
+    return directory.report
+
+
+def _columns(metrics: dict[str, Any]) -> list[str]:
+    """The metrics of the table, in a fixed order; a lenient one stands where any arm has it."""
+    first = next(iter(metrics["arms"].values()))
+    strict = [key for key in first if key in TITLES]
+    lenient = [f"{key}_lenient" for key in strict if any(f"{key}_lenient" in arm for arm in metrics["arms"].values())]
+    return strict + lenient
+
+
+def _comparisons(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Paired differences on the headline metric: kappa on ordinal grades, else accuracy; and accuracy always."""
+    return [row for row in metrics["comparisons"] if row["metric"] in ("accuracy", "qwk")]
+
+
+def _in_words(metrics: dict[str, Any]) -> list[str]:
+    """Sentences made of the numbers alone: what RFT changed against the base, SFT and the constant answer."""
+    arms, sentences = metrics["arms"], []
+    metric = "qwk" if "qwk" in next(iter(arms.values())) else "accuracy"
+    for row in metrics["comparisons"]:
+        if row["metric"] != metric or not row["a"].startswith("rft"):
+            continue
+        better = "higher" if (row["difference"] > 0) != (metric in LOWER_IS_BETTER) else "lower"
+        seen = row["low"] > 0 or row["high"] < 0
+        change = f"{abs(row['difference']):.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3g}"
+        if seen:
+            sentences.append(f"{row['a']} has a {better} {TITLES[metric]} than {row['b']}: {change}.")
+        else:
+            sentences.append(f"Between {row['a']} and {row['b']} no difference in {TITLES[metric]} could be seen: {change}.")
+    return sentences
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One curve to draw: its title, and how it is read from a line of the log."""
+
+    title: str
+    keys: tuple[str, ...]
+
+
+def _logs(directory: RunDirectory, arm: str) -> list[list[dict[str, Any]]]:
+    """The log of each seed of an arm, its stages one after another."""
+    logs = []
+    for seed in sorted((directory.path / "arms" / arm).glob("seed-*")):
+        rows: list[dict[str, Any]] = []
+        for stage in directory.arm(arm, int(seed.name.split("-")[1])).stages():
+            offset = rows[-1]["step"] if rows else 0
+            rows += [row | {"step": row["step"] + offset} for row in read_jsonl(stage.log)]
+        logs.append(rows)
+    return logs
+
+
+def _curves(directory: RunDirectory, arms: list[str], colours: dict[str, str]) -> str:
+    """Every reward component and the health of training over the steps, all arms in each panel."""
+    logs = {arm: _logs(directory, arm) for arm in arms}
+    components = list(dict.fromkeys(n for seeds in logs.values() for rows in seeds for r in rows for n in r.get("rewards", {})))
+    panels = [Panel("reward (weighted sum)", ("reward",))]
+    panels += [Panel(f"{name}: mean", ("rewards", name, "mean")) for name in components]
+    panels += [Panel(f"{name}: spread (std)", ("rewards", name, "std")) for name in components]
+    panels += [Panel(f"{name}: share of the advantage", ("rewards", name, "share")) for name in components]
+    panels += [
+        Panel("groups without advantage", ("no_advantage",)),
+        Panel("KL to the start", ("kl",)),
+        Panel("entropy (nats a token)", ("entropy",)),
+        Panel("completion length (tokens)", ("completion_tokens",)),
+        Panel("loss", ("loss",)),
+        Panel("gradient norm", ("grad_norm",)),
+    ]
+    across = 3
+    down = -(-len(panels) // across)
+    figure = make_subplots(down, across, subplot_titles=[p.title for p in panels], vertical_spacing=0.28 / down)
+    shown: set[str] = set()
+    for index, panel in enumerate(panels):
+        for arm in arms:
+            for rows in logs[arm]:
+                points = [(row["step"], value) for row in rows if (value := _at(row, panel.keys)) is not None]
+                if not points:
+                    continue
+                steps, values = zip(*points, strict=True)
+                line = {"color": colours[arm], "width": 2}
+                smooth = pd.Series(values).rolling(max(1, len(values) // 25), min_periods=1).mean()
+                trace = go.Scatter(
+                    x=steps, y=smooth, name=arm, legendgroup=arm, mode="lines", line=line, showlegend=arm not in shown
+                )
+                shown.add(arm)
+                figure.add_trace(trace, 1 + index // across, 1 + index % across)
+    figure.update_layout(height=230 * down, margin={"l": 40, "r": 10, "t": 60, "b": 30}, template="plotly_white")
+    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "yref": "container"}, font={"size": 11})
+    figure.update_annotations(font_size=12)
+    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+
+
+def _at(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
+    for key in keys:
+        if not isinstance(row, dict) or key not in row:
+            return None
+        row = row[key]
+    return row  # type: ignore[return-value]
+
+
+def _confusions(predictions: pd.DataFrame, arms: list[str]) -> list[dict[str, Any]]:
+    """For each arm the counts of truth by answer, over all its seeds; the last column is what was not read."""
+    classes = sorted(predictions["target"].unique(), key=lambda t: (not t.isdigit(), int(t) if t.isdigit() else 0, t))
+    answers = [*classes, *sorted(set(predictions["answer"].dropna()) - set(classes)), "unread"]
+    tables = []
+    for arm in arms:
+        rows = predictions[predictions["arm"] == arm]
+        counts = pd.crosstab(rows["target"], rows["answer"].fillna("unread"))
+        counts = counts.reindex(index=classes, columns=answers, fill_value=0)
+        shares = counts.to_numpy() / np.maximum(counts.to_numpy().sum(axis=1, keepdims=True), 1)
+        cells = [list(zip(c, s, strict=True)) for c, s in zip(counts.to_numpy().tolist(), shares.tolist(), strict=True)]
+        tables.append({"arm": arm, "rows": classes, "columns": answers, "cells": cells})
+    return tables
+
+
+def _gallery(directory: RunDirectory, predictions: pd.DataFrame, arms: list[str]) -> list[dict[str, Any]]:
+    """Test images with the reasoning and the answer of each arm (its first seed) side by side."""
+    items = []
+    first = predictions.groupby("arm")["seed"].transform("min") == predictions["seed"]
+    by_sample = predictions[first].set_index(["sample", "arm"])
+    for path in sorted(directory.gallery.glob("*.png"))[:GALLERY]:
+        answers = []
+        for arm in arms:
+            row = by_sample.loc[(path.stem, arm)]
+            envelope = parse(row["completion"])
+            answers.append(
+                {
+                    "arm": arm,
+                    "think": envelope.think,
+                    "answer": envelope.answer,
+                    "raw": row["completion"] if envelope.problems else None,
+                    "read": row["answer"],
+                    "right": row["answer"] == row["target"],
+                }
+            )
+        picture = base64.b64encode(path.read_bytes()).decode("ascii")
+        items.append({"sample": path.stem, "target": row["target"], "picture": picture, "answers": answers})
+    return items

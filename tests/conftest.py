@@ -1,0 +1,47 @@
+"""What all tests share: the shared folder of real data, a small recipe, and no network."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+
+SMALL = """\
+name: small
+data: {source: phantom, family: shifted, samples: {train: 40, validation: 8, test: 20}}
+task: {kind: grading}
+policy: {model: tiny}
+stages:
+  - kind: rft
+    rewards: {accuracy: 1.0, format: 0.5}
+    steps: 6
+    prompts_per_step: 2
+    group_size: 4
+    learning_rate: 1.0e-4
+    temperature: 1.5
+    max_completion_tokens: 20
+    save_every: 2
+sft: {steps: 4, batch_size: 4}
+evaluation: {batch_size: 8, bootstrap: 100}
+"""
+
+
+@pytest.fixture()
+def small_recipe(tmp_path: Path) -> Path:
+    """A recipe that trains for seconds."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture()
+def shared() -> Path:
+    """The folder of real data beside the project; tests that need it skip where it is missing."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder of shared real data is not beside this checkout")
+    return SHARED

@@ -1,0 +1,47 @@
+"""Every target, written as the perfect completion, is read back and earns everything."""
+
+import pytest
+
+from vrft.response import ENVELOPE_INSTRUCTION, render
+from vrft.rewards import APPLIES, REWARDS
+from vrft.tasks import Classification, Grading
+
+TASKS = [
+    Classification(("malignant", "normal, benign"), {"normal, benign": ["benign"]}),
+    Classification(("femur-left", "femur-right", "heart")),
+    Grading(5),
+    Grading(3, ("none", "mild", "severe")),
+]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_perfect_completion_earns_everything(task: Classification | Grading):
+    for target in task.classes:
+        completion = render("Seen.", str(target))
+        assert (task.read(completion).answer, task.read(completion).problems) == (target, ())
+        for name, kinds in APPLIES.items():
+            if task.kind in kinds:
+                assert REWARDS[name]([completion], target=[target], **task.columns) == [1.0]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_prompt_holds_question_choices_and_envelope(task: Classification | Grading):
+    prompt = task.prompt("What is seen?")
+    assert prompt.startswith("What is seen?\n")
+    assert prompt.endswith(ENVELOPE_INSTRUCTION)
+    for label in getattr(task, "labels", getattr(task, "names", None) or ()):
+        assert label in prompt
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_lenient_reading_is_the_strict_one_where_there_is_one(task: Classification | Grading):
+    for target in task.classes:
+        completion = render("Seen.", str(target))
+        assert task.read_leniently(completion) == task.read(completion).answer
+
+
+def test_prose_is_read_leniently_only():
+    task = Classification(("normal", "pneumonia"))
+    prose = "The radiograph shows pneumonia."
+    assert task.read(prose).answer is None
+    assert task.read_leniently(prose) == "pneumonia"

@@ -1,0 +1,139 @@
+"""A recipe is read whole or refused whole: all faults at once, each with its line and the nearest spelling."""
+
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vrft.errors import RecipeError
+from vrft.recipe import RftStage, SftStage, build_task, open_source, read_recipe
+from vrft.rewards import APPLIES, REWARDS
+
+ROOT = Path(__file__).parents[1]
+
+FAULTY = """\
+name: faulty
+data:
+  source: phantom
+  famly: shifted
+task: {kind: classification, labels: [Kova]}
+stages:
+  - kind: rft
+    rewards: {fuzzy: 1.0, format: 0.5}
+    steps: many
+    kl: -1
+arms: [base, stf]
+"""
+
+
+def faults(path: Path, *overrides: str) -> list[str]:
+    with pytest.raises(RecipeError) as error:
+        read_recipe(path, overrides)
+    return str(error.value).splitlines()
+
+
+def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
+    path = tmp_path / "faulty.yaml"
+    path.write_text(FAULTY)
+    began = time.monotonic()
+    told = faults(path, "policy.modell=tiny")
+    assert time.monotonic() - began < 2
+    for line, words in [
+        (4, "data.famly is no key of data"),
+        (5, "task.labels has 'Kova'"),
+        (8, "'fuzzy', which does not apply to classification"),
+        (9, "stages.0.steps is 'many'"),
+        (10, "stages.0.kl is -1"),
+        (11, "arms.1 is 'stf'; expected one of majority, base, sft, rft. Did you mean 'sft'?"),
+    ]:
+        assert any(text.startswith(f"{path}:{line}: ") and words in text for text in told), (line, told)
+    assert any(text.startswith("--set policy.modell=tiny: ") and "Did you mean 'model'?" in text for text in told)
+    assert "Did you mean 'family'?" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("stages.0.steps", "expected KEY=VALUE"),
+        ("stages.7.steps=3", "not in the recipe"),
+        ("stages.0.rewards.acuracy=1", "Did you mean 'accuracy'?"),
+        ("stages.0.rewards={accuracy: 0}", "nothing would be learnt"),
+        ("stages.0.group_size=1", "greater than or equal to 2"),
+        ("data={source: medmnist, dataset: retinamnist, root: nowhere}", "nowhere/retinamnist.npz: no such file"),
+        ("data={source: medmnist, dataset: chestmnist}", "several labels an image"),
+        ("data={source: medmnist, dataset: breastmnist, root: .}", "classes without an order"),
+        ("data={source: medmist}", "Did you mean 'medmnist'?"),
+        ("data={}", "data.source is missing"),
+        ("policy.model=./nowhere", "there is no ./nowhere/config.json"),
+        ("task.names=[a, b]", "2 names for 5 grades"),
+        ("seeds=[1, 1]", "a seed twice"),
+        ("arms=[rft, rft]", "an arm twice"),
+        ("arms=[{name: rft, set: {kl: 0.1}}]", "one of the arms without changes"),
+        ("arms=[{name: x, set: {klm: 0.1}}]", "klm"),
+        ("arms=[{name: x, set: {rewards: {fuzy: 1}}}]", "fuzy"),
+        ("name=a b", "name is 'a b'"),
+        ("evaluation.split=tset", "Did you mean 'test'?"),
+    ],
+)
+def test_a_wrong_value_is_told_in_one_sentence(small_recipe: Path, override: str, words: str):
+    told = faults(small_recipe, override)
+    assert any(words in line for line in told), told
+    assert all("Traceback" not in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a: [", "is no YAML"), ("- a", "expected keys and values"), ("name: a\nname: b", "given twice")]
+)
+def test_what_is_no_recipe_is_refused_with_its_line(tmp_path: Path, text: str, words: str):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert any(words in line and f"{path}:" in line for line in faults(path))
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    assert "cannot be read" in faults(tmp_path / "none.yaml")[0]
+
+
+def test_the_resolved_recipe_is_a_recipe_and_means_the_same(small_recipe: Path, tmp_path: Path):
+    recipe = read_recipe(small_recipe, ["stages.0.learning_rate=3e-4", "arms=[rft, {name: m, set: {rewards: {fuzzy: 1.0}}}]"])
+    again = tmp_path / "resolved.yaml"
+    again.write_text(recipe.dump())
+    resolved = read_recipe(again)
+    assert resolved.dump() == recipe.dump()
+    assert resolved.stages_of("m") == recipe.stages_of("m")
+    (stage,) = recipe.stages_of("rft")
+    written = yaml.safe_load(recipe.dump())["stages"][0]
+    assert set(written) == set(RftStage.model_fields)
+    assert isinstance(stage, RftStage)
+    assert stage.learning_rate == 3e-4
+
+
+def test_sft_matches_the_steps_and_sequences_of_rft(small_recipe: Path):
+    recipe = read_recipe(small_recipe, ["sft={}"])
+    (sft,) = recipe.stages_of("sft")
+    (rft,) = recipe.stages_of("rft")
+    assert isinstance(sft, SftStage)
+    assert isinstance(rft, RftStage)
+    assert (sft.steps, sft.batch_size) == (rft.steps, rft.prompts_per_step * rft.group_size)
+    assert sft.learning_rate == rft.learning_rate
+
+
+def test_an_arm_changes_only_the_last_stage(small_recipe: Path):
+    recipe = read_recipe(small_recipe, ["arms=[rft, {name: hot, set: {temperature: 2.0}}]"])
+    (plain,), (hot,) = recipe.stages_of("rft"), recipe.stages_of("hot")
+    assert hot.model_dump() == plain.model_dump() | {"temperature": 2.0}
+
+
+def test_every_shipped_recipe_is_right(shared: Path):
+    paths = sorted((ROOT / "recipes").rglob("*.yaml"))
+    assert len(paths) >= 2
+    for path in paths:
+        overrides = [f"data.root={shared}/data/medmnist"] if "medmnist" in path.read_text() else []
+        recipe = read_recipe(path, overrides)
+        assert build_task(recipe, open_source(recipe)).classes
+        assert path.read_text().startswith("# vrft run recipes/")
+
+
+def test_every_reward_says_what_it_applies_to():
+    assert set(REWARDS) == set(APPLIES)

@@ -1,0 +1,153 @@
+"""The envelope and the readings: what models really write, and what must be made of it."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from vrft.response import mentioned_grade, mentioned_label, parse, read_grade, read_label, render
+from vrft.rewards import accuracy_reward, format_reward, fuzzy_reward
+
+TAGGED = st.lists(
+    st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "<ANSWER>", "benign", "2", " ", "\n", "<|im_end|>"]),
+    max_size=14,
+).map("".join)
+
+
+def expand(completion: Any) -> str:
+    """A case's completion: text, or an object that says what to repeat."""
+    if isinstance(completion, str):
+        return completion
+    body = completion["repeat"] * completion["times"]
+    return completion.get("prefix", "") + body + completion.get("suffix", "")
+
+
+def test_real_completions_are_read_and_rewarded_as_wanted(shared: Path):
+    lines = (shared / "cases" / "open.jsonl").read_text(encoding="utf-8").splitlines()
+    cases = [case for case in map(json.loads, lines) if case["task"]["kind"] in ("classification", "grading")]
+    assert len(cases) >= 30
+    for case in cases:
+        task, want, text = case["task"], case["want"], expand(case["completion"])
+        labels = {"labels": task.get("labels"), "synonyms": task.get("synonyms")}
+        grades = {"levels": task.get("levels"), "schedule": case.get("schedule", "table")}
+        paid = {
+            "format": format_reward([text])[0],
+            "accuracy": accuracy_reward([text], case["target"], **labels, levels=task.get("levels"))[0],
+            "fuzzy": fuzzy_reward([text], case["target"], **grades)[0] if task["kind"] == "grading" else None,
+        }
+        envelope = parse(text)
+        if task["kind"] == "grading":
+            reading = read_grade(envelope.answer, task["levels"])
+        else:
+            reading = read_label(envelope.answer, task["labels"], task.get("synonyms"))
+        for name in ("format", "accuracy", "fuzzy"):
+            if name in want:
+                assert paid[name] == pytest.approx(want[name], abs=1e-3), (case["id"], name)
+        assert reading.answer == want["answer"], case["id"]
+        assert bool(envelope.problems + reading.problems) == bool(want["problems"]), case["id"]
+
+
+@given(st.text(), st.text())
+@example("a", "\u200b")
+def test_what_is_rendered_is_parsed_back(think: str, answer: str):
+    if "<" in think + answer:
+        return
+    envelope = parse(render(think, answer))
+    assert (envelope.think, envelope.answer or "") == (think.strip(), answer.strip())
+
+
+@given(st.one_of(TAGGED, st.text()))
+def test_no_text_makes_a_reading_fail(text: str):
+    envelope = parse(text)
+    assert format_reward([text]) == [0.0 if envelope.problems else 1.0]
+    assert read_label(envelope.answer, ["benign", "malignant"]).answer in (None, "benign", "malignant")
+    assert read_grade(envelope.answer, 5).answer in (None, 0, 1, 2, 3, 4)
+
+
+@given(TAGGED)
+def test_a_right_format_means_one_filled_block_of_each(text: str):
+    if not parse(text).problems:
+        assert text.count("<think>") == text.count("</think>") == text.count("<answer>") == text.count("</answer>") == 1
+        assert text.index("<think>") < text.index("<answer>")
+
+
+@pytest.mark.parametrize(
+    "text", ["<think>" * 200_000, "<answer>" + "a " * 400_000, "<" * 800_000, "</think><answer>" * 60_000, "-" * 500_000]
+)
+def test_time_is_linear_in_the_length_of_a_completion(text: str):
+    began = time.monotonic()
+    envelope = parse(text)
+    read_label(envelope.answer, ["benign", "malignant"])
+    read_grade(envelope.answer, 5)
+    assert time.monotonic() - began < 5  # quadratic work on these would take minutes
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("Pneumonia", "pneumonia"),
+        ("**pneumonia**", "pneumonia"),
+        ("“Pneumonia.”", "pneumonia"),
+        ("\\boxed{normal}", "normal"),
+        ("lung_opacity", "lung-opacity"),
+        ("Lung  Opacity", "lung-opacity"),
+        ("infection", "pneumonia"),
+        ("no pneumonia", None),
+        ("pneumonia?", None),
+        ("normal/pneumonia", None),
+        ("probably pneumonia", None),
+        ("pneumoni", None),
+        ("", None),
+    ],
+)
+def test_a_label_is_read_only_when_the_whole_answer_is_one(answer: str, label: str | None):
+    labels = ["normal", "pneumonia", "lung-opacity"]
+    assert read_label(answer, labels, {"pneumonia": ["infection"]}).answer == label
+
+
+def test_a_name_that_two_labels_share_is_no_label():
+    assert read_label("shadow", ["a", "b"], {"a": ["shadow"], "b": ["shadow"]}).answer is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "grade"),
+    [
+        ("0", 0),
+        ("Grade: 3", 3),
+        ("grade 2 (moderate)", 2),
+        ("Stage IV", 4),
+        ("three", 3),
+        ("4.00", 4),
+        ("The final answer is 1", 1),
+        ("The grade is 1", 1),
+        ("severe", 3),
+        ("3 (mild)", None),
+        ("2 or 3", None),
+        ("2–3", None),
+        ("2/4", None),
+        ("-1", None),
+        ("<2", None),
+        ("not 2", None),
+        ("between 1 and 2", None),
+        ("I", None),
+        ("5", None),
+        ("1e0", None),
+        ("Infinity", None),
+        ("9" * 400, None),
+    ],
+)
+def test_a_grade_is_read_only_when_it_is_unmistakable(answer: str, grade: int | None):
+    names = ["none", "mild", "moderate", "severe", "proliferative"]
+    assert read_grade(answer, 5, names).answer == grade
+
+
+def test_the_lenient_reading_finds_the_only_label_or_grade_in_prose():
+    assert mentioned_label("This is most likely a benign mass.", ["benign", "malignant"]) == "benign"
+    assert mentioned_label("It is not malignant.", ["benign", "malignant"]) is None
+    assert mentioned_label("No tumor can be seen.", ["no tumor", "glioma"]) == "no tumor"
+    assert mentioned_grade("I see 12 lesions, so grade 3.", 5) is None
+    assert mentioned_grade("The retina shows grade 3 disease.", 5) == 3
