@@ -31,7 +31,7 @@ evaluation: {batch_size: 8, bootstrap: 100}
 """
 
 
-@pytest.fixture()
+@pytest.fixture
 def small_recipe(tmp_path: Path) -> Path:
     """A recipe that trains for seconds."""
     path = tmp_path / "small.yaml"
@@ -39,7 +39,7 @@ def small_recipe(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def shared() -> Path:
     """The folder of real data beside the project; tests that need it skip where it is missing."""
     if not SHARED.is_dir():

@@ -83,7 +83,8 @@ def test_a_wrong_value_is_told_in_one_sentence(small_recipe: Path, override: str
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("a: [", "is no YAML"), ("- a", "expected keys and values"), ("name: a\nname: b", "given twice")]
+    ("text", "words"),
+    [("a: [", "is no YAML"), ("- a", "expected keys and values"), ("name: a\nname: b", "given twice")],
 )
 def test_what_is_no_recipe_is_refused_with_its_line(tmp_path: Path, text: str, words: str):
     path = tmp_path / "bad.yaml"
@@ -96,7 +97,9 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 
 def test_the_resolved_recipe_is_a_recipe_and_means_the_same(small_recipe: Path, tmp_path: Path):
-    recipe = read_recipe(small_recipe, ["stages.0.learning_rate=3e-4", "arms=[rft, {name: m, set: {rewards: {fuzzy: 1.0}}}]"])
+    recipe = read_recipe(
+        small_recipe, ["stages.0.learning_rate=3e-4", "arms=[rft, {name: m, set: {rewards: {fuzzy: 1.0}}}]"]
+    )
     again = tmp_path / "resolved.yaml"
     again.write_text(recipe.dump())
     resolved = read_recipe(again)

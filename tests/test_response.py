@@ -13,7 +13,9 @@ from vrft.response import mentioned_grade, mentioned_label, parse, read_grade, r
 from vrft.rewards import accuracy_reward, format_reward, fuzzy_reward
 
 TAGGED = st.lists(
-    st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "<ANSWER>", "benign", "2", " ", "\n", "<|im_end|>"]),
+    st.sampled_from(
+        ["<think>", "</think>", "<answer>", "</answer>", "<ANSWER>", "benign", "2", " ", "\n", "<|im_end|>"]
+    ),
     max_size=14,
 ).map("".join)
 
@@ -76,7 +78,8 @@ def test_a_right_format_means_one_filled_block_of_each(text: str):
 
 
 @pytest.mark.parametrize(
-    "text", ["<think>" * 200_000, "<answer>" + "a " * 400_000, "<" * 800_000, "</think><answer>" * 60_000, "-" * 500_000]
+    "text",
+    ["<think>" * 200_000, "<answer>" + "a " * 400_000, "<" * 800_000, "</think><answer>" * 60_000, "-" * 500_000],
 )
 def test_time_is_linear_in_the_length_of_a_completion(text: str):
     began = time.monotonic()

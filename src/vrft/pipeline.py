@@ -98,7 +98,9 @@ def _run_arm(
         if not place.done.exists():
             place.path.mkdir(parents=True, exist_ok=True)
             if policy is None:
-                policy = _load(recipe, arm.stage(index - 1, recipe.stages_of(name)[index - 1].kind).policy if index else None)
+                policy = _load(
+                    recipe, arm.stage(index - 1, recipe.stages_of(name)[index - 1].kind).policy if index else None
+                )
             train_stage = train_rft if isinstance(stage, RftStage) else train_sft
             train_stage(
                 policy,
@@ -158,9 +160,7 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
 
 
-def _write_predictions(
-    directory: RunDirectory, recipe: Recipe, arms: dict[str, list[list[dict[str, Any]]]]
-) -> None:
+def _write_predictions(directory: RunDirectory, recipe: Recipe, arms: dict[str, list[list[dict[str, Any]]]]) -> None:
     """All predictions of all arms in one table; targets and answers as texts, since columns hold one type."""
     rows = [
         {"arm": arm, "seed": seed}

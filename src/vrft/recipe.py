@@ -355,7 +355,9 @@ class _Loader(yaml.SafeLoader):
     """YAML in which ``1e-4`` is a number; YAML 1.1 takes it for a text unless a dot and a sign are written."""
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -373,7 +375,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError([Fault(str(path), f"cannot be read ({error}).")]) from None
     try:
-        raw = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+        raw = yaml.load(text, _Loader)
         lines = dict(_lines(yaml.compose(text)))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -431,7 +433,7 @@ def _override(raw: dict[str, Any], override: str, places: dict[Path_, str]) -> l
         return [Fault(where, "expected KEY=VALUE, such as stages.0.steps=50.")]
     keys: list[str | int] = [int(part) if part.isdigit() else part for part in dotted.split(".")]
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError:
         return [Fault(where, f"{text!r} is no YAML value.")]
     place: Any = raw
@@ -465,7 +467,9 @@ def _validate(raw: dict[str, Any], places: Mapping[Path_, str], path: str) -> tu
             for one in error.errors():  # of the alternatives of a union, the first speaks
                 found.setdefault(_keys_in(raw, one["loc"]), dict(one))
             faults += [_fault(keys, one, places, path) for keys, one in found.items() if keys not in removed]
-            if removed >= set(found) or any(one["type"].startswith(("missing", "union_tag_not")) for one in found.values()):
+            if removed >= set(found) or any(
+                one["type"].startswith(("missing", "union_tag_not")) for one in found.values()
+            ):
                 return None, faults
             for keys in reversed(found):  # of a list the last items first, so that positions hold
                 _remove(raw, keys)
@@ -526,7 +530,10 @@ def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> set[str]:
     for part in loc:
         inner = [m for c in candidates if part in c.model_fields for m in _models(c.model_fields[str(part)].annotation)]
         tagged = [
-            c for c in candidates for f in c.model_fields.values() if part in get_args(f.annotation) or c.__name__ == part
+            c
+            for c in candidates
+            for f in c.model_fields.values()
+            if part in get_args(f.annotation) or c.__name__ == part
         ]
         candidates = inner or tagged or candidates
     return {name for candidate in candidates for name in candidate.model_fields}
@@ -562,7 +569,9 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
                     keys = ".".join(map(str, one["loc"]))
                     text = f"is no key of a stage; it has {', '.join(last.model_fields)}" if unknown else one["msg"]
                     names = list(last.model_fields) if unknown else list(REWARDS)
-                    yield Fault(where, f"arms.{index}.set.{keys}: {text}.", str(one["loc"][-1 if unknown else -2]), names)
+                    yield Fault(
+                        where, f"arms.{index}.set.{keys}: {text}.", str(one["loc"][-1 if unknown else -2]), names
+                    )
             except ValueError:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
     if len(set(recipe.arm_names())) != len(recipe.arms):
@@ -571,7 +580,9 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
         yield Fault(at("seeds"), f"seeds names a seed twice: {', '.join(map(str, recipe.seeds))}.")
 
     model = recipe.policy.model
-    if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not (Path(model).expanduser() / "config.json").is_file():
+    if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not (
+        Path(model).expanduser() / "config.json"
+    ).is_file():
         yield Fault(at("policy", "model"), f"policy.model is {model!r}, but there is no {model}/config.json.")
 
     try:
@@ -587,13 +598,17 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
         known = source.labels or []
         for label in recipe.task.labels or []:
             if label not in known:
-                yield Fault(at("task", "labels"), f"task.labels has {label!r}; the data has {', '.join(known)}.", label, known)
+                yield Fault(
+                    at("task", "labels"), f"task.labels has {label!r}; the data has {', '.join(known)}.", label, known
+                )
         lacking = [label for label in known if label not in recipe.task.labels] if recipe.task.labels else []
         if lacking:
             yield Fault(at("task", "labels"), f"task.labels lacks {', '.join(map(repr, lacking))}, which the data has.")
         for label in recipe.task.synonyms:
             if label not in known:
-                yield Fault(at("task", "synonyms", label), f"task.synonyms names {label!r}, which is no label.", label, known)
+                yield Fault(
+                    at("task", "synonyms", label), f"task.synonyms names {label!r}, which is no label.", label, known
+                )
     elif recipe.task.names is not None and len(recipe.task.names) != source.levels:
         yield Fault(at("task", "names"), f"task.names has {len(recipe.task.names)} names for {source.levels} grades.")
 

@@ -19,7 +19,16 @@ from functools import lru_cache
 ENVELOPE_INSTRUCTION = "Think inside <think></think>, then give only the answer inside <answer></answer>."
 """The sentence that asks for the envelope; every prompt ends with it."""
 
-END_OF_TURN = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|end|>", "<end_of_turn>", "</s>", "<eos>")
+END_OF_TURN = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "</s>",
+    "<eos>",
+)
 """Tokens with which chat models end a turn; they may stand outside the envelope."""
 
 _TAG = re.compile(r"<(/?)(think|answer)>", re.IGNORECASE)
@@ -95,7 +104,9 @@ def parse(completion: str) -> Envelope:
     else:
         outside.append(text[position:])
 
-    contents = {name: [_TAG.sub("", body).strip() for kind, body in blocks if kind == name] for name in ("think", "answer")}
+    contents = {
+        name: [_TAG.sub("", body).strip() for kind, body in blocks if kind == name] for name in ("think", "answer")
+    }
     for name in ("think", "answer"):
         if not contents[name]:
             problems[f"no_{name}"] = None
@@ -138,7 +149,9 @@ def normalise(text: str) -> str:
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
-def read_label(answer: str | None, labels: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> Reading:
+def read_label(
+    answer: str | None, labels: Sequence[str], synonyms: Mapping[str, Sequence[str]] | None = None
+) -> Reading:
     """Read one label: the whole answer must be a label or a declared synonym.
 
     Args:
@@ -179,7 +192,9 @@ def mentioned_label(
     return found.pop() if len(found) == 1 and not _NEGATION.search(rest) else None
 
 
-_NEGATION = re.compile(r"\b(?:not|no|non|neither|nor|without|never|unlikely|instead|isn't|cannot|can't|absence|absent|or)\b")
+_NEGATION = re.compile(
+    r"\b(?:not|no|non|neither|nor|without|never|unlikely|instead|isn't|cannot|can't|absence|absent|or)\b"
+)
 
 
 @lru_cache(maxsize=256)
@@ -205,8 +220,8 @@ def _mentioned(folded: str, names: Mapping[str, str]) -> tuple[set[str], str]:
 
 # --- grades ---------------------------------------------------------------------------------------------------------
 
-_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
-_ROMANS = "i ii iii iv v vi vii viii ix x xi xii".split()
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_ROMANS = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
 _NUMBER = rf"(?P<digits>\d{{1,6}})(?:\.0+)?|(?P<word>{'|'.join(_WORDS)})|(?P<roman>{'|'.join(_ROMANS)})"
 _TITLE = r"grade|stage|level|score|class|category|severity|grading|staging"
 _GRADE = re.compile(

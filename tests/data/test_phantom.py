@@ -32,7 +32,9 @@ def test_a_finding_is_brighter_or_darker_than_its_surroundings(look: str, bright
     family = next(name for name, looks in FAMILIES.items() if look in looks)
     differences = []
     for seed in range(40):
-        phantom = compose(np.random.default_rng(seed), family=family, brightness=brightness, size="large", margin="sharp")
+        phantom = compose(
+            np.random.default_rng(seed), family=family, brightness=brightness, size="large", margin="sharp"
+        )
         if phantom.look != look:
             continue
         pixels = np.asarray(draw(phantom).convert("L"), float)

@@ -21,7 +21,10 @@ def messages(text: str) -> list[dict]:
 
 def test_messages_earn_what_their_text_earns():
     texts = [written("benign"), "benign", written("malignant")]
-    for reward, columns in ((format_reward, {}), (accuracy_reward, {"target": "benign", "labels": ["benign", "malignant"]})):
+    for reward, columns in (
+        (format_reward, {}),
+        (accuracy_reward, {"target": "benign", "labels": ["benign", "malignant"]}),
+    ):
         assert reward([messages(text) for text in texts], **columns) == reward(texts, **columns)
 
 
@@ -61,7 +64,9 @@ def test_every_reward_is_finite_and_in_its_range(text: str, name: str):
     assert 0 <= paid <= 1
 
 
-@pytest.mark.parametrize("module", ["vrft.rewards", "vrft.recipe", "vrft.data", "vrft.tasks", "vrft.runs", "vrft.cli.main"])
+@pytest.mark.parametrize(
+    "module", ["vrft.rewards", "vrft.recipe", "vrft.data", "vrft.tasks", "vrft.runs", "vrft.cli.main"]
+)
 def test_the_lower_floors_work_without_torch(module: str):
     check = f"import sys, {module}; heavy = {{'torch', 'transformers', 'medmnist', 'datasets'}} & set(sys.modules); assert not heavy, heavy"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

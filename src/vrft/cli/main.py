@@ -66,7 +66,9 @@ def report(
 
     run_directory = RunDirectory(directory)
     if not run_directory.metrics.exists():
-        raise RunError(f"{directory} holds no finished run (metrics.json is missing); finish it with vrft run --resume.")
+        raise RunError(
+            f"{directory} holds no finished run (metrics.json is missing); finish it with vrft run --resume."
+        )
     write_report(run_directory)
     typer.echo(run_directory.report)
 

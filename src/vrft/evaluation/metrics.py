@@ -42,7 +42,9 @@ def qwk(y_true: Classes, y_pred: Classes, *, classes: int) -> float:
     """
     predicted = farthest(y_true, y_pred, classes=classes)
     observed = np.mean((y_true - predicted) ** 2.0)
-    expected = np.mean((y_true[:, None] - predicted[None, :]) ** 2.0) if len(y_true) < 64 else _expected(y_true, predicted)
+    expected = (
+        np.mean((y_true[:, None] - predicted[None, :]) ** 2.0) if len(y_true) < 64 else _expected(y_true, predicted)
+    )
     return float(1 - observed / expected) if expected > 0 else 0.0
 
 
@@ -65,7 +67,9 @@ def farthest(y_true: Classes, y_pred: Classes, *, classes: int) -> Classes:
 def confusion_matrix(y_true: Classes, y_pred: Classes, *, classes: int) -> NDArray[np.int64]:
     """Counts (classes, classes + 1): row the truth, column the prediction, the last column what was not read."""
     columns = np.where(y_pred == UNREAD, classes, y_pred)
-    return np.bincount(y_true * (classes + 1) + columns, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+    return np.bincount(y_true * (classes + 1) + columns, minlength=classes * (classes + 1)).reshape(
+        classes, classes + 1
+    )
 
 
 METRICS: dict[str, Callable[..., float]] = {

@@ -48,7 +48,9 @@ def summarise(
     for a, b in combinations(arms, 2):
         for metric in task.metrics:
             if metric in METRICS:
-                difference = paired_difference(strict[b][metric], strict[a][metric], n_samples, rows, confidence=confidence)
+                difference = paired_difference(
+                    strict[b][metric], strict[a][metric], n_samples, rows, confidence=confidence
+                )
                 summary["comparisons"].append({"a": b, "b": a, "metric": metric, **vars(difference)})
     return summary
 

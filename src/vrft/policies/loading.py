@@ -94,6 +94,6 @@ def load_policy(
 
 
 def save_policy(policy: LoadedPolicy, path: Path) -> None:
-    """Write weights (safetensors; only the adapter under LoRA), tokenizer and processor."""
-    policy.model.save_pretrained(path, safe_serialization=True)
+    """Write weights (safetensors), tokenizer and processor."""
+    policy.model.save_pretrained(path)
     policy.processor.save_pretrained(path)

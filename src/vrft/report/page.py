@@ -92,7 +92,9 @@ def _in_words(metrics: dict[str, Any]) -> list[str]:
         if seen:
             sentences.append(f"{row['a']} has a {better} {TITLES[metric]} than {row['b']}: {change}.")
         else:
-            sentences.append(f"Between {row['a']} and {row['b']} no difference in {TITLES[metric]} could be seen: {change}.")
+            sentences.append(
+                f"Between {row['a']} and {row['b']} no difference in {TITLES[metric]} could be seen: {change}."
+            )
     return sentences
 
 
@@ -122,7 +124,9 @@ def _logs(directory: RunDirectory, arm: str) -> list[list[dict[str, Any]]]:
 def _curves(directory: RunDirectory, arms: list[str], colours: dict[str, str]) -> str:
     """Every reward component and the health of training over the steps, all arms in each panel."""
     logs = {arm: _logs(directory, arm) for arm in arms}
-    components = list(dict.fromkeys(n for seeds in logs.values() for rows in seeds for r in rows for n in r.get("rewards", {})))
+    components = list(
+        dict.fromkeys(n for seeds in logs.values() for rows in seeds for r in rows for n in r.get("rewards", {}))
+    )
     panels = [Panel("reward (weighted sum)", ("reward",))]
     panels += [Panel(f"{name}: mean", ("rewards", name, "mean")) for name in components]
     panels += [Panel(f"{name}: spread (std)", ("rewards", name, "std")) for name in components]
@@ -154,7 +158,9 @@ def _curves(directory: RunDirectory, arms: list[str], colours: dict[str, str]) -
                 shown.add(arm)
                 figure.add_trace(trace, 1 + index // across, 1 + index % across)
     figure.update_layout(height=230 * down, margin={"l": 40, "r": 10, "t": 60, "b": 30}, template="plotly_white")
-    figure.update_layout(legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "yref": "container"}, font={"size": 11})
+    figure.update_layout(
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "yref": "container"}, font={"size": 11}
+    )
     figure.update_annotations(font_size=12)
     return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from vrft.policies import LoadedPolicy, load_policy, save_policy
@@ -44,9 +45,7 @@ def order_of(count: int, needed: int, seed: int) -> list[int]:
     return order[:needed]
 
 
-def lazy_dataset(
-    samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample], dict[str, Any]]
-) -> Dataset:
+def lazy_dataset(samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample], dict[str, Any]]) -> Dataset:
     """A dataset that opens the image of a sample when its row is asked for, once for all its repetitions in a batch."""
 
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
@@ -203,10 +202,11 @@ def finish(
     """Train, write the policy and the rollouts, and only then say that the stage is done."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    # The trainer saves a last checkpoint at max_steps by itself (save_strategy steps: should_save at the end).
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     keeper.reporter.stop()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(policy.model, PeftModel):  # whole weights, so that the next stage and other tools need no chain
+        policy.model = policy.model.merge_and_unload()
     with replacing(directory.policy) as fresh:
         save_policy(policy, fresh)
     parts = sorted(directory.rollouts_part(0).parent.glob("*.parquet"))

@@ -45,7 +45,14 @@ def describe(phantom: Phantom) -> str:
     if not count:
         return "0 findings"
     size = "small" if np.mean([f.radius for f in phantom.findings]) < 10 else "large"
-    words = (str(count), size, phantom.brightness, phantom.shape, phantom.margin, "finding" if count == 1 else "findings")
+    words = (
+        str(count),
+        size,
+        phantom.brightness,
+        phantom.shape,
+        phantom.margin,
+        "finding" if count == 1 else "findings",
+    )
     return " ".join(words)
 
 
@@ -134,14 +141,5 @@ def lesson(purpose: int, seed: int, index: int, skill: str | None = None) -> Les
     return Lesson(skill, phantom, prompt, describe(phantom), answer)
 
 
-WORDS = (
-    "normal benign malignant pneumonia tumour cyst lesion nodule mass polyp ulcer bleeding oedema fracture stone scar "
-    "retinopathy glaucoma cataract macula cornea vessel drusen melanoma naevus keratosis carcinoma adenoma lymphoma "
-    "glioma meningioma pituitary liver kidney spleen lung heart bladder femur pelvis colon stomach breast prostate "
-    "thyroid brain spine disc muscle stroma mucus debris adipose mucosa lymphocyte monocyte neutrophil basophil "
-    "eosinophil platelet erythroblast granulocyte effusion atelectasis cardiomegaly infiltration fibrosis hernia "
-    "emphysema consolidation thickening mild moderate severe absent present early late chronic acute left right upper "
-    "lower central diffuse focal stage type grade class tissue cell organ disease healthy abnormal positive negative "
-    "diabetic dermatofibroma vascular basal squamous choroidal neovascularization macular cortex hyperplastic"
-).split()
+WORDS = ["normal", "benign", "malignant", "pneumonia", "tumour", "cyst", "lesion", "nodule", "mass", "polyp", "ulcer", "bleeding", "oedema", "fracture", "stone", "scar", "retinopathy", "glaucoma", "cataract", "macula", "cornea", "vessel", "drusen", "melanoma", "naevus", "keratosis", "carcinoma", "adenoma", "lymphoma", "glioma", "meningioma", "pituitary", "liver", "kidney", "spleen", "lung", "heart", "bladder", "femur", "pelvis", "colon", "stomach", "breast", "prostate", "thyroid", "brain", "spine", "disc", "muscle", "stroma", "mucus", "debris", "adipose", "mucosa", "lymphocyte", "monocyte", "neutrophil", "basophil", "eosinophil", "platelet", "erythroblast", "granulocyte", "effusion", "atelectasis", "cardiomegaly", "infiltration", "fibrosis", "hernia", "emphysema", "consolidation", "thickening", "mild", "moderate", "severe", "absent", "present", "early", "late", "chronic", "acute", "left", "right", "upper", "lower", "central", "diffuse", "focal", "stage", "type", "grade", "class", "tissue", "cell", "organ", "disease", "healthy", "abnormal", "positive", "negative", "diabetic", "dermatofibroma", "vascular", "basal", "squamous", "choroidal", "neovascularization", "macular", "cortex", "hyperplastic"]
 """Words for labels and questions: none of them goes with any picture."""

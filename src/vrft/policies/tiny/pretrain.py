@@ -2,7 +2,7 @@
 
 Supervised next-token training on endless lessons (``lessons.py``): AdamW, linear warm-up, then a cosine to zero. Lesson
 ``i`` depends on the seed and ``i`` alone, so a killed run goes on from its last checkpoint to the same weights. At the
-end the policy sits a held-out examination (``examine.py``), and ``DIR/policy`` holds what ships in the package.
+end ``DIR/policy`` holds what ships in the package, and ``DIR/examination.json`` how it does on held-out lessons.
 """
 
 import argparse
@@ -19,7 +19,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLProcessor
 
+from vrft.policies import load_policy
 from vrft.policies.tiny.build import build_config, build_model, build_processor, build_tokenizer
+from vrft.policies.tiny.examine import examine
 from vrft.policies.tiny.lessons import TRAINING, lesson
 
 IGNORED = -100
@@ -70,7 +72,9 @@ class Lessons(torch.utils.data.Dataset):
 
 def prompt_text(processor: Qwen2_5_VLProcessor, prompt: str) -> str:
     content = [{"type": "image"}, {"type": "text", "text": prompt}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
 
 
 def rate(step: int, plan: Plan) -> float:
@@ -108,7 +112,12 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
     loader = DataLoader(
         Lessons(plan, processor, start), batch_size=None, shuffle=False, num_workers=1, prefetch_factor=4
     )
-    columns = (TextColumn("pretraining"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("pretraining"),
+        BarColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+    )
     began = time.monotonic()
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=plan.steps, completed=start, loss=float("nan"))
@@ -117,14 +126,21 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * rate(step, plan)
             logits = model(**{k: v.to(device) for k, v in inputs.items()}, logits_to_keep=keep + 1).logits[:, :-1]
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED
+            )
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
             progress.update(bar, advance=1, loss=loss.item())
             if (step + 1) % 50 == 0:
-                row = {"step": step + 1, "loss": loss.item(), "grad_norm": norm.item(), "seconds": time.monotonic() - began}
+                row = {
+                    "step": step + 1,
+                    "loss": loss.item(),
+                    "grad_norm": norm.item(),
+                    "seconds": time.monotonic() - began,
+                }
                 with (out / "log.jsonl").open("a") as log:
                     log.write(json.dumps(row) + "\n")
             if (step + 1) % save_every == 0 or step + 1 == plan.steps:
@@ -156,7 +172,10 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"default {value}")
     options = vars(parser.parse_args())
     out = options.pop("out")
-    print(pretrain(Plan(**options), out))
+    policy = pretrain(Plan(**options), out)
+    figures = json.dumps(examine(load_policy(str(policy))), indent=1)
+    (out / "examination.json").write_text(figures + "\n")
+    print(figures, policy, sep="\n")
 
 
 if __name__ == "__main__":

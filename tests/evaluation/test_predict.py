@@ -1,0 +1,45 @@
+"""The constant arm, and going on with predictions that a kill cut short."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vrft.data import PhantomSource
+from vrft.evaluation.predict import constant_answer, predict, predict_constant
+from vrft.policies import load_policy
+from vrft.progress import Reporter
+from vrft.runs import read_jsonl
+from vrft.tasks import Classification, Grading
+
+
+def test_the_constant_is_the_most_frequent_label_or_the_median_grade():
+    assert constant_answer(Classification(("a", "b", "c")), ["b", "c", "c", "a"]) == "c"
+    assert constant_answer(Grading(5), [0, 0, 0, 3, 4, 4, 4]) == 3
+
+
+def test_the_constant_arm_is_well_formed_and_read():
+    samples = list(PhantomSource("grading", sizes={"train": 3, "validation": 0, "test": 0}).samples("train"))
+    rows = predict_constant(Grading(5), 2, samples)
+    assert [row["answer"] for row in rows] == [2, 2, 2]
+    assert all(not row["problems"] for row in rows)
+
+
+def test_a_cut_off_file_of_predictions_ends_as_a_whole_one(tmp_path: Path):
+    source = PhantomSource("grading", sizes={"train": 0, "validation": 0, "test": 11})
+    samples, policy, task = list(source.samples("test")), load_policy("tiny"), Grading(5)
+    options: dict[str, Any] = {"batch_size": 4, "max_tokens": 20, "reporter": Reporter(quiet=True)}
+    whole = predict(policy, task, samples, tmp_path / "whole.jsonl", **options)
+    lines = (tmp_path / "whole.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "cut.jsonl").write_text("".join(lines[:6]) + lines[6][:20])
+    assert predict(policy, task, samples, tmp_path / "cut.jsonl", **options) == whole
+    assert read_jsonl(tmp_path / "cut.jsonl") == whole
+
+
+@pytest.mark.parametrize("kind", ["classification", "grading"])
+def test_a_prediction_holds_both_readings(kind: str):
+    source = PhantomSource(kind, sizes={"train": 0, "validation": 0, "test": 1})  # type: ignore[arg-type]
+    task = Grading(5) if kind == "grading" else Classification(source.labels or ())
+    (row,) = predict_constant(task, task.classes[0], list(source.samples("test")))
+    assert set(row) == {"sample", "target", "completion", "answer", "lenient", "problems", "tokens"}
+    assert row["answer"] == row["lenient"] == task.classes[0]

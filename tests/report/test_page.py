@@ -1,0 +1,63 @@
+"""The page: what a model wrote is shown as text, and the words follow the numbers."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from vrft.evaluation.summary import summarise
+from vrft.report import write_report
+from vrft.report.page import _in_words
+from vrft.runs import RunDirectory, write_json, write_text
+from vrft.tasks import Classification
+
+EVIL = "<think><script>alert(1)</script></think><answer><img src=x onerror=alert(2)></answer>"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    directory = RunDirectory(tmp_path / "run")
+    task = Classification(("a", "b"))
+    right = [{"target": t, "answer": t, "lenient": t, "completion": EVIL} for t in "abab"]
+    wrong = [{"target": t, "answer": None, "lenient": "a", "completion": EVIL} for t in "abab"]
+    cost = {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0}
+    metrics = summarise(
+        task, {"base": [wrong], "rft": [right]}, {"base": cost, "rft": cost}, draws=100, confidence=0.95
+    )
+    write_json(directory.metrics, metrics)
+    write_json(directory.environment, {"seeds": [0]})
+    write_text(directory.recipe, "name: evil </pre><script>alert(3)</script>\n")
+    rows = [
+        {"arm": arm, "seed": 0, "sample": f"s{i}", **row}
+        for arm, rows in (("base", wrong), ("rft", right))
+        for i, row in enumerate(rows)
+    ]
+    pd.DataFrame(rows).to_parquet(directory.predictions)
+    directory.gallery.mkdir()
+    Image.new("RGB", (8, 8)).save(directory.gallery / "s0.png")
+    return directory
+
+
+def test_what_a_model_wrote_is_escaped(run: RunDirectory):
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_table_shows_the_lenient_reading_where_it_differs(run: RunDirectory):
+    assert "accuracy, lenient" in write_report(run).read_text(encoding="utf-8")
+
+
+def comparison(low: float, difference: float, high: float) -> dict:
+    return {"a": "rft", "b": "base", "metric": "accuracy", "low": low, "difference": difference, "high": high, "p": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [((0.1, 0.2, 0.3), "higher accuracy"), ((-0.3, -0.2, -0.1), "lower accuracy"), ((-0.1, 0.1, 0.3), "no difference")],
+)
+def test_the_words_claim_only_what_the_interval_allows(ends: tuple[float, float, float], words: str):
+    (sentence,) = _in_words({"arms": {"base": {"accuracy": {}}, "rft": {}}, "comparisons": [comparison(*ends)]})
+    assert words in sentence

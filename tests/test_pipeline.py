@@ -1,0 +1,173 @@
+"""A run from recipe to report; killed at any moment, it ends in the same weights and the same metrics."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from vrft.runs import RunDirectory, read_json, read_jsonl
+
+RECIPE = """\
+name: small
+data: {source: phantom, family: shifted, samples: {train: 10, validation: 8, test: 20}}
+task: {kind: grading}
+stages:
+  - {kind: rft, steps: 7, prompts_per_step: 2, group_size: 4, learning_rate: 1.0e-4, temperature: 1.5, save_every: 3,
+     max_completion_tokens: 20, rewards: {fuzzy: 1.0, format: 0.5}}
+sft: {steps: 4, batch_size: 4}
+evaluation: {batch_size: 8, bootstrap: 100}
+"""
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "vrft", *map(str, arguments)]
+
+
+def vrft(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path) -> RunDirectory:
+    """A run that nobody disturbed."""
+    result = vrft("run", recipe, "--out", recipe.parent / "whole")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith("report.html")
+    return RunDirectory(recipe.parent / "whole")
+
+
+def weights(directory: RunDirectory, arm: str, stage: str) -> str:
+    path = directory.arm(arm, 0).path / stage / "policy" / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def measured(directory: RunDirectory) -> dict[str, Any]:
+    """The metrics without what a clock or the memory says."""
+    metrics = read_json(directory.metrics)
+    for arm in metrics["arms"].values():
+        del arm["cost"]["seconds"], arm["cost"]["peak_mb"]
+    return metrics
+
+
+def test_a_run_leaves_what_the_contract_says(whole: RunDirectory):
+    resolved = yaml.safe_load(whole.recipe.read_text())
+    assert resolved["stages"][0]["loss"] == "grpo"
+    assert {"libraries", "machine", "git_revision", "seeds"} <= set(read_json(whole.environment))
+    metrics = read_json(whole.metrics)
+    assert list(metrics["arms"]) == ["majority", "base", "sft", "rft"]
+    for arm in metrics["arms"].values():
+        assert arm["n"] == 20
+        assert {"accuracy", "qwk", "mae", "format_rate", "read_rate"} <= set(arm)
+        assert set(arm["cost"]) == {"seconds", "tokens", "peak_mb"}
+    predictions = pd.read_parquet(whole.predictions)
+    assert len(predictions) == 4 * 20
+    assert {"arm", "seed", "sample", "target", "completion", "answer", "lenient"} <= set(predictions)
+
+
+def test_the_log_and_the_rollouts_hold_every_step(whole: RunDirectory):
+    (stage,) = whole.arm("rft", 0).stages()
+    rows = read_jsonl(stage.log)
+    assert [row["step"] for row in rows] == list(range(1, 8))
+    for row in rows:
+        assert {"reward", "kl", "entropy", "completion_tokens", "no_advantage", "loss", "seconds"} <= set(row)
+        for name in ("fuzzy", "format"):
+            assert set(row["rewards"][name]) == {"mean", "std", "share"}
+    rollouts = pd.read_parquet(stage.rollouts)
+    assert len(rollouts) == 7 * 2 * 4
+    groups = rollouts.groupby(["step", "group"])["sample"].nunique()
+    assert (groups == 1).all()
+    assert not list(stage.path.glob("checkpoint-*"))
+
+
+def test_training_moves_the_weights_and_starts_from_the_shipped_ones(whole: RunDirectory):
+    from vrft.policies import TINY
+
+    shipped = hashlib.sha256((TINY / "model.safetensors").read_bytes()).hexdigest()
+    assert len({shipped, weights(whole, "sft", "stage-0-sft"), weights(whole, "rft", "stage-0-rft")}) == 3
+    (stage,) = whole.arm("rft", 0).stages()
+    assert read_jsonl(stage.log)[0]["kl"] == pytest.approx(0, abs=1e-6)  # the reference is where the stage starts
+
+
+@pytest.mark.parametrize(
+    "moment", ["arms/sft/seed-0/stage-0-sft/log.jsonl", "arms/rft/seed-0/stage-0-rft/checkpoint-3/whole.json"]
+)
+def test_a_killed_run_goes_on_to_the_same_weights_and_metrics(recipe: Path, whole: RunDirectory, moment: str):
+    out = recipe.parent / f"killed-{moment.split('/')[1]}"
+    process = subprocess.Popen(
+        command("run", recipe, "--out", out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not ((out / moment).exists() and (out / moment).stat().st_size) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "metrics.json").exists()
+    finished = {path: path.stat().st_mtime_ns for path in out.rglob("done.json")}
+
+    refused = vrft("run", recipe, "--out", out)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    result = vrft("run", recipe, "--out", out, "--resume", "--quiet")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    killed = RunDirectory(out)
+    for arm, stage in (("sft", "stage-0-sft"), ("rft", "stage-0-rft")):
+        assert weights(killed, arm, stage) == weights(whole, arm, stage)
+    assert measured(killed) == measured(whole)
+    assert pd.read_parquet(killed.predictions).equals(pd.read_parquet(whole.predictions))
+    (rolled,), (expected,) = killed.arm("rft", 0).stages(), whole.arm("rft", 0).stages()
+    assert pd.read_parquet(rolled.rollouts).equals(pd.read_parquet(expected.rollouts))
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished  # what was finished is not run again
+
+
+def test_another_recipe_does_not_take_a_directory_over(recipe: Path, whole: RunDirectory):
+    result = vrft("run", recipe, "--out", whole.path, "--resume", "--set", "stages.0.kl=0.5")
+    assert result.returncode == 2
+    assert "differs in stages" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_report_is_one_page_that_needs_no_network(whole: RunDirectory):
+    page = whole.report.read_text(encoding="utf-8")
+    body = page.replace(page[page.index("<script>") : page.index("</script>")], "", 1)  # the figures' library
+    assert 'src="http' not in body
+    assert 'href="http' not in body
+    assert body.count("data:image/png;base64,") >= 6
+    for words in ("majority", "base", "sft", "rft", "groups without advantage", "Confusion", "fuzzy_schedule: table"):
+        assert words in body
+
+
+def test_two_stages_with_adapters_and_two_seeds(tmp_path: Path):
+    path = tmp_path / "stages.yaml"
+    path.write_text(
+        RECIPE.replace("stages:\n", "stages:\n  - {kind: sft, steps: 2, batch_size: 4}\n").replace(
+            "steps: 7", "steps: 2"
+        )
+        + "policy: {model: tiny, lora: {rank: 4, alpha: 8.0}}\nseeds: [0, 1]\narms: [base, rft]\n"
+    )
+    result = vrft("run", path, "--out", tmp_path / "run", "--quiet")
+    assert result.returncode == 0, result.stderr
+    run = RunDirectory(tmp_path / "run")
+    metrics = json.loads(run.metrics.read_text())
+    assert (metrics["arms"]["base"]["seeds"], metrics["arms"]["rft"]["seeds"]) == (1, 2)
+    stages = run.arm("rft", 1).stages()
+    assert [stage.path.name for stage in stages] == ["stage-0-sft", "stage-1-rft"]
+    assert all((stage.policy / "model.safetensors").exists() for stage in stages)
+    assert not list(run.path.rglob("*.bin"))

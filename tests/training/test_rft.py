@@ -1,0 +1,105 @@
+"""RFT: what the log says of a step, and that TRL is called as it expects."""
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trl import GRPOConfig, GRPOTrainer, SFTConfig
+
+from vrft.policies import load_policy
+from vrft.progress import Reporter
+from vrft.recipe import RftStage, SftStage
+from vrft.runs import StageDirectory
+from vrft.sample import open_image
+from vrft.tasks import Grading
+from vrft.training.common import Bookkeeper, lazy_dataset, log_row, order_of, trainer_options
+from vrft.training.rft import Scorer, step_figures
+
+
+def test_shares_of_the_advantage_sum_to_one_and_follow_the_weights():
+    rewards = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    figures = step_figures(rewards, np.array([3.0, 1.0]), 4)
+    assert [reward["share"] for reward in figures["rewards"]] == pytest.approx([0.75, 0.25])
+    assert figures["no_advantage"] == 0.0
+
+
+def test_a_reward_that_never_applies_has_no_mean_and_no_share():
+    figures = step_figures(np.array([[1.0, np.nan], [0.0, np.nan]]), np.array([1.0, 1.0]), 2)
+    assert figures["rewards"][1] == {"mean": None, "std": None, "share": 0.0}
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=8, max_size=8))
+def test_a_group_has_no_advantage_exactly_when_all_earn_the_same(paid: list[float]):
+    figures = step_figures(np.array(paid)[:, None], np.array([1.0]), 4)
+    same = [len(set(paid[:4])) == 1, len(set(paid[4:])) == 1]
+    assert figures["no_advantage"] == sum(same) / 2
+
+
+def test_the_order_sees_every_sample_before_any_twice_and_depends_on_the_seed():
+    order = order_of(10, 25, seed=1)
+    assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10))
+    assert order == order_of(10, 25, seed=1) != order_of(10, 25, seed=2)
+    assert order_of(10, 40, seed=1)[:25] == order
+
+
+def test_a_dataset_opens_an_image_once_for_its_repetitions():
+    from vrft.data import PhantomSource
+
+    samples = list(PhantomSource("grading", sizes={"train": 4, "validation": 0, "test": 0}).samples("train"))
+    dataset = lazy_dataset(samples, [2, 2, 3], lambda sample: {"target": sample.target})
+    rows = dataset[[0, 1, 2]]
+    assert rows["image"][0] is rows["image"][1]
+    assert rows["target"] == [samples[2].target, samples[2].target, samples[3].target]
+    assert np.array_equal(np.asarray(rows["image"][2]), np.asarray(open_image(samples[3])))
+
+
+def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):
+    stage = RftStage(kind="rft", rewards={"fuzzy": 1.0, "format": 0.5}, group_size=2)
+    keeper = Bookkeeper(StageDirectory(tmp_path), stage, Reporter(quiet=True), "")
+    scorer = Scorer(stage, Grading(5), keeper)
+    assert [function.__name__ for function in scorer.functions] == ["fuzzy", "format"]
+    texts = ["<think>x</think><answer>2</answer>", "<think>x</think><answer>3</answer>"]
+    columns = {
+        "prompts": [None] * 2,
+        "completions": [[{"role": "assistant", "content": text}] for text in texts],
+        "completion_ids": [[1], [2]],
+        "target": [2, 2],
+        "sample": ["s", "s"],
+        "image": [None] * 2,
+        "trainer_state": type("State", (), {"global_step": 4}),
+        "log_metric": None,
+    }
+    assert [function(**columns) for function in scorer.functions] == [[1.0, 0.25], [1.0, 1.0]]
+    assert [row["reward"] for row in keeper.rollouts] == [1.5, 0.75]
+    assert {row["step"] for row in keeper.rollouts} == {5}
+    assert keeper.extra["rewards"]["fuzzy"]["share"] == 1.0
+
+
+def test_trl_still_takes_what_it_is_given(tmp_path):
+    """A contract: every option that is passed exists, and the reward call has the arguments that the scorer reads."""
+    options = set(trainer_options(RftStage(kind="rft"), StageDirectory(tmp_path), 0, 32))
+    for config in (GRPOConfig, SFTConfig):
+        assert options <= set(inspect.signature(config).parameters)
+    source = inspect.getsource(GRPOTrainer._calculate_rewards)
+    assert "prompts=prompts, completions=completions, completion_ids=completion_ids_list" in source
+    assert '"trainer_state"' in source
+
+
+def test_accumulation_keeps_the_sequences_of_a_step(tmp_path):
+    for stage in (RftStage(kind="rft", micro_batch=8), SftStage(kind="sft", micro_batch=8)):
+        options = trainer_options(stage, StageDirectory(tmp_path), 0, 32)
+        assert options["per_device_train_batch_size"] * options["gradient_accumulation_steps"] == 32
+
+
+def test_the_log_calls_figures_by_our_names():
+    assert log_row({"loss": 1.0, "completions/mean_length": 7.0, "kl": None, "else": 3}) == {
+        "loss": 1.0,
+        "completion_tokens": 7.0,
+    }
+
+
+def test_sampling_never_writes_a_picture_token():
+    policy = load_policy("tiny")
+    assert {policy.model.config.image_token_id, policy.model.config.video_token_id} <= set(policy.suppressed)
