@@ -1,7 +1,7 @@
 """A recipe becomes a run: the arms in order, each trained, evaluated, and never done twice.
 
-``run`` may be killed at any moment and called again with ``resume``: finished arms are read from disk, the one under way
-goes on from its last checkpoint or its last batch of predictions, and the results are the same bit for bit.
+``run`` may be killed at any moment and called again with ``resume``: finished arms are read from disk, the one under
+way goes on from its last checkpoint or its last batch of predictions, and the results are the same bit for bit.
 """
 
 import importlib.metadata

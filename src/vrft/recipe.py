@@ -518,8 +518,8 @@ def _fault(keys: Path_, error: dict[str, Any], places: Mapping[Path_, str], path
             tag = context["discriminator"].strip("'")
             dotted, found = f"{dotted}.{tag}", found.get(tag) if isinstance(found, dict) else found
             where = places.get((*keys, tag), where)
-        expected = re.findall(r"'([^']*)'|(\d+)", context.get("expected") or context.get("expected_tags"))
-        choices = [text or number for text, number in expected]
+        listed = context.get("expected") or context.get("expected_tags")
+        choices = [text.strip("'") for text in re.findall(r"'[^']*'|\d+", listed)]
         return Fault(where, f"{dotted} is {found!r}; expected one of {', '.join(choices)}.", str(found), choices)
     return Fault(where, f"{dotted} is {found!r}: {error['msg'][0].lower()}{error['msg'][1:]}.")
 

@@ -1,8 +1,8 @@
 """The think/answer envelope, and the reading of labels and grades.
 
-The rule of all readings: an answer is read only where it is unmistakable. A broken envelope costs the format reward, not
-the answer; two different answers, a negation or a range are no answer. Everything is parsed, never evaluated, in time
-linear in the length of the text.
+The rule of all readings: an answer is read only where it is unmistakable. A broken envelope costs the format reward,
+not the answer; two different answers, a negation or a range are no answer. Everything is parsed, never evaluated, in
+time linear in the length of the text.
 
 >>> parse("<think>Round.</think><answer>benign</answer>")
 Envelope(think='Round.', answer='benign', problems=())

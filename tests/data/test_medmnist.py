@@ -73,7 +73,7 @@ def test_a_label_beyond_the_classes_is_refused(tmp_path: Path):
 
 
 def test_multi_label_sets_are_refused_with_the_ones_that_work():
-    with pytest.raises(DataError, match="several labels an image.*pathmnist"):
+    with pytest.raises(DataError, match=r"several labels an image.*pathmnist"):
         MedMNISTSource("chestmnist", kind="classification", root=Path("."))
     assert len(single_label_datasets()) == 11
 

@@ -1,6 +1,7 @@
 """Phantoms: the same seed gives the same picture, and the truth is what is drawn."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,7 +34,9 @@ def test_a_finding_is_brighter_or_darker_than_its_surroundings(look: str, bright
     differences = []
     for seed in range(40):
         phantom = compose(
-            np.random.default_rng(seed), family=family, brightness=brightness, size="large", margin="sharp"
+            np.random.default_rng(seed),
+            family=family,
+            attributes={"brightness": brightness, "size": "large", "margin": "sharp"},
         )
         if phantom.look != look:
             continue
@@ -74,7 +77,7 @@ def test_a_grade_by_extent_grows_with_the_finding():
     for sample in source.samples("train"):
         radii.setdefault(int(sample.target), []).append(sample.image.args[0].findings[0].radius)  # type: ignore[union-attr]
     bounds = [(min(radii[grade]), max(radii[grade])) for grade in sorted(radii)]
-    assert all(low[1] < high[0] for low, high in zip(bounds, bounds[1:], strict=False))
+    assert all(low[1] < high[0] for low, high in pairwise(bounds))
 
 
 def test_classes_have_code_names_that_go_with_their_attributes():

@@ -9,7 +9,7 @@ vessels are no findings, at low contrast) is never shown in pretraining, so that
 (2, (112, 112), True)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -96,19 +96,19 @@ def compose(
     family: str = "standard",
     count: int = 1,
     radius: float | None = None,
-    **attributes: str,
+    attributes: Mapping[str, str] | None = None,
 ) -> Phantom:
-    """Choose a phantom at random; what is given by keyword is fixed.
+    """Choose a phantom at random; what is given is fixed.
 
     Args:
         rng: a generator of its own for each phantom; the same state gives the same phantom.
         family: a key of ``FAMILIES``.
         count: how many findings, 0 to ``MAX_COUNT``.
         radius: of every finding in pixels; without it the attribute ``size`` decides.
-        attributes: values of ``ATTRIBUTES``.
+        attributes: a value for some of ``ATTRIBUTES``.
     """
     look = str(rng.choice(FAMILIES[family]))
-    chosen = {name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()} | attributes
+    chosen = {name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()} | dict(attributes or {})
     low, high = (5.0, 8.0) if chosen["size"] == "small" else (12.0, 20.0 if count <= 2 else 15.0)
     contrast = rng.uniform(30, 55) if family == "shifted" else rng.uniform(45, 85)
     findings = _place(rng, count, (radius, radius) if radius is not None else (low, high))
@@ -289,7 +289,7 @@ class PhantomSource:
         if self.labels is not None:
             which = int(rng.integers(len(self.labels)))
             fixed = dict(zip(self.attributes, self.combinations[which], strict=True))
-            return compose(rng, family=self.family, **fixed), self.labels[which]
+            return compose(rng, family=self.family, attributes=fixed), self.labels[which]
         assert self.levels is not None
         grade = int(rng.integers(self.levels))
         if self.grade_by == "count":

@@ -4,7 +4,7 @@ Both resample the test samples, the same ones for every arm and every seed, so t
 arms cancels in a difference. The value of an arm is the mean over its seeds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,5 +65,5 @@ def paired_difference(
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     below, above = (np.sum(values <= 0) + 1) / (len(values) + 1), (np.sum(values >= 0) + 1) / (len(values) + 1)
-    whole: Sequence[int] | NDArray[np.int64] = np.arange(n_samples)
+    whole = np.arange(n_samples)
     return Difference(float(a(whole) - b(whole)), float(low), float(high), float(min(1.0, 2 * min(below, above))))

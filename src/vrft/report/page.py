@@ -192,11 +192,11 @@ def _gallery(directory: RunDirectory, predictions: pd.DataFrame, arms: list[str]
     """Test images with the reasoning and the answer of each arm (its first seed) side by side."""
     items = []
     first = predictions.groupby("arm")["seed"].transform("min") == predictions["seed"]
-    by_sample = predictions[first].set_index(["sample", "arm"])
+    rows = {(row["sample"], row["arm"]): row for row in predictions[first].to_dict("records")}
     for path in sorted(directory.gallery.glob("*.png"))[:GALLERY]:
         answers = []
         for arm in arms:
-            row = by_sample.loc[(path.stem, arm)]
+            row = rows[path.stem, arm]
             envelope = parse(row["completion"])
             answers.append(
                 {

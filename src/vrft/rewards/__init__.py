@@ -5,11 +5,17 @@ one value for all completions or a list of one for each. None means that the rew
 the policy failed. Nothing here imports torch.
 """
 
+from collections.abc import Callable
+
 from vrft.rewards.accuracy import accuracy_reward
 from vrft.rewards.format import format_reward
 from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy_reward
 
-REWARDS = {"format": format_reward, "accuracy": accuracy_reward, "fuzzy": fuzzy_reward}
+REWARDS: dict[str, Callable[..., list[float | None]]] = {
+    "format": format_reward,
+    "accuracy": accuracy_reward,
+    "fuzzy": fuzzy_reward,
+}
 """Every reward by its name in a recipe."""
 
 APPLIES = {

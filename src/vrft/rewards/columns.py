@@ -34,7 +34,8 @@ def spread(value: Any, count: int, *, one: type | tuple[type, ...]) -> list[Any]
     Raises:
         ValueError: the list has another length than there are completions.
     """
-    if value is None or (isinstance(value, one) and not (_is_list(value) and value and _is_list(value[0]))):
+    several = isinstance(value, Sequence) and len(value) > 0 and _is_list(value[0])
+    if value is None or (isinstance(value, one) and not several):
         return [value] * count
     if len(value) != count:
         raise ValueError(f"a column holds {len(value)} values for {count} completions; give one value, or one for each")

@@ -2,12 +2,12 @@
 
 For each prompt G completions are sampled; the reward of each is the weighted sum of the recipe's rewards; its advantage
 is that reward, centred on its group, divided as ``scale_rewards`` says (+ 1e-4). Every token of a completion carries
-its advantage through the clipped objective, with a KL term (k3 estimator) towards the policy that the stage starts from.
-One update for each batch of rollouts, so the ratio is 1 and the clip only matters with gradient accumulation.
+its advantage through the clipped objective, with a KL term (k3 estimator) towards the policy that the stage starts
+from. There is one update for each batch of rollouts, so the ratio is 1 and the clip never binds.
 
 Where this departs from the paper's GRPO (DeepSeekMath, arXiv 2402.03300, equation 3): nowhere at ``loss: grpo``,
-``scale_rewards: group``; the other values are named options of the recipe. TRL's own defaults differ (loss dapo, no KL),
-so every value is passed.
+``scale_rewards: group``; the other values are named options of the recipe. TRL's own defaults differ (loss dapo, no
+KL), so every value is passed.
 """
 
 from collections.abc import Callable, Sequence

@@ -17,8 +17,12 @@ from transformers.tokenization_utils_base import AddedToken
 from vrft.data.phantom import PIXELS
 from vrft.policies.tiny.lessons import TRAINING, WORDS, lesson
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
-SPECIAL += ("<|image_pad|>", "<|video_pad|>")
+SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+)
+"""Qwen's own special tokens."""
+
 PIECES = ("<think>", "</think>", "<answer>", "</answer>", '[{"bbox_2d":[', "]}]", "x1,y1,x2,y2")
 """Pieces of one token each that decoding keeps: they are the envelope that a reward reads."""
 

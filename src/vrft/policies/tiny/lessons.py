@@ -141,5 +141,15 @@ def lesson(purpose: int, seed: int, index: int, skill: str | None = None) -> Les
     return Lesson(skill, phantom, prompt, describe(phantom), answer)
 
 
-WORDS = ["normal", "benign", "malignant", "pneumonia", "tumour", "cyst", "lesion", "nodule", "mass", "polyp", "ulcer", "bleeding", "oedema", "fracture", "stone", "scar", "retinopathy", "glaucoma", "cataract", "macula", "cornea", "vessel", "drusen", "melanoma", "naevus", "keratosis", "carcinoma", "adenoma", "lymphoma", "glioma", "meningioma", "pituitary", "liver", "kidney", "spleen", "lung", "heart", "bladder", "femur", "pelvis", "colon", "stomach", "breast", "prostate", "thyroid", "brain", "spine", "disc", "muscle", "stroma", "mucus", "debris", "adipose", "mucosa", "lymphocyte", "monocyte", "neutrophil", "basophil", "eosinophil", "platelet", "erythroblast", "granulocyte", "effusion", "atelectasis", "cardiomegaly", "infiltration", "fibrosis", "hernia", "emphysema", "consolidation", "thickening", "mild", "moderate", "severe", "absent", "present", "early", "late", "chronic", "acute", "left", "right", "upper", "lower", "central", "diffuse", "focal", "stage", "type", "grade", "class", "tissue", "cell", "organ", "disease", "healthy", "abnormal", "positive", "negative", "diabetic", "dermatofibroma", "vascular", "basal", "squamous", "choroidal", "neovascularization", "macular", "cortex", "hyperplastic"]
+WORDS = """
+normal benign malignant pneumonia tumour cyst lesion nodule mass polyp ulcer bleeding oedema fracture stone
+scar retinopathy glaucoma cataract macula cornea vessel drusen melanoma naevus keratosis carcinoma adenoma
+lymphoma glioma meningioma pituitary liver kidney spleen lung heart bladder femur pelvis colon stomach breast
+prostate thyroid brain spine disc muscle stroma mucus debris adipose mucosa lymphocyte monocyte neutrophil
+basophil eosinophil platelet erythroblast granulocyte effusion atelectasis cardiomegaly infiltration fibrosis
+hernia emphysema consolidation thickening mild moderate severe absent present early late chronic acute left
+right upper lower central diffuse focal stage type grade class tissue cell organ disease healthy abnormal
+positive negative diabetic dermatofibroma vascular basal squamous choroidal neovascularization macular cortex
+hyperplastic
+""".split()  # noqa: SIM905
 """Words for labels and questions: none of them goes with any picture."""

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
-from transformers import AutoModelForImageTextToText, Qwen2_5_VLProcessor
+from transformers import AutoModelForImageTextToText, PreTrainedModel, Qwen2_5_VLProcessor
 
 from vrft.policies import load_policy
 from vrft.policies.tiny.build import build_config, build_model, build_processor, build_tokenizer
@@ -152,7 +152,7 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
     return policy
 
 
-def _save(checkpoint: Path, model: torch.nn.Module, processor: Qwen2_5_VLProcessor, state: dict) -> None:
+def _save(checkpoint: Path, model: PreTrainedModel, processor: Qwen2_5_VLProcessor, state: dict) -> None:
     """Write a checkpoint beside the old one, then put it in its place."""
     fresh, old = checkpoint.with_suffix(".new"), checkpoint.with_suffix(".old")
     shutil.rmtree(fresh, ignore_errors=True)
