@@ -1,0 +1,26 @@
+"""The reference pages say what the code says."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def generated() -> dict[str, str]:
+    spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.pages()
+
+
+PAGES = generated()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_reference_page_is_not_stale(page: str):
+    written = (DOCS / "reference" / page).read_text(encoding="utf-8")
+    assert written == PAGES[page].rstrip() + "\n", "run make docs"
