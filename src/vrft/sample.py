@@ -9,7 +9,11 @@ from PIL import Image, UnidentifiedImageError
 
 from vrft.errors import DataError
 
-Target = str | int
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels of the original image."""
+
+Target = str | int | tuple[Box, ...]
+"""A label, a grade from 0, or boxes."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +21,8 @@ class Sample:
     """One image, the question asked about it, and the truth.
 
     ``image`` is a path or a function without arguments that returns the picture, so that a list of samples holds no
-    pixels. ``target`` is a label (classification) or a grade from 0 (grading). ``facts`` are further truths that a
-    source knows (the attributes of a phantom); nothing is trained on them.
+    pixels. ``target`` is a label (classification), a grade from 0 (grading) or boxes (localization). ``facts`` are
+    further truths that a source knows (the attributes of a phantom); nothing is trained on them.
     """
 
     id: str

@@ -80,6 +80,13 @@ def test_a_grade_by_extent_grows_with_the_finding():
     assert all(low[1] < high[0] for low, high in pairwise(bounds))
 
 
+def test_a_target_of_localization_is_the_box_of_the_finding():
+    for sample in PhantomSource("localization", sizes=SIZES).samples("test"):
+        assert sample.target == tuple(sample.image.args[0].boxes())  # type: ignore[union-attr]
+        assert isinstance(sample.target, tuple)
+        assert len(sample.target) == 1
+
+
 def test_classes_have_code_names_that_go_with_their_attributes():
     source = PhantomSource("classification", seed=5, sizes={**SIZES, "train": 100}, attributes=["shape", "margin"])
     assert source.labels == code_names(5, 4)

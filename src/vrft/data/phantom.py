@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vrft.sample import Sample, Target
+from vrft.sample import Box, Sample, Target
 
 PIXELS = 112
 """Width and height of a phantom."""
@@ -76,7 +76,7 @@ class Phantom:
     def attributes(self) -> dict[str, str]:
         return {name: getattr(self, name) for name in ATTRIBUTES}
 
-    def boxes(self) -> list[tuple[float, float, float, float]]:
+    def boxes(self) -> list[Box]:
         """The boxes [x1, y1, x2, y2] of the findings in pixels, left to right, clipped to the picture."""
         boxes = []
         for finding in self.findings:
@@ -237,7 +237,7 @@ class PhantomSource:
 
     Args:
         kind: what the target is: ``classification`` (a code name for each combination of ``attributes``) or
-            ``grading`` (by ``count`` or ``extent``).
+            ``grading`` (by ``count`` or ``extent``) or ``localization`` (the box of the one finding).
         seed: of the whole data set.
         sizes: samples in each split.
         family: a key of ``FAMILIES``.
@@ -248,7 +248,7 @@ class PhantomSource:
 
     def __init__(
         self,
-        kind: Literal["classification", "grading"],
+        kind: Literal["classification", "grading", "localization"],
         *,
         seed: int = 0,
         sizes: dict[str, int],
@@ -262,11 +262,11 @@ class PhantomSource:
         self.combinations = list(product(*(ATTRIBUTES[name] for name in self.attributes)))
         self.labels = code_names(seed, len(self.combinations)) if kind == "classification" else None
         self.levels = levels if kind == "grading" else None
-        self.question = (
-            "Which class is this finding?"
-            if kind == "classification"
-            else {"count": "How many findings are there?", "extent": "How extensive is the finding?"}[grade_by]
-        )
+        self.question = {
+            "classification": "Which class is this finding?",
+            "localization": "Where is the finding?",
+            "grading": {"count": "How many findings are there?", "extent": "How extensive is the finding?"}[grade_by],
+        }[kind]
 
     def check(self) -> None:
         """Nothing can be missing: phantoms are drawn."""
@@ -290,7 +290,9 @@ class PhantomSource:
             which = int(rng.integers(len(self.labels)))
             fixed = dict(zip(self.attributes, self.combinations[which], strict=True))
             return compose(rng, family=self.family, attributes=fixed), self.labels[which]
-        assert self.levels is not None
+        if self.levels is None:
+            phantom = compose(rng, family=self.family)
+            return phantom, tuple(phantom.boxes())
         grade = int(rng.integers(self.levels))
         if self.grade_by == "count":
             return compose(rng, family=self.family, count=grade), grade

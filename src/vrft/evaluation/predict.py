@@ -76,7 +76,7 @@ def constant_answer(task: Task, targets: Sequence[Target]) -> Target:
     3
     """
     if task.ordinal:
-        grades = sorted(int(target) for target in targets)
+        grades = sorted(target for target in targets if isinstance(target, int))
         return grades[math.ceil(len(grades) / 2) - 1]
     counts = Counter(targets)
     return max(task.classes, key=lambda label: counts[label])

@@ -157,9 +157,9 @@ def _curves(directory: RunDirectory, arms: list[str], colours: dict[str, str]) -
                 )
                 shown.add(arm)
                 figure.add_trace(trace, 1 + index // across, 1 + index % across)
-    figure.update_layout(height=230 * down, margin={"l": 40, "r": 10, "t": 60, "b": 30}, template="plotly_white")
+    figure.update_layout(height=230 * down, margin={"l": 40, "r": 10, "t": 70, "b": 30}, template="plotly_white")
     figure.update_layout(
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "yref": "container"}, font={"size": 11}
+        legend={"orientation": "h", "y": 1.0, "yanchor": "top", "yref": "container"}, font={"size": 11}
     )
     figure.update_annotations(font_size=12)
     return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
