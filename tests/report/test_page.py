@@ -12,6 +12,13 @@ from vrft.report.page import _in_words
 from vrft.runs import RunDirectory, write_json, write_text
 from vrft.tasks import Classification
 
+RECIPE = """\
+name: </pre><script>alert(3)</script>
+task: {kind: classification}
+data: {source: phantom}
+policy: {model: tiny}
+evaluation: {split: test, confidence: 0.95}
+"""
 EVIL = "<think><script>alert(1)</script></think><answer><img src=x onerror=alert(2)></answer>"
 
 
@@ -27,7 +34,7 @@ def run(tmp_path: Path) -> RunDirectory:
     )
     write_json(directory.metrics, metrics)
     write_json(directory.environment, {"seeds": [0]})
-    write_text(directory.recipe, "name: evil </pre><script>alert(3)</script>\n")
+    write_text(directory.recipe, RECIPE)
     rows = [
         {"arm": arm, "seed": 0, "sample": f"s{i}", **row}
         for arm, rows in (("base", wrong), ("rft", right))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import yaml
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
@@ -49,7 +50,7 @@ def write_report(directory: RunDirectory) -> Path:
     recipe_text = directory.recipe.read_text(encoding="utf-8")
     html = template.render(
         plotly=get_plotlyjs(),
-        name=directory.path.resolve().name,
+        plan=yaml.safe_load(recipe_text),
         metrics=metrics,
         columns=_columns(metrics),
         titles=TITLES,
