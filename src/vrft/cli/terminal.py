@@ -67,14 +67,15 @@ def plan(recipe: Recipe, out: Path) -> str:
 
 
 def results(metrics: dict[str, Any]) -> str:
-    """The table of arms as text."""
+    """The headline figures of the arms as a table that fits a terminal; the report has them all."""
     arms = metrics["arms"]
-    names = [key for key in next(iter(arms.values())) if key not in ("n", "seeds", "cost")]
-    names = [name for name in names if not name.endswith("_lenient")]
-    table = Table("arm", *names, "minutes", "tokens")
+    first = next(iter(arms.values()))
+    measured = [key for key in first if key not in ("n", "seeds", "cost") and not key.endswith("_lenient")]
+    names = [*measured[:3], "read_rate"]
+    table = Table("arm", *names, "minutes")
     for arm, figures in arms.items():
-        cells = [f"{figures[m]['value']:.3f} [{figures[m]['low']:.3f}, {figures[m]['high']:.3f}]" for m in names]
-        table.add_row(arm, *cells, f"{figures['cost']['seconds'] / 60:.1f}", f"{figures['cost']['tokens']:,.0f}")
+        cells = [f"{figures[m]['value']:.3f} [{figures[m]['low']:.2f}, {figures[m]['high']:.2f}]" for m in names]
+        table.add_row(arm, *cells, f"{figures['cost']['seconds'] / 60:.1f}")
     text = StringIO()
-    Console(file=text, width=40 + 24 * len(names)).print(table)
+    Console(file=text, width=160).print(table)
     return text.getvalue().rstrip()
