@@ -73,6 +73,16 @@ def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
         ("arms=[{name: x, set: {klm: 0.1}}]", "klm"),
         ("arms=[{name: x, set: {rewards: {fuzy: 1}}}]", "fuzy"),
         ("name=a b", "name is 'a b'"),
+        ("name=2020-13-45", "is no YAML value"),
+        ("stages.²=3", "not in the recipe"),
+        ("arms=[{name: x, set: {steps: -3}}]", "arms.0.set.steps is -3"),
+        ("arms=[{name: x, set: {rewards: null}}]", "arms.0.set.rewards"),
+        ("arms=[{name: x}]", "arms.0.set is missing"),
+        ("stages.0.rewards={accuracy: .nan}", "finite number"),
+        ("task={kind: grading, names: [a, a, b, c, d]}", "is read as another or none"),
+        ("task={kind: classification, synonyms: {Loto: [Pugo]}}", "name of"),
+        ("policy.model=~nosuchuser/x/y", "config.json"),
+        ("sft.think=</think>", "breaks the envelope"),
         ("evaluation.split=tset", "Did you mean 'test'?"),
     ],
 )
@@ -84,7 +94,13 @@ def test_a_wrong_value_is_told_in_one_sentence(small_recipe: Path, override: str
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("a: [", "is no YAML"), ("- a", "expected keys and values"), ("name: a\nname: b", "given twice")],
+    [
+        ("a: [", "is no YAML"),
+        ("a: &b [*b]", "is no YAML"),
+        ("name: 2020-13-45", "is no YAML"),
+        ("- a", "expected keys and values"),
+        ("name: a\nname: b", "given twice"),
+    ],
 )
 def test_what_is_no_recipe_is_refused_with_its_line(tmp_path: Path, text: str, words: str):
     path = tmp_path / "bad.yaml"
@@ -132,7 +148,11 @@ def test_every_shipped_recipe_is_right(shared: Path):
     paths = sorted((ROOT / "recipes").rglob("*.yaml"))
     assert len(paths) >= 2
     for path in paths:
-        overrides = [f"data.root={shared}/data/medmnist"] if "medmnist" in path.read_text() else []
+        overrides = (
+            [f"data.root={shared}/data/medmnist"]
+            if yaml.safe_load(path.read_text())["data"]["source"] == "medmnist"
+            else []
+        )
         recipe = read_recipe(path, overrides)
         assert build_task(recipe, open_source(recipe)).classes
         assert path.read_text().startswith("# vrft run recipes/")

@@ -79,13 +79,21 @@ def test_a_right_format_means_one_filled_block_of_each(text: str):
 
 @pytest.mark.parametrize(
     "text",
-    ["<think>" * 200_000, "<answer>" + "a " * 400_000, "<" * 800_000, "</think><answer>" * 60_000, "-" * 500_000],
+    [
+        "<think>" * 200_000,
+        "<answer>" + "a " * 400_000,
+        "<" * 800_000,
+        "</think><answer>" * 60_000,
+        "<answer>" + "\u0301\u0316" * 200_000,
+    ],
 )
 def test_time_is_linear_in_the_length_of_a_completion(text: str):
     began = time.monotonic()
     envelope = parse(text)
     read_label(envelope.answer, ["benign", "malignant"])
     read_grade(envelope.answer, 5)
+    mentioned_label(text, ["benign", "malignant"])
+    mentioned_grade(text, 5)
     assert time.monotonic() - began < 5  # quadratic work on these would take minutes
 
 
@@ -104,12 +112,31 @@ def test_time_is_linear_in_the_length_of_a_completion(text: str):
         ("normal/pneumonia", None),
         ("probably pneumonia", None),
         ("pneumoni", None),
+        ("-pneumonia", None),
+        ("pneu<|im_end|>monia", None),
         ("", None),
     ],
 )
 def test_a_label_is_read_only_when_the_whole_answer_is_one(answer: str, label: str | None):
     labels = ["normal", "pneumonia", "lung-opacity"]
     assert read_label(answer, labels, {"pneumonia": ["infection"]}).answer == label
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>a</think><answer>malignant<answer>benign</answer>",
+        "<think>a</think><answer>not<answer>benign</answer>",
+        "<think>a</think><answer>benign</answer><answer>malignant</answer>",
+        "<think>a</think><answer>be<|im_end|>nign</answer>",
+    ],
+)
+def test_two_answers_or_a_broken_one_are_no_answer(text: str):
+    assert read_label(parse(text).answer, ["benign", "malignant"]).answer is None
+
+
+def test_a_tag_is_not_made_by_what_is_taken_out():
+    assert format_reward(["<thi<eos>nk>a</think><answer>b</answer>"]) == [0.0]
 
 
 def test_a_name_that_two_labels_share_is_no_label():
@@ -129,6 +156,9 @@ def test_a_name_that_two_labels_share_is_no_label():
         ("The grade is 1", 1),
         ("severe", 3),
         ("3 (mild)", None),
+        ("2, no wait", None),
+        ("2 (uncertain)", None),
+        ("2 (no haemorrhage)", 2),
         ("2 or 3", None),
         ("2–3", None),
         ("2/4", None),
@@ -152,5 +182,9 @@ def test_the_lenient_reading_finds_the_only_label_or_grade_in_prose():
     assert mentioned_label("This is most likely a benign mass.", ["benign", "malignant"]) == "benign"
     assert mentioned_label("It is not malignant.", ["benign", "malignant"]) is None
     assert mentioned_label("No tumor can be seen.", ["no tumor", "glioma"]) == "no tumor"
+    for text in ("pneumonia was ruled out", "negative for pneumonia", "isn’t pneumonia", "possible pneumonia"):
+        assert mentioned_label(text, ["normal", "pneumonia"]) is None
+    for text in ("grade -2", "grade 2+", "On a scale of 4", "There are 3 lesions"):
+        assert mentioned_grade(text, 5) is None
     assert mentioned_grade("I see 12 lesions, so grade 3.", 5) is None
     assert mentioned_grade("The retina shows grade 3 disease.", 5) == 3

@@ -5,6 +5,7 @@ the data it names; all faults are reported together, before anything is loaded. 
 that decides a result, and is itself a recipe.
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from vrft.data import MedMNISTSource, PhantomSource, Source
 from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
 from vrft.errors import DataError, Fault, RecipeError
+from vrft.response import parse, render
 from vrft.rewards import APPLIES, FUZZY_SCHEDULES, REWARDS
 from vrft.tasks import Classification, Grading, Task
 
@@ -25,7 +27,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ class Lora(_Section):
 
 
 class Policy(_Section):
-    model: str = "tiny"
+    model: Annotated[str, Field(min_length=1)] = "tiny"
     """`tiny` (embedded), a name on the Hugging Face hub, or a directory."""
     revision: str | None = None
     """Of a hub model."""
@@ -373,19 +377,20 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError([Fault(str(path), f"cannot be read ({error}).")]) from None
+        raise RecipeError([Fault(str(path), f"cannot be read as text ({error}).")]) from None
     try:
         raw = yaml.load(text, _Loader)
         lines = dict(_lines(yaml.compose(text)))
-    except yaml.YAMLError as error:
+        repeated = list(_duplicates(yaml.compose(text)))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError([Fault(where, f"is no YAML: {getattr(error, 'problem', None) or error}.")]) from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise RecipeError([Fault(f"{path}:{mark.line + 1 if mark else 1}", f"is no YAML: {problem}.")]) from None
     if not isinstance(raw, dict):
         raise RecipeError([Fault(f"{path}:1", f"expected keys and values, found {type(raw).__name__}.")])
 
     places: dict[Path_, str] = {keys: f"{path}:{line}" for keys, line in lines.items()}
-    faults = [Fault(f"{path}:{line}", f"{key!r} is given twice.") for line, key in _duplicates(yaml.compose(text))]
+    faults = [Fault(f"{path}:{line}", f"{key!r} is given twice.") for line, key in repeated]
     for override in overrides:
         faults += _override(raw, override, places)
     recipe, more = _validate(raw, places, str(path))
@@ -431,10 +436,10 @@ def _override(raw: dict[str, Any], override: str, places: dict[Path_, str]) -> l
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         return [Fault(where, "expected KEY=VALUE, such as stages.0.steps=50.")]
-    keys: list[str | int] = [int(part) if part.isdigit() else part for part in dotted.split(".")]
+    keys: list[str | int] = [int(part) if re.fullmatch("[0-9]{1,5}", part) else part for part in dotted.split(".")]
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return [Fault(where, f"{text!r} is no YAML value.")]
     place: Any = raw
     for depth, key in enumerate(keys[:-1]):
@@ -465,8 +470,11 @@ def _validate(raw: dict[str, Any], places: Mapping[Path_, str], path: str) -> tu
         except ValidationError as error:
             found: dict[Path_, dict[str, Any]] = {}
             for one in error.errors():  # of the alternatives of a union, the first speaks
+                if one["type"] == "literal_error" and isinstance(one["input"], dict):
+                    continue  # a mapping was meant for another alternative
                 found.setdefault(_keys_in(raw, one["loc"]), dict(one))
-            faults += [_fault(keys, one, places, path) for keys, one in found.items() if keys not in removed]
+            fresh = {k: one for k, one in found.items() if not any(gone[: len(k)] == k for gone in removed)}
+            faults += [_fault(keys, one, places, path) for keys, one in fresh.items()]
             if removed >= set(found) or any(
                 one["type"].startswith(("missing", "union_tag_not")) for one in found.values()
             ):
@@ -501,7 +509,7 @@ def _remove(raw: Any, keys: Path_) -> None:
 
 def _fault(keys: Path_, error: dict[str, Any], places: Mapping[Path_, str], path: str) -> Fault:
     """Make one sentence of one pydantic error."""
-    where = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), path)
+    where = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), f"{path}:1")
     dotted, kind, found = ".".join(map(str, keys)), error["type"], error.get("input")
     if kind == "extra_forbidden":
         expected = sorted(_fields_at(Recipe, error["loc"][:-1]))
@@ -554,6 +562,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
     kind = recipe.task.kind
     for index, stage in enumerate(recipe.stages):
         yield from _check_rewards(stage, kind, f"stages.{index}.rewards", at("stages", index, "rewards"))
+    yield from _check_rewards(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):
             where = at("arms", index, "set")
@@ -563,15 +572,10 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
             try:
                 yield from _check_rewards(recipe.stages_of(arm.name)[-1], kind, f"arms.{index}.set.rewards", where)
             except ValidationError as error:
-                last = type(recipe.stages[-1])
                 for one in error.errors():
-                    unknown = one["type"] == "extra_forbidden"
-                    keys = ".".join(map(str, one["loc"]))
-                    text = f"is no key of a stage; it has {', '.join(last.model_fields)}" if unknown else one["msg"]
-                    names = list(last.model_fields) if unknown else list(REWARDS)
-                    yield Fault(
-                        where, f"arms.{index}.set.{keys}: {text}.", str(one["loc"][-1 if unknown else -2]), names
-                    )
+                    inner = tuple(part for part in one["loc"] if part != "[key]")
+                    shown = dict(one) | {"loc": ("stages", 0, recipe.stages[-1].kind, *one["loc"])}
+                    yield _fault(("arms", index, "set", *inner), shown, places, path)
             except ValueError:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
     if len(set(recipe.arm_names())) != len(recipe.arms):
@@ -581,7 +585,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
 
     model = recipe.policy.model
     if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not (
-        Path(model).expanduser() / "config.json"
+        Path(os.path.expanduser(model)) / "config.json"
     ).is_file():
         yield Fault(at("policy", "model"), f"policy.model is {model!r}, but there is no {model}/config.json.")
 
@@ -604,6 +608,13 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
         lacking = [label for label in known if label not in recipe.task.labels] if recipe.task.labels else []
         if lacking:
             yield Fault(at("task", "labels"), f"task.labels lacks {', '.join(map(repr, lacking))}, which the data has.")
+        task = build_task(recipe, source)
+        for label in task.classes:
+            names = [label, *recipe.task.synonyms.get(str(label), ())]
+            for name in names:
+                if task.read(render("x", str(name))).answer != label:
+                    where = at("task", "synonyms") if recipe.task.synonyms else at("task", "labels")
+                    yield Fault(where, f"task: {name!r} is a name of {label!r} and of another label, or is no text.")
         for label in recipe.task.synonyms:
             if label not in known:
                 yield Fault(
@@ -611,10 +622,17 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
                 )
     elif recipe.task.names is not None and len(recipe.task.names) != source.levels:
         yield Fault(at("task", "names"), f"task.names has {len(recipe.task.names)} names for {source.levels} grades.")
+    elif recipe.task.names is not None:
+        task = build_task(recipe, source)
+        for grade, name in enumerate(recipe.task.names):
+            if task.read(render("x", name)).answer != grade:
+                yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
 
 
 def _check_rewards(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
     if isinstance(stage, SftStage):
+        if parse(render(stage.think, "x")).problems:
+            yield Fault(where, f"the think text {stage.think!r} breaks the envelope; write plain words without tags.")
         return
     for reward in stage.rewards:
         if kind not in APPLIES[reward]:

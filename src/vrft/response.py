@@ -31,6 +31,9 @@ END_OF_TURN = (
 )
 """Tokens with which chat models end a turn; they may stand outside the envelope."""
 
+_LONGEST = 2000
+"""Characters of an answer that are looked at: Unicode normalisation takes quadratic time on runs of accents."""
+
 _TAG = re.compile(r"<(/?)(think|answer)>", re.IGNORECASE)
 _END_OF_TURN = re.compile("|".join(map(re.escape, END_OF_TURN)))
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
@@ -69,7 +72,7 @@ def parse(completion: str) -> Envelope:
     yet); one that is never closed ends where the answer begins. An ``<answer>`` that is never closed runs to the end.
     """
     problems: dict[str, None] = {}  # an ordered set
-    text = _END_OF_TURN.sub("", completion)
+    text = completion
     tags = list(_TAG.finditer(text))
     if any(tag.group() != tag.group().lower() for tag in tags):
         problems["tag_case"] = None
@@ -96,11 +99,13 @@ def parse(completion: str) -> Envelope:
         else:
             problems["stray_tag"] = None
             if opened == "answer" and kind == "answer":
+                if text[start : tag.start()].strip():  # something was answered already
+                    blocks.append((opened, text[start : tag.start()]))
                 start = tag.end()  # <answer><answer>: the inner one holds the answer
         position = tag.end()
     if opened:
         problems[f"{opened}_not_closed"] = None
-        blocks.append((opened, text[start:]))
+        blocks.append((opened, _END_OF_TURN.sub("", text[start:])))
     else:
         outside.append(text[position:])
 
@@ -116,7 +121,7 @@ def parse(completion: str) -> Envelope:
             problems[f"empty_{name}"] = None
     if [kind for kind, _ in blocks] == ["answer", "think"]:
         problems["order"] = None
-    if "".join(outside).translate(_INVISIBLE).strip():
+    if _END_OF_TURN.sub("", " ".join(outside)).translate(_INVISIBLE).strip():
         problems["text_outside"] = None
     think = "\n".join(contents["think"]) if contents["think"] else None
     return Envelope(think, _one_answer(contents["answer"]), tuple(problems))
@@ -128,9 +133,10 @@ def _kind(tag: re.Match[str]) -> str:
 
 def _one_answer(answers: Sequence[str]) -> str | None:
     """The answer, when there is one, or when all blocks say the same."""
-    if len({normalise(answer) for answer in answers}) != 1 or not answers[0]:
-        return None
-    return answers[0]
+    different = set(answers)
+    if 1 < len(different) <= 10 and all(len(answer) <= _LONGEST for answer in different):
+        different = {normalise(answer) for answer in different}
+    return answers[0] if len(different) == 1 and answers[0] else None
 
 
 def normalise(text: str) -> str:
@@ -142,7 +148,8 @@ def normalise(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).translate(_INVISIBLE).strip()
     if boxed := re.fullmatch(r"\\boxed\s*\{(?:\\text\s*\{([^{}]*)\}|([^{}]*))\}\.?", text):
         text = boxed[1] or boxed[2] or ""
-    text = re.sub(r"[*`\"“”]+|[-_‐‑–\s]+", lambda m: " " if m[0][0] in "-_‐‑–" or m[0][0].isspace() else "", text)
+    text = re.sub(r"[*`\"“”]+", "", text.replace("’", "'"))
+    text = re.sub(r"(?<=\w)[-‐‑–](?=\w)|[_\s]+", " ", text)
     return text.strip().rstrip(".。!").strip("' ").casefold()
 
 
@@ -168,7 +175,9 @@ def read_label(
     """
     if not answer:
         return Reading(None, ())
-    names = _names(tuple(labels), tuple((label, tuple(others)) for label, others in (synonyms or {}).items()))
+    names = _names(tuple(labels), tuple((label, tuple(others or ())) for label, others in (synonyms or {}).items()))
+    if len(answer) > _LONGEST + 4 * max(map(len, names), default=0):
+        return Reading(None, ("not_a_label",))
     folded = normalise(answer)
     label = names.get(folded)
     if label is not None:
@@ -186,14 +195,15 @@ def mentioned_label(
     >>> mentioned_label("There is no pneumonia.", ["normal", "pneumonia"]) is None
     True
     """
-    names = _names(tuple(labels), tuple((label, tuple(others)) for label, others in (synonyms or {}).items()))
-    folded = normalise(text)
+    names = _names(tuple(labels), tuple((label, tuple(others or ())) for label, others in (synonyms or {}).items()))
+    folded = normalise(text[-_LONGEST:])
     found, rest = _mentioned(folded, names)
     return found.pop() if len(found) == 1 and not _NEGATION.search(rest) else None
 
 
 _NEGATION = re.compile(
-    r"\b(?:not|no|non|neither|nor|without|never|unlikely|instead|isn't|cannot|can't|absence|absent|or)\b"
+    r"\b(?:not|no|non|neither|nor|without|never|unlikely|instead|cannot|absence|absent|or|negative|free of)\b|n't\b"
+    r"|\b(?:den(?:y|ies|ied)|rul\w+ (?:it )?out|exclud\w+|lack\w*|possibl\w+|may|might|maybe|could|unclear|uncertain)\b"
 )
 
 
@@ -229,7 +239,14 @@ _GRADE = re.compile(
     rf"(?P<title>(?:{_TITLE})\s*)?(?:is\s+)?(?:[:=#]\s*)?"
     rf"(?:{_NUMBER})(?![\w.])\s*(?P<rest>[(,:;].*)?"
 )
-_OTHER_NUMBER = re.compile(rf"\d|\b(?:{'|'.join(_WORDS + _ROMANS)}|or|not|to|between|than|maybe|possibly)\b")
+_OTHER_NUMBER = re.compile(
+    rf"\d|\b(?:{'|'.join(_WORDS + _ROMANS)}|or|not|to|between|than|but|wait|least|most|higher|lower)\b"
+    r"|\b(?:maybe|possibl\w+|unlikely|uncertain|unsure|perhaps|could|might)\b|n't\b|[:,;]\s*no\b\W*$"
+)
+"""What withdraws or doubts a grade when it stands behind it."""
+
+_SIGNED = re.compile(r"\d\s*[-‐‑–—~/+]|[-–—−+~/<>≤≥]\s*\d")
+"""Ranges, fractions, signs and bounds."""
 
 
 def read_grade(answer: str | None, levels: int, names: Sequence[str] | None = None) -> Reading:
@@ -248,8 +265,8 @@ def read_grade(answer: str | None, levels: int, names: Sequence[str] | None = No
     if not answer:
         return Reading(None, ())
     refused = Reading(None, ("not_a_grade",))
-    raw = unicodedata.normalize("NFKC", answer)
-    if len(raw) > 500 or re.search(r"\d\s*[-‐‑–—~/+]|[-–—−+~/<>≤≥]\s*\d", raw):  # ranges, fractions, signs, bounds
+    raw = unicodedata.normalize("NFKC", answer[: _LONGEST + 1])
+    if len(raw) > _LONGEST or _SIGNED.search(raw):
         return refused
     folded = normalise(answer)
     named = {normalise(name): grade for grade, name in enumerate(names or ())}
@@ -274,18 +291,22 @@ def read_grade(answer: str | None, levels: int, names: Sequence[str] | None = No
 
 
 def mentioned_grade(text: str, levels: int, names: Sequence[str] | None = None) -> int | None:
-    """The lenient reading: the only grade that a text mentions, as ``grade N`` or as the only number in it.
+    """The lenient reading: the only grade that a text names as one (``grade N``), where no other number stands.
 
     >>> mentioned_grade("I would call this grade 3 retinopathy.", 5)
     3
     >>> mentioned_grade("Grade 2 or 3.", 5) is None
     True
     """
-    folded = normalise(text[-5000:])
+    folded = normalise(text[-_LONGEST:])
+    whole = read_grade(text.strip(), levels, names).answer
+    if whole is not None:
+        return int(whole)
     titled = {int(number) for number in re.findall(rf"\b(?:{_TITLE})\s*[:=]?\s*(?:is\s+)?(\d{{1,6}})(?![\w.])", folded)}
     numbers = {int(number) for number in re.findall(r"(?<![\w.])(\d{1,6})(?![\w.])", folded)}
-    found = titled if len(titled) == 1 and numbers == titled else numbers
-    if len(found) == 1 and not _NEGATION.search(folded):
-        (grade,) = found
+    spelt = re.search(rf"\b(?:{'|'.join(_WORDS)})\b", folded)
+    doubted = _SIGNED.search(text[-_LONGEST:]) or _NEGATION.search(folded)
+    if len(titled) == 1 and numbers == titled and not spelt and not doubted:
+        (grade,) = titled
         return grade if grade < levels else None
     return None

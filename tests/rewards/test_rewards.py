@@ -44,6 +44,13 @@ def test_a_reward_that_does_not_apply_is_none():
     assert fuzzy_reward(["x"], ["a"]) == [None]
 
 
+def test_columns_may_lack_a_value_for_some_samples():
+    texts = [written("y"), written(1)]
+    labels = {"labels": [None, ["a"]], "synonyms": [None, {"a": ["y"], "b": None}]}
+    assert accuracy_reward(texts[::-1], [1, "a"], **labels, levels=[5, None], names=[None, None]) == [1.0, 1.0]
+    assert fuzzy_reward([written(1)] * 2, [1, None], levels=5, names=[None, None]) == [1.0, None]
+
+
 def test_a_column_of_another_length_is_refused():
     with pytest.raises(ValueError, match="2 values for 3 completions"):
         accuracy_reward(["x"] * 3, ["a", "b"], labels=["a", "b"])

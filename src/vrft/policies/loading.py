@@ -1,6 +1,7 @@
 """Load a vision-language policy: the embedded one, a directory or a model of the Hugging Face hub, all the same way."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def load_policy(
     Raises:
         PolicyError: it cannot be found or loaded, or does not pad on the left.
     """
-    path = str(TINY) if name == "tiny" else str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    path = str(TINY) if name == "tiny" else os.path.expanduser(name)
     cuda = torch.cuda.is_available()
     chosen = DTYPES.get(dtype, torch.bfloat16 if cuda else torch.float32)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}

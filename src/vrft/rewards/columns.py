@@ -20,8 +20,8 @@ def text_of(completion: Completion) -> str:
         if message.get("role", "assistant") != "assistant":
             continue
         content = message.get("content") or ""
-        parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
-        texts.extend(parts)
+        parts = [content] if isinstance(content, str) else content
+        texts.extend(part if isinstance(part, str) else (part or {}).get("text") or "" for part in parts)
     return "".join(texts)
 
 
@@ -34,7 +34,7 @@ def spread(value: Any, count: int, *, one: type | tuple[type, ...]) -> list[Any]
     Raises:
         ValueError: the list has another length than there are completions.
     """
-    several = isinstance(value, Sequence) and len(value) > 0 and _is_list(value[0])
+    several = _is_list(value) and any(member is None or _is_list(member) for member in value)
     if value is None or (isinstance(value, one) and not several):
         return [value] * count
     if len(value) != count:

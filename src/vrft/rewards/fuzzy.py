@@ -35,7 +35,8 @@ def fuzzy_reward(
         columns: further columns, not used.
 
     Returns:
-        n rewards in [0, 1]; 0.0 where no single grade of the scale is read, None for a sample without ``levels``.
+        n rewards in [0, 1]; 0.0 where no single grade of the scale is read, None for a sample without ``levels`` or
+        without a true grade.
 
     >>> answers = [f"<answer>{text}</answer>" for text in ("2", "3", "4", "2 or 3")]
     >>> fuzzy_reward(answers, 2, levels=5)
@@ -53,7 +54,7 @@ def fuzzy_reward(
         spread(schedule, n, one=str),
         strict=True,
     ):
-        if not scale:
+        if not scale or not isinstance(true, int):
             rewards.append(None)
             continue
         grade = read_grade(parse(text_of(completion)).answer, scale, named).answer
