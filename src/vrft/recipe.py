@@ -609,12 +609,11 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
         if lacking:
             yield Fault(at("task", "labels"), f"task.labels lacks {', '.join(map(repr, lacking))}, which the data has.")
         task = build_task(recipe, source)
-        for label in task.classes:
-            names = [label, *recipe.task.synonyms.get(str(label), ())]
-            for name in names:
-                if task.read(render("x", str(name))).answer != label:
+        for target in task.classes:
+            for name in [str(target), *recipe.task.synonyms.get(str(target), ())]:
+                if task.read(render("x", name)).answer != target:
                     where = at("task", "synonyms") if recipe.task.synonyms else at("task", "labels")
-                    yield Fault(where, f"task: {name!r} is a name of {label!r} and of another label, or is no text.")
+                    yield Fault(where, f"task: {name!r} is a name of {target!r} and of another label, or is no text.")
         for label in recipe.task.synonyms:
             if label not in known:
                 yield Fault(

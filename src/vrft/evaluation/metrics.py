@@ -45,7 +45,8 @@ def qwk(y_true: Classes, y_pred: Classes, *, classes: int) -> float:
     expected = (
         np.mean((y_true[:, None] - predicted[None, :]) ** 2.0) if len(y_true) < 64 else _expected(y_true, predicted)
     )
-    return float(1 - observed / expected) if expected > 0 else 0.0
+    kappa = float(1 - observed / expected) if expected > 0 else 0.0
+    return kappa if abs(kappa) > 1e-12 else 0.0  # a constant prediction agrees by chance, up to rounding
 
 
 def _expected(y_true: Classes, y_pred: Classes) -> float:
