@@ -196,6 +196,23 @@ def start_policy(policy: LoadedPolicy, checkpoint: Path | None) -> None:
     policy.model.load_state_dict(saved.model.state_dict(), strict=True)
 
 
+def begin(
+    policy: LoadedPolicy,
+    stage: RftStage | SftStage,
+    directory: StageDirectory,
+    *,
+    seed: int,
+    reporter: Reporter,
+    label: str,
+) -> tuple[Bookkeeper, Path | None]:
+    """Begin a stage, or go back to its newest whole checkpoint, which is returned with the bookkeeper."""
+    seed_everything(seed)
+    keeper = Bookkeeper(directory, stage, reporter, label)
+    checkpoint = keeper.resume()
+    start_policy(policy, checkpoint)
+    return keeper, checkpoint
+
+
 def finish(
     trainer: Trainer, policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, checkpoint: Path | None
 ) -> StageResult:

@@ -28,11 +28,10 @@ from vrft.tasks import Task
 from vrft.training.common import (
     Bookkeeper,
     StageResult,
+    begin,
     finish,
     lazy_dataset,
     order_of,
-    seed_everything,
-    start_policy,
     trainer_options,
     user_message,
 )
@@ -133,10 +132,7 @@ def train_rft(
     label: str = "rft",
 ) -> StageResult:
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
-    seed_everything(seed)
-    keeper = Bookkeeper(directory, stage, reporter, label)
-    checkpoint = keeper.resume()
-    start_policy(policy, checkpoint)
+    keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
     dataset = lazy_dataset(
         samples,
         order_of(len(samples), stage.steps * stage.prompts_per_step, seed),

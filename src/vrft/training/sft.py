@@ -17,13 +17,11 @@ from vrft.runs import StageDirectory
 from vrft.sample import Sample
 from vrft.tasks import Task
 from vrft.training.common import (
-    Bookkeeper,
     StageResult,
+    begin,
     finish,
     lazy_dataset,
     order_of,
-    seed_everything,
-    start_policy,
     trainer_options,
     user_message,
 )
@@ -41,10 +39,7 @@ def train_sft(
     label: str = "sft",
 ) -> StageResult:
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
-    seed_everything(seed)
-    keeper = Bookkeeper(directory, stage, reporter, label)
-    checkpoint = keeper.resume()
-    start_policy(policy, checkpoint)
+    keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
     dataset = lazy_dataset(
         samples,
         order_of(len(samples), stage.steps * stage.batch_size, seed),
