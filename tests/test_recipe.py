@@ -83,6 +83,7 @@ def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
         ("task={kind: classification, synonyms: {Loto: [Pugo]}}", "name of"),
         ("policy.model=~nosuchuser/x/y", "config.json"),
         ("sft.think=</think>", "breaks the envelope"),
+        ("stages.0.micro_batch=3", "a step has 8 sequences, which micro_batch 3 does not divide"),
         ("evaluation.split=tset", "Did you mean 'test'?"),
     ],
 )

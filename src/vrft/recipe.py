@@ -561,8 +561,8 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
 
     kind = recipe.task.kind
     for index, stage in enumerate(recipe.stages):
-        yield from _check_rewards(stage, kind, f"stages.{index}.rewards", at("stages", index, "rewards"))
-    yield from _check_rewards(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
+        yield from _check_stage(stage, kind, f"stages.{index}.rewards", at("stages", index, "rewards"))
+    yield from _check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):
             where = at("arms", index, "set")
@@ -570,7 +570,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which is one of the arms without changes.")
                 continue
             try:
-                yield from _check_rewards(recipe.stages_of(arm.name)[-1], kind, f"arms.{index}.set.rewards", where)
+                yield from _check_stage(recipe.stages_of(arm.name)[-1], kind, f"arms.{index}.set.rewards", where)
             except ValidationError as error:
                 for one in error.errors():
                     inner = tuple(part for part in one["loc"] if part != "[key]")
@@ -628,7 +628,10 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
                 yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
 
 
-def _check_rewards(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+    sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
+    if stage.micro_batch is not None and sequences % stage.micro_batch:
+        yield Fault(where, f"a step has {sequences} sequences, which micro_batch {stage.micro_batch} does not divide.")
     if isinstance(stage, SftStage):
         if parse(render(stage.think, "x")).problems:
             yield Fault(where, f"the think text {stage.think!r} breaks the envelope; write plain words without tags.")
