@@ -53,6 +53,13 @@ def test_what_a_model_wrote_is_escaped(run: RunDirectory):
     assert "&lt;script&gt;alert(1)" in page
 
 
+def test_an_answer_that_was_not_read_says_so(run: RunDirectory):
+    page = write_report(run).read_text(encoding="utf-8")
+    gallery = page[page.index('<div class="gallery">') : page.index("<h2>Confusion")]
+    assert gallery.count("not read") == 1
+    assert "nan" not in gallery
+
+
 def test_the_table_shows_the_lenient_reading_where_it_differs(run: RunDirectory):
     assert "accuracy, lenient" in write_report(run).read_text(encoding="utf-8")
 

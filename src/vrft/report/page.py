@@ -28,10 +28,10 @@ GALLERY = 12
 
 TITLES = {
     "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
+    "balanced_accuracy": "balanced acc.",
     "macro_f1": "macro F1",
     "qwk": "quadratic kappa",
-    "mae": "mean absolute error",
+    "mae": "mean abs. error",
     "format_rate": "format",
     "read_rate": "read",
 }
@@ -89,7 +89,7 @@ def _in_words(metrics: dict[str, Any]) -> list[str]:
             continue
         better = "higher" if (row["difference"] > 0) != (metric in LOWER_IS_BETTER) else "lower"
         seen = row["low"] > 0 or row["high"] < 0
-        change = f"{abs(row['difference']):.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3g}"
+        change = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3g}"
         if seen:
             sentences.append(f"{row['a']} has a {better} {TITLES[metric]} than {row['b']}: {change}.")
         else:
@@ -205,7 +205,7 @@ def _gallery(directory: RunDirectory, predictions: pd.DataFrame, arms: list[str]
                     "think": envelope.think,
                     "answer": envelope.answer,
                     "raw": row["completion"] if envelope.problems else None,
-                    "read": row["answer"],
+                    "read": None if pd.isna(row["answer"]) else row["answer"],
                     "right": row["answer"] == row["target"],
                 }
             )
