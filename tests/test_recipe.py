@@ -52,6 +52,14 @@ def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
     assert "Did you mean 'family'?" in told[0]
 
 
+def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path):
+    path = tmp_path / "faulty.yaml"
+    path.write_text(FAULTY.replace("source: phantom", "source: medmnist"))
+    told = faults(path)
+    assert any("data.dataset is missing" in line for line in told)
+    assert any(line.startswith(f"{path}:8: ") and "'fuzzy', which does not apply" in line for line in told)
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

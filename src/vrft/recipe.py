@@ -393,10 +393,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     faults = [Fault(f"{path}:{line}", f"{key!r} is given twice.") for line, key in repeated]
     for override in overrides:
         faults += _override(raw, override, places)
+    unfit = list(_unfit_rewards(raw, places, str(path)))
     recipe, more = _validate(raw, places, str(path))
     faults += more
-    if recipe is not None:
-        faults += list(_cross_check(recipe, places, str(path)))
+    faults += unfit if recipe is None else list(_cross_check(recipe, places, str(path)))
     if faults or recipe is None:
         raise RecipeError(faults)
     return recipe
@@ -553,6 +553,25 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [model for inner in get_args(annotation) for model in _models(inner)]
 
 
+def _unfit_rewards(raw: dict[str, Any], places: Mapping[Path_, str], path: str) -> Iterator[Fault]:
+    """Rewards that do not apply to the task, told from the raw keys: other faults may leave no recipe to check."""
+    task, stages = raw.get("task"), raw.get("stages")
+    kind = task.get("kind") if isinstance(task, dict) else None
+    if kind not in ("classification", "grading") or not isinstance(stages, list):
+        return
+    for index, stage in enumerate(stages):
+        rewards = stage.get("rewards") if isinstance(stage, dict) else None
+        for reward in rewards if isinstance(rewards, dict) else ():
+            if reward in APPLIES and kind not in APPLIES[reward]:
+                keys: Path_ = ("stages", index, "rewards", reward)
+                yield _unfit(reward, kind, f"stages.{index}.rewards", places.get(keys, f"{path}:1"))
+
+
+def _unfit(reward: str, kind: str, dotted: str, where: str) -> Fault:
+    fit = [name for name, kinds in APPLIES.items() if kind in kinds]
+    return Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
+
+
 def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iterator[Fault]:
     """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
 
@@ -638,7 +657,6 @@ def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str)
         return
     for reward in stage.rewards:
         if kind not in APPLIES[reward]:
-            fit = [name for name, kinds in APPLIES.items() if kind in kinds]
-            yield Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
+            yield _unfit(reward, kind, dotted, where)
     if not any(stage.rewards.values()):
         yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")
