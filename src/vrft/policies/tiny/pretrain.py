@@ -95,6 +95,8 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
     processor = build_processor(tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = out / "checkpoint"
+    if not checkpoint.exists() and (old := checkpoint.with_suffix(".old")).exists():
+        os.replace(old, checkpoint)  # killed between the two renames of a save
     if checkpoint.exists():
         model = AutoModelForImageTextToText.from_pretrained(checkpoint).to(device)
     else:
