@@ -27,7 +27,7 @@ from vrft.progress import Reporter
 from vrft.recipe import Recipe, RftStage, build_task, open_source
 from vrft.runs import ArmDirectory, RunDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
-from vrft.tasks import Task
+from vrft.tasks import ClosedTask
 from vrft.training import train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
@@ -79,7 +79,7 @@ def _run_arm(
     name: str,
     seed: int,
     arm: ArmDirectory,
-    task: Task,
+    task: ClosedTask,
     train: list[Sample],
     held_out: list[Sample],
     reporter: Reporter,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from vrft.data import MedMNISTSource, PhantomSource, Source
 from vrft.data.medmnist import DATASETS
@@ -20,22 +20,17 @@ from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
 from vrft.errors import DataError, Fault, RecipeError
 from vrft.response import parse, render
 from vrft.rewards import APPLIES, FUZZY_SCHEDULES, REWARDS
-from vrft.tasks import Classification, Grading, Task
+from vrft.tasks import ClosedTask, Section, task_from
+from vrft.tasks.sections import ClassificationTask, GradingTask
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
 # --- data -----------------------------------------------------------------------------------------------------------
 
 
-class SplitSizes(_Section):
+class SplitSizes(Section):
     train: Positive = 2048
     """Samples to train on."""
     validation: Positive = 256
@@ -44,7 +39,7 @@ class SplitSizes(_Section):
     """Samples that results are reported on."""
 
 
-class PhantomData(_Section):
+class PhantomData(Section):
     """Generated images with known truth (`vrft.data.phantom`)."""
 
     source: Literal["phantom"]
@@ -62,7 +57,7 @@ class PhantomData(_Section):
     """Grading: how many grades."""
 
 
-class MedMNISTData(_Section):
+class MedMNISTData(Section):
     """A MedMNIST set, read from its official npz file (`vrft.data.medmnist`)."""
 
     source: Literal["medmnist"]
@@ -81,34 +76,12 @@ Data = Annotated[PhantomData | MedMNISTData, Field(discriminator="source")]
 # --- task -----------------------------------------------------------------------------------------------------------
 
 
-class ClassificationTask(_Section):
-    """One label of a closed list."""
-
-    kind: Literal["classification"]
-    labels: list[str] | None = None
-    """The labels in the order of the prompt; without it those of the data."""
-    synonyms: dict[str, list[str]] = {}
-    """Further names of a label that an answer may use."""
-    question: str | None = None
-    """The question; without it that of the data."""
-
-
-class GradingTask(_Section):
-    """One grade of an ordinal scale, from 0."""
-
-    kind: Literal["grading"]
-    names: list[str] | None = None
-    """Names of the grades, lowest first, shown in the prompt and accepted as answers."""
-    question: str | None = None
-    """The question; without it that of the data."""
-
-
 TaskSection = Annotated[ClassificationTask | GradingTask, Field(discriminator="kind")]
 
 # --- policy ---------------------------------------------------------------------------------------------------------
 
 
-class Lora(_Section):
+class Lora(Section):
     """Train low-rank adapters in place of all weights."""
 
     rank: Positive = 16
@@ -121,7 +94,7 @@ class Lora(_Section):
     """Ends of the names of the layers that get an adapter."""
 
 
-class Policy(_Section):
+class Policy(Section):
     model: Annotated[str, Field(min_length=1)] = "tiny"
     """`tiny` (embedded), a name on the Hugging Face hub, or a directory."""
     revision: str | None = None
@@ -139,7 +112,7 @@ class Policy(_Section):
 # --- stages ---------------------------------------------------------------------------------------------------------
 
 
-class _Optimiser(_Section):
+class _Optimiser(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -215,7 +188,7 @@ ARMS = {
 """The arms that a recipe can name, and what each is."""
 
 
-class ArmChange(_Section):
+class ArmChange(Section):
     """A further arm: the stages of the recipe, with some keys of the last stage changed."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]*$")]
@@ -224,7 +197,7 @@ class ArmChange(_Section):
     """Keys of the last stage and their new values, such as `{rewards: {fuzzy: 1.0, format: 0.5}}`."""
 
 
-class Sft(_Section):
+class Sft(Section):
     """The `sft` arm, where it shall differ from its match to `rft`."""
 
     steps: Positive | None = None
@@ -237,7 +210,7 @@ class Sft(_Section):
     """What stands inside the think tags of every target."""
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     split: Literal["train", "validation", "test"] = "test"
     """What is evaluated; choose settings on `validation`."""
     limit: Positive | None = None
@@ -252,7 +225,7 @@ class Evaluation(_Section):
     """Of the intervals."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]*$")]
     """Of the run: `runs/NAME` is its directory."""
     data: Data
@@ -341,13 +314,11 @@ def open_source(recipe: Recipe) -> Source:
     return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
 
 
-def build_task(recipe: Recipe, source: Source) -> Task:
+def build_task(recipe: Recipe, source: Source) -> ClosedTask:
     """The task of a recipe, with the labels or levels of its data where it names none."""
-    section = recipe.task
-    if isinstance(section, ClassificationTask):
-        return Classification(tuple(section.labels or source.labels or ()), section.synonyms)
-    assert source.levels is not None
-    return Grading(source.levels, section.names)
+    task = task_from(recipe.task, labels=source.labels, levels=source.levels)
+    assert isinstance(task, ClosedTask)
+    return task
 
 
 # --- reading and checking -------------------------------------------------------------------------------------------
@@ -627,22 +598,27 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
         lacking = [label for label in known if label not in recipe.task.labels] if recipe.task.labels else []
         if lacking:
             yield Fault(at("task", "labels"), f"task.labels lacks {', '.join(map(repr, lacking))}, which the data has.")
+        unknown = [label for label in recipe.task.synonyms if label not in known]
+        for label in unknown:
+            where = at("task", "synonyms", label)
+            yield Fault(where, f"task.synonyms names {label!r}, which is no label.", label, known)
+        if unknown:
+            return
         task = build_task(recipe, source)
         for target in task.classes:
             for name in [str(target), *recipe.task.synonyms.get(str(target), ())]:
                 if task.read(render("x", name)).answer != target:
                     where = at("task", "synonyms") if recipe.task.synonyms else at("task", "labels")
                     yield Fault(where, f"task: {name!r} is a name of {target!r} and of another label, or is no text.")
-        for label in recipe.task.synonyms:
-            if label not in known:
-                yield Fault(
-                    at("task", "synonyms", label), f"task.synonyms names {label!r}, which is no label.", label, known
-                )
-    elif recipe.task.names is not None and len(recipe.task.names) != source.levels:
-        yield Fault(at("task", "names"), f"task.names has {len(recipe.task.names)} names for {source.levels} grades.")
-    elif recipe.task.names is not None:
+        return
+    levels, names = recipe.task.levels, recipe.task.names
+    if levels not in (None, source.levels):
+        yield Fault(at("task", "levels"), f"task.levels is {levels}; the data has {source.levels} grades.")
+    elif names is not None and len(names) != source.levels:
+        yield Fault(at("task", "names"), f"task.names has {len(names)} names for {source.levels} grades.")
+    elif names is not None:
         task = build_task(recipe, source)
-        for grade, name in enumerate(recipe.task.names):
+        for grade, name in enumerate(names):
             if task.read(render("x", name)).answer != grade:
                 yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
 

@@ -12,12 +12,12 @@ from vrft.progress import Reporter
 from vrft.response import render
 from vrft.runs import read_jsonl, write_jsonl
 from vrft.sample import Sample, Target, open_image
-from vrft.tasks import Task
+from vrft.tasks import ClosedTask
 
 
 def predict(
     policy: LoadedPolicy,
-    task: Task,
+    task: ClosedTask,
     samples: Sequence[Sample],
     path: Path,
     *,
@@ -54,7 +54,7 @@ def predict(
     return done
 
 
-def prediction(task: Task, sample: Sample, completion: str, tokens: int) -> dict[str, Any]:
+def prediction(task: ClosedTask, sample: Sample, completion: str, tokens: int) -> dict[str, Any]:
     """One row of the predictions: what was written, and what both readings make of it."""
     reading = task.read(completion)
     return {
@@ -68,7 +68,7 @@ def prediction(task: Task, sample: Sample, completion: str, tokens: int) -> dict
     }
 
 
-def constant_answer(task: Task, targets: Sequence[Target]) -> Target:
+def constant_answer(task: ClosedTask, targets: Sequence[Target]) -> Target:
     """What the ``majority`` arm always says: the most frequent label, or the median grade, of the training split.
 
     >>> from vrft.tasks import Grading
@@ -82,7 +82,7 @@ def constant_answer(task: Task, targets: Sequence[Target]) -> Target:
     return max(task.classes, key=lambda label: counts[label])
 
 
-def predict_constant(task: Task, answer: Target, samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def predict_constant(task: ClosedTask, answer: Target, samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """The rows of an arm that gives the same answer to every sample."""
     completion = render("The same answer for every image.", str(answer))
     return [prediction(task, sample, completion, 0) for sample in samples]

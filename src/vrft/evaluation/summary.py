@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from vrft.evaluation.metrics import METRICS, UNREAD, Classes
 from vrft.evaluation.statistics import Statistic, bootstrap, paired_difference, resamples
 from vrft.response import parse
-from vrft.tasks import Task
+from vrft.tasks import ClosedTask
 
 Rows = Sequence[Mapping[str, Any]]
 """The predictions of one arm with one seed, in the order of the split."""
 
 
 def summarise(
-    task: Task,
+    task: ClosedTask,
     arms: Mapping[str, Sequence[Rows]],
     costs: Mapping[str, Mapping[str, float]],
     *,
@@ -55,13 +55,13 @@ def summarise(
     return summary
 
 
-def positions(task: Task, rows: Rows, key: str) -> Classes:
+def positions(task: ClosedTask, rows: Rows, key: str) -> Classes:
     """The class positions of a column of the predictions; ``UNREAD`` for None."""
     where = {target: index for index, target in enumerate(task.classes)}
     return np.array([UNREAD if row[key] is None else where[row[key]] for row in rows], dtype=np.int64)
 
 
-def _statistics(task: Task, seeds: Sequence[Rows], reading: str) -> dict[str, Statistic]:
+def _statistics(task: ClosedTask, seeds: Sequence[Rows], reading: str) -> dict[str, Statistic]:
     """Every metric of an arm as a function of sample positions: the mean over its seeds."""
     true = positions(task, seeds[0], "target")
     predicted = [positions(task, rows, reading) for rows in seeds]

@@ -8,21 +8,37 @@ the policy failed. Nothing here imports torch.
 from collections.abc import Callable
 
 from vrft.rewards.accuracy import accuracy_reward
+from vrft.rewards.f1 import f1_reward
 from vrft.rewards.format import format_reward
 from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy_reward
+from vrft.rewards.overlap import OVERLAPS, iou_reward
 
 REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "format": format_reward,
     "accuracy": accuracy_reward,
     "fuzzy": fuzzy_reward,
+    "iou": iou_reward,
+    "f1": f1_reward,
 }
 """Every reward by its name in a recipe."""
 
 APPLIES = {
-    "format": ("classification", "grading"),
-    "accuracy": ("classification", "grading"),
+    "format": ("classification", "grading", "localization", "vqa"),
+    "accuracy": ("classification", "grading", "vqa"),
     "fuzzy": ("grading",),
+    "iou": ("localization",),
+    "f1": ("localization",),
 }
 """The kinds of task that each reward applies to."""
 
-__all__ = ["APPLIES", "FUZZY_SCHEDULES", "REWARDS", "accuracy_reward", "format_reward", "fuzzy_reward"]
+__all__ = [
+    "APPLIES",
+    "FUZZY_SCHEDULES",
+    "OVERLAPS",
+    "REWARDS",
+    "accuracy_reward",
+    "f1_reward",
+    "format_reward",
+    "fuzzy_reward",
+    "iou_reward",
+]

@@ -3,8 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vrft.response import parse, read_grade, read_label
-from vrft.rewards.columns import Completion, spread, text_of
+from vrft.response import Reading, parse
+from vrft.rewards.columns import Completion, spread, tasks_of, text_of
+from vrft.sample import Target
+from vrft.tasks import Task
+
+
+def accuracy(task: Task, reading: Reading, target: Target) -> float:
+    """1 where what was read is the target, else 0."""
+    return 1.0 if reading.answer is not None and task.matches(reading.answer, target) else 0.0
 
 
 def accuracy_reward(
@@ -15,48 +22,49 @@ def accuracy_reward(
     synonyms: Mapping[str, Sequence[str]] | Sequence[Mapping[str, Sequence[str]]] | None = None,
     levels: int | Sequence[int] | None = None,
     names: Sequence[str] | Sequence[Sequence[str]] | None = None,
+    answers: str | Sequence[str] | None = None,
+    choices: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """Pay 1 for the right answer: a label (give ``labels``) or a grade (give ``levels``), else 0.
+    """Pay 1 for the right label (give ``labels``), grade (``levels``) or answer to a question (``answers``), else 0.
 
     The whole answer is compared after case, spaces, hyphens and emphasis are folded; an answer that negates, doubts or
     names two classes earns nothing.
 
+    Source: the accuracy reward of DeepSeek-R1 (arXiv 2501.12948, section 2.2.2), with one unmistakable answer.
+
     Args:
         completions: texts or chat messages, length n.
-        target: the true label or grade, one or n of them.
+        target: the true label, grade, ``yes`` or ``no``, letter or text, one or n of them.
         labels: all labels of a classification.
         synonyms: further names of labels that count.
         levels: how many grades the scale has, 0 .. levels - 1.
         names: the names of the grades, lowest first.
+        answers: of a question, ``yes_no``, ``choice`` or ``open``.
+        choices: letter -> text.
         columns: further columns, not used.
 
     Returns:
-        n rewards, each 0.0 or 1.0; None for a sample that has neither labels nor levels.
+        n rewards, each 0.0 or 1.0; None for a sample that has no target, or none of labels, levels and answers.
+
+    Raises:
+        ValueError: a target is none of the labels, off the scale, or no choice.
 
     >>> accuracy_reward(["<answer>Pneumonia.</answer>", "<answer>not pneumonia</answer>"], "pneumonia",
     ...                 labels=["normal", "pneumonia"])
     [1.0, 0.0]
     >>> accuracy_reward(["<answer>Grade II</answer>"], [2], levels=5)
     [1.0]
+    >>> accuracy_reward(["<answer>No, the lung is clear.</answer>"], "no", answers="yes_no")
+    [1.0]
     """
     n = len(completions)
+    tasks = tasks_of(n, labels=labels, synonyms=synonyms, levels=levels, names=names, answers=answers, choices=choices)
     rewards: list[float | None] = []
-    for completion, true, listed, others, scale, named in zip(
-        completions,
-        spread(target, n, one=(str, int)),
-        spread(labels, n, one=(list, tuple)),
-        spread(synonyms, n, one=Mapping),
-        spread(levels, n, one=int),
-        spread(names, n, one=(list, tuple)),
-        strict=True,
-    ):
-        if listed:
-            reading = read_label(parse(text_of(completion)).answer, listed, others)
-        elif scale:
-            reading = read_grade(parse(text_of(completion)).answer, scale, named)
-        else:
+    for completion, true, task in zip(completions, spread(target, n, one=(str, int)), tasks, strict=True):
+        if task is None or true is None:
             rewards.append(None)
-            continue
-        rewards.append(1.0 if reading.answer is not None and reading.answer == true else 0.0)
+        else:
+            wanted = task.check_target(true)
+            rewards.append(accuracy(task, task.read_answer(parse(text_of(completion))), wanted))
     return rewards

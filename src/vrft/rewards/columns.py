@@ -1,14 +1,16 @@
-"""What the rewards share: the text of a completion, and columns that hold one value or one for each completion."""
+"""What the rewards share: texts of completions, columns of one value or one for each, and the task that they describe."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from vrft.tasks import Classification, Grading, Localization, Task, Vqa
 
 Completion = str | Sequence[Mapping[str, Any]]
 """A text, or chat messages; of messages the assistant's texts count."""
 
 
-def text_of(completion: Completion) -> str:
-    """Return the text of a completion.
+def text_of(completion: Any) -> str:
+    """Return the text of a completion; what is neither a text nor messages has none.
 
     >>> text_of([{"role": "assistant", "content": [{"type": "text", "text": "2"}]}])
     '2'
@@ -16,12 +18,13 @@ def text_of(completion: Completion) -> str:
     if isinstance(completion, str):
         return completion
     texts: list[str] = []
-    for message in completion:
-        if message.get("role", "assistant") != "assistant":
+    for message in completion if isinstance(completion, (list, tuple)) else ():
+        if not isinstance(message, Mapping) or message.get("role", "assistant") != "assistant":
             continue
-        content = message.get("content") or ""
-        parts = [content] if isinstance(content, str) else content
-        texts.extend(part if isinstance(part, str) else (part or {}).get("text") or "" for part in parts)
+        content = message.get("content")
+        for part in [content] if isinstance(content, str) else content if isinstance(content, (list, tuple)) else ():
+            text = part.get("text") if isinstance(part, Mapping) else part
+            texts.append(text if isinstance(text, str) else "")
     return "".join(texts)
 
 
@@ -37,6 +40,24 @@ def spread(value: Any, count: int, *, one: type | tuple[type, ...]) -> list[Any]
     several = _is_list(value) and any(member is None or _is_list(member) for member in value)
     if value is None or (isinstance(value, one) and not several):
         return [value] * count
+    return _one_each(value, count)
+
+
+def spread_boxes(value: Any, count: int) -> list[Any]:
+    """Return a column of ``count`` targets, each a list of boxes: ``value`` itself for each, or its own.
+
+    >>> spread_boxes([[1, 2, 3, 4]], 2)
+    [[[1, 2, 3, 4]], [[1, 2, 3, 4]]]
+    >>> spread_boxes([[[1, 2, 3, 4]], []], 2)
+    [[[1, 2, 3, 4]], []]
+    """
+    if not _is_list(value):
+        return [value] * count
+    of_boxes = all(_is_list(box) and box and not _is_list(box[0]) for box in value)  # of an empty list as well
+    return [value] * count if of_boxes and (value or count) else _one_each(value, count)
+
+
+def _one_each(value: Any, count: int) -> list[Any]:
     if len(value) != count:
         raise ValueError(f"a column holds {len(value)} values for {count} completions; give one value, or one for each")
     return list(value)
@@ -44,3 +65,47 @@ def spread(value: Any, count: int, *, one: type | tuple[type, ...]) -> list[Any]
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def tasks_of(
+    count: int,
+    *,
+    labels: Any = None,
+    synonyms: Any = None,
+    levels: Any = None,
+    names: Any = None,
+    answers: Any = None,
+    choices: Any = None,
+) -> list[Task | None]:
+    """The task of each of ``count`` completions, told from its columns; None where they describe none."""
+    columns = zip(
+        spread(labels, count, one=(list, tuple)),
+        spread(synonyms, count, one=Mapping),
+        spread(levels, count, one=int),
+        spread(names, count, one=(list, tuple)),
+        spread(answers, count, one=str),
+        spread(choices, count, one=Mapping),
+        strict=True,
+    )
+    return [_task(*row) for row in columns]
+
+
+def _task(labels: Any, synonyms: Any, levels: Any, names: Any, answers: Any, choices: Any) -> Task | None:
+    if answers or choices:
+        return Vqa(answers or "choice", choices or {}, synonyms or {})
+    if labels:
+        return Classification(labels, synonyms or {})
+    return Grading(levels, names) if levels else None
+
+
+def localizations_of(
+    count: int, *, frame: Any, image_size: Any, processed_size: Any
+) -> list[tuple[Localization | None, Any, Any]]:
+    """The localization task, image size and processed size of each of ``count`` completions."""
+    columns = zip(
+        spread(frame, count, one=str),
+        spread(image_size, count, one=(list, tuple)),
+        spread(processed_size, count, one=(list, tuple)),
+        strict=True,
+    )
+    return [(Localization(spoken) if spoken else None, size, processed) for spoken, size, processed in columns]

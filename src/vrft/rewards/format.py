@@ -7,14 +7,19 @@ from vrft.response import parse
 from vrft.rewards.columns import Completion, text_of
 
 
-def format_reward(completions: Sequence[Completion], **columns: Any) -> list[float | None]:
-    """Pay 1 for exactly one ``<think>`` block and then one ``<answer>`` block, neither empty, and nothing else.
+def format_reward(
+    completions: Sequence[Completion], *, order: str = "think-answer", **columns: Any
+) -> list[float | None]:
+    """Pay 1 for exactly one block of each kind, in the right order, none empty, and nothing else; otherwise 0.
 
     White space and end-of-turn tokens may stand outside the blocks. Only the completion is looked at, never the
     prompt, so a prompt that shows the envelope earns nothing.
 
+    Source: the format reward of DeepSeek-R1 (arXiv 2501.12948, section 2.2.2), with the whole completion matched.
+
     Args:
         completions: texts or chat messages, length n.
+        order: ``think-answer``, ``answer-think`` (the reasons after the answer) or ``no-think`` (the answer alone).
         columns: not used; the reward applies to every task.
 
     Returns:
@@ -22,5 +27,7 @@ def format_reward(completions: Sequence[Completion], **columns: Any) -> list[flo
 
     >>> format_reward(["<think>Round.</think><answer>benign</answer>", "benign"])
     [1.0, 0.0]
+    >>> format_reward(["<answer>benign</answer>"], order="no-think")
+    [1.0]
     """
-    return [0.0 if parse(text_of(completion)).problems else 1.0 for completion in completions]
+    return [0.0 if parse(text_of(completion), order).problems else 1.0 for completion in completions]

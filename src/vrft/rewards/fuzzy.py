@@ -3,14 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vrft.response import parse, read_grade
-from vrft.rewards.columns import Completion, spread, text_of
+from vrft.response import Reading, parse
+from vrft.rewards.columns import Completion, spread, tasks_of, text_of
 
 FUZZY_SCHEDULES: dict[str, Callable[[int], float]] = {
     "table": lambda distance: (1.0, 0.25, 0.1)[distance] if distance < 3 else 0.0,
     "geometric": lambda distance: 0.25**distance,
 }
 """What a grade at a distance from the true one earns. The paper states both (0.1 and 0.0625 at distance 2)."""
+
+
+def fuzzy(reading: Reading, target: int, schedule: str = "table") -> float:
+    """What a grade earns by its distance from the target; 0 where none was read."""
+    return FUZZY_SCHEDULES[schedule](abs(reading.answer - target)) if isinstance(reading.answer, int) else 0.0
 
 
 def fuzzy_reward(
@@ -38,25 +43,28 @@ def fuzzy_reward(
         n rewards in [0, 1]; 0.0 where no single grade of the scale is read, None for a sample without ``levels`` or
         without a true grade.
 
-    >>> answers = [f"<answer>{text}</answer>" for text in ("2", "3", "4", "2 or 3")]
-    >>> fuzzy_reward(answers, 2, levels=5)
+    Raises:
+        ValueError: a true grade is off the scale.
+
+    >>> written = [f"<answer>{text}</answer>" for text in ("2", "3", "4", "2 or 3")]
+    >>> fuzzy_reward(written, 2, levels=5)
     [1.0, 0.25, 0.1, 0.0]
-    >>> fuzzy_reward(answers, 2, levels=5, schedule="geometric")
+    >>> fuzzy_reward(written, 2, levels=5, schedule="geometric")
     [1.0, 0.25, 0.0625, 0.0]
     """
     n = len(completions)
     rewards: list[float | None] = []
-    for completion, true, scale, named, paid in zip(
+    for completion, true, task, paid in zip(
         completions,
-        spread(target, n, one=int),
-        spread(levels, n, one=int),
-        spread(names, n, one=(list, tuple)),
+        spread(target, n, one=(str, int)),
+        tasks_of(n, levels=levels, names=names),
         spread(schedule, n, one=str),
         strict=True,
     ):
-        if not scale or not isinstance(true, int):
+        if task is None or true is None:
             rewards.append(None)
             continue
-        grade = read_grade(parse(text_of(completion)).answer, scale, named).answer
-        rewards.append(0.0 if grade is None else FUZZY_SCHEDULES[paid](abs(int(grade) - true)))
+        grade = task.check_target(true)
+        assert isinstance(grade, int)
+        rewards.append(fuzzy(task.read_answer(parse(text_of(completion))), grade, paid))
     return rewards

@@ -1,8 +1,24 @@
 """Tasks: what is asked, how an answer is read, and what is measured."""
 
+from vrft.tasks.base import Task
 from vrft.tasks.classification import Classification
 from vrft.tasks.grading import Grading
+from vrft.tasks.localization import Localization
+from vrft.tasks.sections import SECTIONS, Section, read_section, task_from
+from vrft.tasks.vqa import Vqa
 
-Task = Classification | Grading
+ClosedTask = Classification | Grading
+"""A task whose targets are a closed list: what can be trained and measured by classes."""
 
-__all__ = ["Classification", "Grading", "Task"]
+__all__ = [
+    "SECTIONS",
+    "Classification",
+    "ClosedTask",
+    "Grading",
+    "Localization",
+    "Section",
+    "Task",
+    "Vqa",
+    "read_section",
+    "task_from",
+]

@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_label, parse, read_label
+from vrft.boxes import Size
+from vrft.response import ENVELOPE_INSTRUCTION, Envelope, Reading, mentioned_label, parse, read_label
 from vrft.sample import Target
+from vrft.tasks.base import Task
 
 
 def classification_prompt(question: str, labels: Sequence[str]) -> str:
@@ -25,7 +27,7 @@ def classification_prompt(question: str, labels: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """One label of a closed list.
 
     Args:
@@ -53,11 +55,15 @@ class Classification:
     def prompt(self, question: str) -> str:
         return classification_prompt(question, self.labels)
 
-    def read(self, completion: str) -> Reading:
-        """The strict reading, which rewards and headline metrics use."""
-        envelope = parse(completion)
-        reading = read_label(envelope.answer, self.labels, self.synonyms)
-        return Reading(reading.answer, envelope.problems + reading.problems)
+    def read_answer(
+        self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
+    ) -> Reading:
+        return read_label(envelope.answer, self.labels, self.synonyms)
+
+    def check_target(self, target: Any, image_size: Size | None = None) -> Target:
+        if target not in self.labels or not isinstance(target, str):
+            raise ValueError(f"the target {target!r} is none of the labels {', '.join(map(repr, self.labels))}")
+        return target
 
     def read_leniently(self, completion: str) -> Target | None:
         """What a patient reader would take the answer to be: the strict reading, else the only label mentioned."""

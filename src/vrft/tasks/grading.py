@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_grade, parse, read_grade
+from vrft.boxes import Size
+from vrft.response import ENVELOPE_INSTRUCTION, Envelope, Reading, mentioned_grade, parse, read_grade
 from vrft.sample import Target
+from vrft.tasks.base import Task
 
 
 def grading_prompt(question: str, levels: int, names: Sequence[str] | None = None) -> str:
@@ -26,7 +28,7 @@ def grading_prompt(question: str, levels: int, names: Sequence[str] | None = Non
 
 
 @dataclass(frozen=True)
-class Grading:
+class Grading(Task):
     """One grade of the scale 0 .. levels - 1.
 
     Args:
@@ -56,11 +58,15 @@ class Grading:
     def prompt(self, question: str) -> str:
         return grading_prompt(question, self.levels, self.names)
 
-    def read(self, completion: str) -> Reading:
-        """The strict reading, which rewards and headline metrics use."""
-        envelope = parse(completion)
-        reading = read_grade(envelope.answer, self.levels, self.names)
-        return Reading(reading.answer, envelope.problems + reading.problems)
+    def read_answer(
+        self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
+    ) -> Reading:
+        return read_grade(envelope.answer, self.levels, self.names)
+
+    def check_target(self, target: Any, image_size: Size | None = None) -> Target:
+        if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target < self.levels:
+            raise ValueError(f"the target {target!r} is no grade from 0 to {self.levels - 1}")
+        return target
 
     def read_leniently(self, completion: str) -> Target | None:
         """What a patient reader would take the answer to be: the strict reading, else the only grade mentioned."""

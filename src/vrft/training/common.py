@@ -20,7 +20,7 @@ from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
-from vrft.tasks import Task
+from vrft.tasks import ClosedTask
 
 BETAS = (0.9, 0.999)
 """Of AdamW, in every stage."""
@@ -56,7 +56,7 @@ def lazy_dataset(samples: Sequence[Sample], order: Sequence[int], row: Callable[
     return Dataset.from_dict({"index": list(order)}).with_transform(rows)
 
 
-def user_message(task: Task, sample: Sample) -> list[dict[str, str]]:
+def user_message(task: ClosedTask, sample: Sample) -> list[dict[str, str]]:
     """The prompt of a sample as TRL wants it: it adds the image itself."""
     return [{"role": "user", "content": task.prompt(sample.question)}]
 

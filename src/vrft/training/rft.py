@@ -24,7 +24,7 @@ from vrft.rewards import REWARDS
 from vrft.rewards.columns import text_of
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
-from vrft.tasks import Task
+from vrft.tasks import ClosedTask
 from vrft.training.common import (
     Bookkeeper,
     StageResult,
@@ -44,7 +44,7 @@ class Scorer:
     last one the step is taken stock of: figures for the log and one row a rollout.
     """
 
-    def __init__(self, stage: RftStage, task: Task, keeper: Bookkeeper) -> None:
+    def __init__(self, stage: RftStage, task: ClosedTask, keeper: Bookkeeper) -> None:
         self.stage, self.task, self.keeper = stage, task, keeper
         self.paid: dict[str, list[float | None]] = {}
         self.functions = [self._function(name) for name in stage.rewards]
@@ -123,7 +123,7 @@ def step_figures(rewards: NDArray[np.float64], weights: NDArray[np.float64], gro
 def train_rft(
     policy: LoadedPolicy,
     stage: RftStage,
-    task: Task,
+    task: ClosedTask,
     samples: Sequence[Sample],
     directory: StageDirectory,
     *,

@@ -15,7 +15,7 @@ from vrft.recipe import SftStage
 from vrft.response import render
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
-from vrft.tasks import Task
+from vrft.tasks import ClosedTask
 from vrft.training.common import (
     StageResult,
     begin,
@@ -30,7 +30,7 @@ from vrft.training.common import (
 def train_sft(
     policy: LoadedPolicy,
     stage: SftStage,
-    task: Task,
+    task: ClosedTask,
     samples: Sequence[Sample],
     directory: StageDirectory,
     *,

@@ -1,0 +1,32 @@
+"""The think/answer envelope, and the reading of answers.
+
+The rule of all readings: an answer is read only where it is unmistakable. A broken envelope costs the format reward,
+not the answer; two different answers, a negation or a range are no answer. Everything is parsed, never evaluated, in
+time linear in the length of the text.
+"""
+
+from vrft.response.answers import read_choice, read_open, read_yes_no, same_text
+from vrft.response.boxes import read_boxes
+from vrft.response.envelope import ENVELOPE_INSTRUCTION, ORDERS, Envelope, parse, render
+from vrft.response.grades import mentioned_grade, read_grade
+from vrft.response.labels import mentioned_label, read_label
+from vrft.response.words import Reading, normalise
+
+__all__ = [
+    "ENVELOPE_INSTRUCTION",
+    "ORDERS",
+    "Envelope",
+    "Reading",
+    "mentioned_grade",
+    "mentioned_label",
+    "normalise",
+    "parse",
+    "read_boxes",
+    "read_choice",
+    "read_grade",
+    "read_label",
+    "read_open",
+    "read_yes_no",
+    "render",
+    "same_text",
+]

@@ -1,0 +1,350 @@
+"""Reading boxes as models write them: JSON, Python literals, bare lists, box tokens, objects with one key or another.
+
+The text is cut into tokens and nested groups, brackets of any kind alike; what is a box is decided on the groups.
+Nothing is evaluated. Commas may be missing, the end may be cut off, and prose may stand around it.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from vrft.boxes import Size, clip, has_area, to_pixels
+from vrft.response.words import LONGEST, Reading, normalise
+from vrft.sample import Box
+
+_KEYS = re.compile(
+    r"(?:bbox|box|boundingbox|boundingboxes|bndbox|position|coordinate|coord|rect|rectangle|region|xyxy)(?:e?s)?(?:2d|xyxy)?"
+)
+"""Keys that hold a box, without underscores; where an object has one of them, its other keys hold none."""
+
+_NO_BOX_KEYS = re.compile(
+    r"(?:image|processed|original)?(?:size|shape|resolution|dimensions?)|(?:key)?points?(?:2d)?|cent(?:er|re)"
+)
+_CORNERS = (
+    *(("x1", "y1", "x2", "y2"), ("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax")),
+    *(("left", "top", "right", "bottom"), ("minx", "miny", "maxx", "maxy")),
+)
+_SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+
+_COORDINATES = {name for names in (*_CORNERS, *_SIDES) for name in names}
+
+_FULL_WIDTH = {0xFF01 + offset: 0x21 + offset for offset in range(94)} | {
+    ord("、"): ",",
+    ord("【"): "[",
+    ord("】"): "]",
+}
+_NAMED = re.compile(
+    r"<\|object_ref_start\|>[^<]{0,300}<\|object_ref_end\|>|<ref>[^<]{0,300}</ref>|<\|ref\|>[^<]{0,300}<\|/ref\|>"
+)
+_OPEN_TOKENS = re.compile(r"<\|box_start\|>|<box>|<\|det\|>|<\|begin_of_box\|>")
+_CLOSE_TOKENS = re.compile(r"<\|box_end\|>|</box>|<\|/det\|>|<\|end_of_box\|>")
+_FENCES = re.compile(r"```\s{0,3}(?:json|python|JSON|Python)?|\A\s*json\b")
+_TOKEN = re.compile(
+    r"""(?P<open>[\[({])|(?P<close>[\])}])|(?P<colon>[:=])|(?P<comma>[,;])
+    |(?P<string>"(?:[^"\\]|\\.|"(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,400}+"|(?<!\w)'(?:[^'\\]|\\.|'(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,400}+')
+    |(?P<number>[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![\w%.°/*+~-]))
+    |(?P<word>(?:[^\s\[\](){},;:="']|(?<=\w)'(?=\w))++)""",
+    re.VERBOSE | re.DOTALL,
+)
+_DEEPEST = 32
+
+_ABSENT = re.compile(
+    r"(?:(?:there (?:is|are|was|were)|i (?:see|find|found|can see)|(?:the|this) \w+ (?:shows|contains|has|have)) )?"
+    r"(?:no|none|nothing|zero|not any|n/a|na|null|nil)(?! (?:one )?(?:idea|doubt|answer|comment|way|clue|problem|longer))"
+    r"(?: [a-z]+){0,10}(?:[.,;] [a-z ,]{0,100})?"
+)
+_DENIED = re.compile(r"\b(?:not|no|never|neither|nor|without|instead|cannot)\b|n['’]t\b")
+_TAKEN_BACK = re.compile(r"\b(?:but|except|only|other than|unsure|uncertain|possibl\w+|maybe|sure|certain)\b")
+
+
+@dataclass(slots=True)
+class _Group:
+    """What stands inside one pair of brackets: values, each with the key before its colon."""
+
+    bracket: str
+    items: list[tuple[str | None, "_Value"]] = field(default_factory=list)
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    """A bare word, or a number with something attached to it."""
+
+    text: str
+
+
+_Value = _Group | _Word | str | float
+_Claim = tuple[float, float, float, float] | None
+"""What an answer states as a box: four numbers, or None where they are no four numbers."""
+
+
+def read_boxes(
+    answer: str | None,
+    frame: str,
+    image_size: Size,
+    processed_size: Size | None = None,
+    *,
+    cut: bool = False,
+) -> Reading:
+    """Read the boxes of an answer, in pixels of the original image, clipped to it.
+
+    A stated absence ("No objects", ``[]``) is read as no boxes. A box without area or outside the image is not among
+    the boxes of the reading, but counts as stated.
+
+    Args:
+        answer: what stands inside the answer tags; None where nothing does.
+        frame: the coordinates that the policy speaks, one of ``vrft.boxes.FRAMES``; x first.
+        image_size: width and height of the original image.
+        processed_size: width and height of what the processor made of it, for the frame ``resized``.
+        cut: whether the answer ends where the completion does, so that an open list of numbers may lack digits.
+
+    >>> read_boxes('```json\\n[{"bbox_2d": [250, 250, 750, 750]}]\\n```', "thousand", (640, 480)).answer
+    ((160.0, 120.0, 480.0, 360.0),)
+    >>> read_boxes("No objects.", "pixel", (640, 480)).answer
+    ()
+    >>> read_boxes("[300, 320, 100, 120]", "pixel", (640, 480))
+    Reading(answer=None, problems=('degenerate_box',), stated=1)
+    """
+    if not answer:
+        return Reading(None)
+    if _says_absent(answer):
+        return Reading(())
+    problems: dict[str, None] = {}
+    claims, absent = _claims(answer, cut, problems)
+    if not claims:
+        return Reading(()) if absent else Reading(None, ("unreadable_box", *problems))
+    if "negated" in problems:
+        return Reading(None, tuple(problems), len(claims))
+    boxes: list[Box] = []
+    for claim in claims:
+        if claim is None:
+            problems["unreadable_box"] = None
+            continue
+        box = to_pixels(claim, frame, image_size, processed_size)
+        clipped = clip(box, image_size)
+        if not has_area(box):
+            problems["degenerate_box"] = None
+        elif not has_area(clipped):
+            problems["outside_image"] = None
+        else:
+            if clipped != box:
+                problems["clipped"] = None
+            boxes.append(clipped)
+    if len(set(boxes)) < len(boxes):
+        problems["duplicate_boxes"] = None
+    numbers = [abs(number) for claim in claims if claim is not None for number in claim]
+    if numbers and (max(numbers) > 2 if frame == "unit" else max(numbers) <= 1):
+        problems["wrong_frame?"] = None
+    return Reading(tuple(boxes) if boxes else None, tuple(problems), len(claims))
+
+
+def _says_absent(answer: str) -> bool:
+    if len(answer) > 300:
+        return False
+    folded = normalise(answer).strip("()[]{} .")
+    return _ABSENT.fullmatch(folded) is not None and not _TAKEN_BACK.search(folded)
+
+
+# --- from text to groups --------------------------------------------------------------------------------------------
+
+
+def _claims(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Claim], bool]:
+    """What the answer states as boxes, and whether it states that there are none."""
+    text = answer if answer.isascii() else answer.translate(_FULL_WIDTH)
+    text = _FENCES.sub(" ", _CLOSE_TOKENS.sub("] ", _OPEN_TOKENS.sub(" [", _NAMED.sub(" ", text))))
+    root = _tree(text)
+    if root is None:  # nested beyond anything that a model means
+        return [], False
+    if len(root.items) == 1 and isinstance(root.items[0][1], str):  # the whole answer is a quoted text
+        root = _tree(root.items[0][1]) or root
+    groups = [value for _, value in root.items if isinstance(value, _Group) and not _is_remark(value)]
+    prose = _prose(root)
+    if prose:
+        problems["prose_around_answer"] = None
+    if _DENIED.search(prose):
+        problems["negated"] = None
+    if cut and _open_end(root):
+        problems["truncated"] = None
+    claims: list[_Claim]
+    if not groups:
+        claims = list(_bare(text, root, cut))
+    elif all(map(_is_point, groups)):  # (x1, y1), (x2, y2)
+        claims = [_corners_of(groups)] if len(groups) == 2 else [None]
+    else:
+        claims = [claim for group in groups for claim in _boxes_in(group, cut)]
+    absent = not claims and bool(groups) and all(map(_is_void, groups)) and (not prose or _says_absent(prose))
+    return claims, absent
+
+
+def _tree(text: str) -> _Group | None:
+    """The groups of a text below one root; None where they are nested too deeply. Time is linear in the length."""
+    root = _Group("", closed=True)
+    stack: list[_Group] = [root]
+    keys: list[str | None] = [None]  # of each open group, the key that waits for its value
+    for token in _TOKEN.finditer(text):
+        kind, written = token.lastgroup, token.group()
+        group = stack[-1]
+        if kind == "close":
+            if len(stack) > 1:
+                stack.pop().closed = True
+                keys.pop()
+            continue
+        if kind == "comma":
+            keys[-1] = None
+            continue
+        if kind == "colon":
+            if group.items and not isinstance(group.items[-1][1], _Group) and group.items[-1][0] is None:
+                keys[-1] = _key(group.items.pop()[1])
+            continue
+        value: _Value
+        if kind == "open":
+            if len(stack) > _DEEPEST:
+                return None
+            value = _Group(written)
+        elif kind == "number" and len(written) <= 40:
+            value = float(written)
+        elif kind == "string":
+            value = written[1:-1]
+        else:
+            value = _Word(written)
+        group.items.append((keys[-1], value))
+        keys[-1] = None
+        if isinstance(value, _Group):
+            stack.append(value)
+            keys.append(None)
+    return root
+
+
+def _key(value: "_Value") -> str:
+    text = value.text if isinstance(value, _Word) else str(value)
+    return re.sub(r"[\W_]", "", text[:40]).lower()
+
+
+# --- from groups to boxes -------------------------------------------------------------------------------------------
+
+
+def _boxes_in(group: _Group, cut: bool) -> Iterator[_Claim]:
+    """The claims of a group and of the groups inside it."""
+    named = [value for key, value in group.items if key and _KEYS.fullmatch(key)]
+    if named:
+        for value in named:
+            yield from _boxes_of_key(value, cut)
+        return
+    if cut and not group.closed and not any(isinstance(value, _Group) for _, value in group.items):
+        return  # the last number may lack digits
+    corners = _from_coordinates(group)
+    if corners is not None:
+        yield corners
+        return
+    inner = [(key, value) for key, value in group.items if isinstance(value, _Group)]
+    if not inner:
+        numbers = [number for key, value in group.items if key is None and (number := _number(value)) is not None]
+        odd = any(
+            key is None and isinstance(value, _Word) and re.search("[0-9]", value.text) for key, value in group.items
+        )
+        if len(numbers) == 4 and not odd:
+            yield numbers[0], numbers[1], numbers[2], numbers[3]
+        elif numbers or odd:
+            yield None
+        return
+    plain = [value for key, value in inner if key is None]
+    if plain and len(plain) == len(group.items) and all(map(_is_point, plain)):
+        if plain[-1].closed or not cut:
+            yield _corners_of(plain) if len(plain) == 2 else None
+        return
+    for key, value in inner:
+        if key is None:
+            yield from _boxes_in(value, cut)
+        elif not _NO_BOX_KEYS.fullmatch(key):  # an unusual key: whatever holds four numbers
+            yield from (claim for claim in _boxes_in(value, cut) if claim is not None)
+
+
+def _boxes_of_key(value: "_Value", cut: bool) -> Iterator[_Claim]:
+    """The claims of what stands behind a key that holds boxes."""
+    if isinstance(value, str):  # a list written as a text
+        value = _tree(value) or _Group("")
+        value = value.items[0][1] if len(value.items) == 1 and isinstance(value.items[0][1], _Group) else value
+        if isinstance(value, _Group):
+            value.closed = True
+    if isinstance(value, _Group):
+        yield from _boxes_in(value, cut)
+    elif not (isinstance(value, _Word) and value.text.lower() in ("null", "none")):
+        yield None
+
+
+def _from_coordinates(group: _Group) -> _Claim:
+    """Four numbers with a key each: two corners, or a corner and the sides."""
+    keyed = {key: number for key, value in group.items if key and (number := _number(value)) is not None}
+    if len(keyed) < 4:
+        return None
+    for a, b, c, d in _CORNERS:
+        if a in keyed and b in keyed and c in keyed and d in keyed:
+            return keyed[a], keyed[b], keyed[c], keyed[d]
+    for a, b, c, d in _SIDES:
+        if a in keyed and b in keyed and c in keyed and d in keyed:
+            return keyed[a], keyed[b], keyed[a] + keyed[c], keyed[b] + keyed[d]
+    return None
+
+
+_FOUR = r"(?:\s{0,5}[,;]\s{0,5}|\s{1,5})".join([r"([-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?(?:e[-+]?[0-9]{1,2})?)"] * 4)
+_BARE_LINE = re.compile(rf"(?:[^\W\d][\w ]{{0,40}}[:=])?\s{{0,20}}{_FOUR}\s{{0,20}}[.,;]?")
+
+
+def _bare(text: str, root: _Group, cut: bool) -> Iterator[_Claim]:
+    """Boxes without brackets: four numbers on a line, or four coordinates with their names."""
+    corners = _from_coordinates(root)
+    if corners is not None and not cut:
+        yield corners
+        return
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    matches = [_BARE_LINE.fullmatch(line) if len(line) <= 200 else None for line in lines]
+    if lines and not cut and all(matches):
+        for match in matches:
+            if match:
+                yield float(match[1]), float(match[2]), float(match[3]), float(match[4])
+
+
+def _number(value: "_Value") -> float | None:
+    if isinstance(value, float):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"\s{0,5}[-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?\s{0,5}", value):
+        return float(value)
+    return None
+
+
+def _is_point(group: _Group) -> bool:
+    return len(group.items) == 2 and all(key is None and _number(value) is not None for key, value in group.items)
+
+
+def _corners_of(points: list[_Group]) -> _Claim:
+    (a, b), (c, d) = ([_number(value) for _, value in point.items] for point in points)
+    assert a is not None and b is not None and c is not None and d is not None  # noqa: PT018
+    return a, b, c, d
+
+
+def _is_remark(group: _Group) -> bool:
+    """Words or one number in parentheses are prose."""
+    return group.bracket == "(" and (len(group.items) == 1 or any(isinstance(value, _Word) for _, value in group.items))
+
+
+def _is_void(value: "_Value") -> bool:
+    """Nothing, an empty group, or one whose keys for boxes hold nothing."""
+    if not isinstance(value, _Group):
+        return (value.text if isinstance(value, _Word) else str(value)).lower() in ("", "null", "none")
+    named = [inner for key, inner in value.items if key and _KEYS.fullmatch(key)]
+    return value.closed and all(map(_is_void, named or [inner for _, inner in value.items]))
+
+
+def _open_end(group: _Group) -> bool:
+    """Whether a bracket is still open at the end of the text."""
+    last = group.items[-1][1] if group.items else None
+    return isinstance(last, _Group) and not last.closed
+
+
+def _prose(root: _Group) -> str:
+    """The words outside all brackets, keys included; numbers that are the whole answer are no prose."""
+    words = [key for key, _ in root.items if key and key not in _COORDINATES]
+    words += [
+        value.text if isinstance(value, _Word) else value for _, value in root.items if isinstance(value, (_Word, str))
+    ]
+    return " ".join(word for word in words if re.search(r"\w", word))[:LONGEST].lower()

@@ -1,0 +1,102 @@
+"""Reading a grade: one integer of the scale, however spelt."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from vrft.response.words import LONGEST, NEGATION, Reading, mentioned, normalise
+
+_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+_ROMANS = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
+_TITLE = r"grade|stage|level|score|class|category|severity|grading|staging"
+_PREFIX = r"(?:(?:the|final|overall|my|answer|diagnosis|dr|kl|isup|predicted|estimated|severity)\s+)*"
+_BEFORE = rf"{_PREFIX}(?P<title>(?:{_TITLE})\s*)?(?:is\s+)?(?:[:=#]\s*)?"
+_NUMBER = rf"(?P<digits>\d{{1,6}})(?:\.0+)?|(?P<word>{'|'.join(_WORDS)})|(?P<roman>{'|'.join(_ROMANS)})"
+_GRADE = re.compile(rf"{_BEFORE}(?:{_NUMBER})(?![\w.])(?P<rest>\s*[(\[,:;=].*|\s+[-–—]\s.*|)", re.DOTALL)
+_PLAIN = re.compile(r"\s*([0-9]{1,2})\s*")
+
+_OTHER_NUMBER = re.compile(
+    rf"\d|\b(?:{'|'.join(_WORDS + _ROMANS)}|or|not|to|between|than|but|wait|least|most|higher|lower)\b"
+    r"|\b(?:maybe|possibl\w+|unlikely|uncertain|unsure|perhaps|could|might)\b|\?|n't\b|[:,;]\s*no\b\W*$"
+)
+"""What withdraws or doubts a grade when it stands behind it."""
+
+_SIGNED = re.compile(r"\d\s*[-‐‑–—~/+](?!\s+[^\W\d])|[-–—−+~/<>≤≥]\s*\d")
+"""Ranges, fractions, signs and bounds; ``2 - moderate`` is none of them."""
+
+
+def read_grade(answer: str | None, levels: int, names: Sequence[str] | None = None) -> Reading:
+    """Read one grade of 0 .. levels - 1, however spelt: ``2``, ``2.0``, ``Grade 2``, ``Stage II``, ``grade three``.
+
+    Args:
+        answer: what stands inside the answer tags; None where nothing does.
+        levels: how many grades the scale has.
+        names: the names of the grades, lowest first; an answer that is one of them counts.
+
+    A range, a value off the scale, and a number whose name disagrees with it are no grade.
+
+    >>> [read_grade(text, 5).answer for text in ("2 (moderate)", "Stage IV", "2-3", "2.5", "7")]
+    [2, 4, None, None, None]
+    """
+    if not answer:
+        return Reading(None)
+    if plain := _PLAIN.fullmatch(answer):
+        grade = int(plain[1])
+        return Reading(grade) if grade < levels else Reading(None, ("not_a_grade",))
+    grade_ = None if len(answer) > LONGEST else _grade(answer, levels, names)
+    return Reading(None, ("not_a_grade",)) if grade_ is None else Reading(grade_)
+
+
+def _grade(answer: str, levels: int, names: Sequence[str] | None) -> int | None:
+    if _SIGNED.search(answer if answer.isascii() else unicodedata.normalize("NFKC", answer)):
+        return None
+    folded = normalise(answer)
+    named = {normalise(name): grade for grade, name in enumerate(names or ())}
+    if folded in named:
+        return named[folded]
+    match = _GRADE.fullmatch(folded) or _GRADE.fullmatch(_name_last(folded, named))
+    if match is None:
+        return None
+    if match["digits"]:
+        grade = int(match["digits"])
+    elif match["word"]:
+        grade = _WORDS.index(match["word"])
+    elif len(match["roman"]) > 1 or match["title"]:
+        grade = _ROMANS.index(match["roman"]) + 1
+    else:
+        return None  # a single letter without "grade" or "stage" before it
+    said, rest = mentioned(match["rest"], {name: str(value) for name, value in named.items()})
+    doubted = said - {str(grade)} or _OTHER_NUMBER.search(rest)
+    return None if grade >= levels or doubted else grade
+
+
+def _name_last(folded: str, named: dict[str, int]) -> str:
+    """``moderate (grade 2)`` and ``2 moderate`` as ``grade 2 (moderate)``; other texts as they are."""
+    for name in sorted(named, key=len, reverse=True):
+        if name and folded.startswith(name) and (number := re.fullmatch(r"\W+([^()]*?)\W*", folded[len(name) :])):
+            return f"{number[1]} ({name})"
+        if name and folded.endswith(f" {name}"):
+            return f"{folded[: -len(name) - 1]} ({name})"
+    return folded
+
+
+def mentioned_grade(text: str, levels: int, names: Sequence[str] | None = None) -> int | None:
+    """The lenient reading: the only grade that a text names as one (``grade N``), where no other number stands.
+
+    >>> mentioned_grade("I would call this grade 3 retinopathy.", 5)
+    3
+    >>> mentioned_grade("Grade 2 or 3.", 5) is None
+    True
+    """
+    folded = normalise(text[-LONGEST:])
+    whole = read_grade(text.strip(), levels, names).answer
+    if isinstance(whole, int):
+        return whole
+    titled = {int(number) for number in re.findall(rf"\b(?:{_TITLE})\s*[:=]?\s*(?:is\s+)?(\d{{1,6}})(?![\w.])", folded)}
+    numbers = {int(number) for number in re.findall(r"(?<![\w.])(\d{1,6})(?![\w.])", folded)}
+    spelt = re.search(rf"\b(?:{'|'.join(_WORDS)})\b", folded)
+    doubted = _SIGNED.search(text[-LONGEST:]) or NEGATION.search(folded)
+    if len(titled) == 1 and numbers == titled and not spelt and not doubted:
+        (grade,) = titled
+        return grade if grade < levels else None
+    return None

@@ -1,0 +1,53 @@
+"""Reading a label: the whole answer is compared, never a part of it."""
+
+from collections.abc import Mapping, Sequence
+
+from vrft.response.words import LONGEST, NEGATION, Reading, cached_names, mentioned, normalise
+
+Synonyms = Mapping[str, Sequence[str]] | None
+
+
+def read_label(answer: str | None, labels: Sequence[str], synonyms: Synonyms = None) -> Reading:
+    """Read one label: the whole answer must be a label or a declared synonym.
+
+    Args:
+        answer: what stands inside the answer tags; None where nothing does.
+        labels: the labels of the task.
+        synonyms: further names of a label.
+
+    >>> read_label("Pneumonia.", ["normal", "pneumonia"]).answer
+    'pneumonia'
+    >>> read_label("normal or pneumonia", ["normal", "pneumonia"]).problems
+    ('several_labels',)
+    >>> read_label("not pneumonia", ["normal", "pneumonia"]).problems
+    ('not_a_label',)
+    """
+    if not answer:
+        return Reading(None)
+    names = _names(labels, synonyms)
+    if len(answer) > LONGEST + 4 * max(map(len, names), default=0):
+        return Reading(None, ("not_a_label",))
+    folded = normalise(answer)
+    label = names.get(folded)
+    if label is not None:
+        return Reading(label)
+    return Reading(None, ("several_labels" if len(mentioned(folded, names)[0]) > 1 else "not_a_label",))
+
+
+def mentioned_label(text: str, labels: Sequence[str], synonyms: Synonyms = None) -> str | None:
+    """The lenient reading: the only label that a text mentions, unless it also negates or doubts.
+
+    >>> mentioned_label("The scan shows pneumonia in the left lung.", ["normal", "pneumonia"])
+    'pneumonia'
+    >>> mentioned_label("There is no pneumonia.", ["normal", "pneumonia"]) is None
+    True
+    """
+    folded = normalise(text[-LONGEST:])
+    found, rest = mentioned(folded, _names(labels, synonyms))
+    return found.pop() if len(found) == 1 and not NEGATION.search(rest) else None
+
+
+def _names(labels: Sequence[str], synonyms: Synonyms) -> dict[str, str]:
+    pairs = [(label, (label,)) for label in labels]
+    pairs += [(label, tuple(others or ())) for label, others in (synonyms or {}).items()]
+    return cached_names(tuple(pairs))

@@ -1,0 +1,93 @@
+"""Words of an answer: how they are folded before they are compared, and what a reading is."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vrft.sample import Box
+
+LONGEST = 2000
+"""Characters of an answer in words that are looked at: Unicode normalisation is quadratic on runs of accents."""
+
+INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
+"""Characters that no reader sees; a translation table that removes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a task reads out of a completion.
+
+    Args:
+        answer: a label, a grade, a letter, a text or boxes; None where nothing is read.
+        problems: short codes of what was odd, or why nothing is read; a code that ends in ``?`` is a suspicion.
+        stated: how many boxes the answer states, those that are no boxes included.
+    """
+
+    answer: str | int | tuple[Box, ...] | None
+    problems: tuple[str, ...] = ()
+    stated: int = 0
+
+
+_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{([^{}]*)\}|([^{}]*))\s*\}\s*\.?")
+_FENCE = re.compile(r"```[A-Za-z]*\n(.*?)\n?```", re.DOTALL)
+_EMPHASIS = re.compile(r'[*`"“”]+|<\|(?:begin|end)_of_box\|>')
+_GLUE = re.compile(r"(?<=\w)[-‐‑–](?=\w)|[_\s]+")
+
+
+def normalise(text: str) -> str:
+    """Fold what may vary in an answer: case, width, spaces, hyphens, underscores, emphasis, boxes and the final stop.
+
+    >>> normalise("**Non-Small_Cell** carcinoma."), normalise(r"\\boxed{２}")
+    ('non small cell carcinoma', '2')
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(INVISIBLE).replace("’", "'")
+    text = text.strip()
+    if text.startswith("\\boxed") and (boxed := _BOXED.fullmatch(text)):
+        text = boxed[1] or boxed[2] or ""
+    elif text.startswith("```") and (fenced := _FENCE.fullmatch(text)):
+        text = fenced[1]
+    text = _GLUE.sub(" ", _EMPHASIS.sub("", text))
+    return text.strip().rstrip(".。!").strip("' ").casefold()
+
+
+DOUBT = re.compile(r"\b(?:possibl\w+|may|might|maybe|perhaps|could|unclear|unsure|uncertain|not sure|unlikely)\b|\?")
+"""Words that take an answer back by half."""
+
+NEGATION = re.compile(
+    r"\b(?:not|no|non|neither|nor|without|never|unlikely|instead|cannot|absence|absent|or|negative|free of)\b|n't\b"
+    r"|\b(?:den(?:y|ies|ied)|rul\w+ (?:it )?out|exclud\w+|lack\w*|possibl\w+|may|might|maybe|could|unclear|uncertain)\b"
+)
+"""Words that deny or doubt what stands beside them."""
+
+
+def folded_names(names: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
+    """Folded name -> what it names; a name that two share is no name.
+
+    >>> folded_names([("benign", ["Benign", "harmless"]), ("malignant", ["harmless"])])
+    {'benign': 'benign'}
+    """
+    owners: dict[str, set[str]] = {}
+    for owner, others in names:
+        for name in others:
+            owners.setdefault(normalise(name), set()).add(owner)
+    return {name: owner.pop() for name, owner in owners.items() if len(owner) == 1}
+
+
+def mentioned(folded: str, names: Mapping[str, str]) -> tuple[set[str], str]:
+    """What is named in a text by whole words, and the text without the names; the longest name counts."""
+    found: set[str] = set()
+    for name in sorted(names, key=len, reverse=True):
+        if name and name in folded:
+            folded, count = re.subn(rf"(?<!\w){re.escape(name)}(?!\w)", "\0", folded)
+            if count:
+                found.add(names[name])
+    return found, folded
+
+
+@lru_cache(maxsize=256)
+def cached_names(names: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, str]:
+    """``folded_names`` of what does not change from one completion to the next."""
+    return folded_names(names)

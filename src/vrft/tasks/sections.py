@@ -1,0 +1,148 @@
+"""The section ``task`` of a recipe and of a line of ``vrft score``: typed, unknown keys are errors."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from vrft.boxes import FRAMES
+from vrft.tasks.base import Task
+from vrft.tasks.classification import Classification
+from vrft.tasks.grading import Grading
+from vrft.tasks.localization import Localization
+from vrft.tasks.vqa import ANSWERS, Vqa
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, and no value is taken for another type."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+class ClassificationTask(Section):
+    """One label of a closed list."""
+
+    kind: Literal["classification"]
+    labels: Annotated[list[Name], Field(min_length=1)] | None = None
+    """The labels in the order of the prompt; without it those of the data."""
+    synonyms: dict[str, list[str]] = {}
+    """Further names of a label that an answer may use."""
+    question: str | None = None
+    """The question; without it that of the data."""
+
+
+class GradingTask(Section):
+    """One grade of an ordinal scale, from 0."""
+
+    kind: Literal["grading"]
+    levels: Annotated[int, Field(ge=2)] | None = None
+    """How many grades the scale has; without it those of the data, or as many as there are names."""
+    names: Annotated[list[Name], Field(min_length=2)] | None = None
+    """Names of the grades, lowest first, shown in the prompt and accepted as answers."""
+    question: str | None = None
+    """The question; without it that of the data."""
+
+
+class LocalizationTask(Section):
+    """Boxes of what is asked for."""
+
+    kind: Literal["localization"]
+    frame: Literal[*FRAMES]  # type: ignore[valid-type]
+    """The coordinates that the policy speaks; x first."""
+    question: str | None = None
+    """The question; without it that of the data."""
+
+
+class VqaTask(Section):
+    """A question about the image."""
+
+    kind: Literal["vqa"]
+    answers: Literal[*ANSWERS]  # type: ignore[valid-type]
+    """Yes or no, the letter of a choice, or a text."""
+    choices: dict[Name, Name] = {}
+    """Of `choice`: letter and text."""
+    synonyms: dict[str, list[str]] = {}
+    """Of `yes_no`: further words for `yes` and `no`."""
+    question: str | None = None
+    """The question; without it that of the data."""
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "classification": ClassificationTask,
+    "grading": GradingTask,
+    "localization": LocalizationTask,
+    "vqa": VqaTask,
+}
+"""The sections by their kind."""
+
+
+def task_from(section: Section, *, labels: Sequence[str] | None = None, levels: int | None = None) -> Task:
+    """Build the task of a section.
+
+    Args:
+        section: one of ``SECTIONS``.
+        labels: those of the data, for a classification that names none.
+        levels: how many grades the data has, for a grading that does not say.
+
+    Raises:
+        ValueError: labels, levels or choices are missing or contradict each other.
+    """
+    if isinstance(section, ClassificationTask):
+        known = section.labels or labels
+        if not known:
+            raise ValueError("task.labels is missing; a classification needs its labels")
+        for label in section.synonyms:
+            if label not in known:
+                raise ValueError(f"task.synonyms names {label!r}, which is no label")
+        return Classification(tuple(known), section.synonyms)
+    if isinstance(section, GradingTask):
+        count = section.levels or (len(section.names) if section.names else levels)
+        if count is None:
+            raise ValueError("task.levels is missing; a grading needs the number of its grades")
+        if section.names and len(section.names) != count:
+            raise ValueError(f"task.names has {len(section.names)} names for {count} grades")
+        return Grading(count, tuple(section.names) if section.names else None)
+    if isinstance(section, LocalizationTask):
+        return Localization(section.frame)
+    assert isinstance(section, VqaTask)
+    if section.answers == "choice" and len(section.choices) < 2:
+        raise ValueError("task.choices is missing; give each letter and its text")
+    if unknown := [word for word in section.synonyms if word not in ("yes", "no")]:
+        raise ValueError(f"task.synonyms names {unknown[0]!r}; expected 'yes' or 'no'")
+    return Vqa(section.answers, section.choices, section.synonyms)
+
+
+def read_section(raw: Mapping[str, Any]) -> Section:
+    """Check the plain data of a section.
+
+    Raises:
+        ValueError: what is wrong with it, in one sentence.
+    """
+    kind = raw.get("kind")
+    if kind not in SECTIONS or not isinstance(kind, str):
+        found = "is missing" if kind is None else f"is {kind!r}"
+        raise ValueError(f"task.kind {found}; expected one of {', '.join(SECTIONS)}{_near(str(kind), list(SECTIONS))}")
+    model = SECTIONS[kind]
+    try:
+        return TypeAdapter(model).validate_python(dict(raw))
+    except ValidationError as error:
+        one = error.errors()[0]
+        key = ".".join(map(str, one["loc"]))
+        if one["type"] == "extra_forbidden":
+            keys = [name for name in model.model_fields if name != "question"]
+            message = f"task.{key} is no key of a {kind} task; it has {', '.join(keys)}{_near(key, keys)}"
+        elif one["type"] == "missing":
+            message = f"task.{key} is missing"
+        else:
+            message = f"task.{key} is {one['input']!r}: {one['msg'][0].lower()}{one['msg'][1:]}"
+        raise ValueError(message) from None
+
+
+def _near(found: str, expected: list[str]) -> str:
+    near = get_close_matches(found, expected, n=1, cutoff=0.5)
+    return f". Did you mean {near[0]!r}?" if near else ""
