@@ -127,11 +127,8 @@ def diou(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
     """
     intersection, union, (width, height) = _areas(a, b)
     one, two = _array(a)[:, None], _array(b)[None]
-    dx, dy = (
-        (one[..., 0] + one[..., 2] - two[..., 0] - two[..., 2]) / 2,
-        (one[..., 1] + one[..., 3] - two[..., 1] - two[..., 3]) / 2,
-    )
-    return intersection / union - (dx**2 + dy**2) / (width**2 + height**2)
+    apart = (one[..., :2] + one[..., 2:] - two[..., :2] - two[..., 2:]) / 2
+    return intersection / union - (apart**2).sum(axis=-1) / (width**2 + height**2)
 
 
 def _array(boxes: Sequence[Box]) -> NDArray[np.float64]:

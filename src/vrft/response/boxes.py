@@ -4,6 +4,7 @@ The text is cut into tokens and nested groups, brackets of any kind alike; what 
 Nothing is evaluated. Commas may be missing, the end may be cut off, and prose may stand around it.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -41,7 +42,8 @@ _CLOSE_TOKENS = re.compile(r"<\|box_end\|>|</box>|<\|/det\|>|<\|end_of_box\|>")
 _FENCES = re.compile(r"```\s{0,3}(?:json|python|JSON|Python)?|\A\s*json\b")
 _TOKEN = re.compile(
     r"""(?P<open>[\[({])|(?P<close>[\])}])|(?P<colon>[:=])|(?P<comma>[,;])
-    |(?P<string>"(?:[^"\\]|\\.|"(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,400}+"|(?<!\w)'(?:[^'\\]|\\.|'(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,400}+')
+    |(?P<string>"(?:[^"\\]|\\.|"(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,400}+"
+        |(?<!\w)'(?:[^'\\]|\\.|'(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,400}+')
     |(?P<number>[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![\w%.°/*+~-]))
     |(?P<word>(?:[^\s\[\](){},;:="']|(?<=\w)'(?=\w))++)""",
     re.VERBOSE | re.DOTALL,
@@ -49,10 +51,14 @@ _TOKEN = re.compile(
 _DEEPEST = 32
 
 _ABSENT = re.compile(
-    r"(?:(?:there (?:is|are|was|were)|i (?:see|find|found|can see)|(?:the|this) \w+ (?:shows|contains|has|have)) )?"
-    r"(?:no|none|nothing|zero|not any|n/a|na|null|nil)(?! (?:one )?(?:idea|doubt|answer|comment|way|clue|problem|longer))"
+    r"(?:there (?:is|are|was|were) |i (?:see|find|found|can see) |(?:the|this) [a-z]+ (?:shows|contains|has|have) )?"
+    r"(?:(?:no|none|nothing|zero|0|not any)(?! (?:one )?(?:idea|doubt|answer|comment|way|clue|problem|longer))"
+    r"|i (?:do not|don't|cannot|can't) (?:see|find|detect)|empty)"
     r"(?: [a-z]+){0,10}(?:[.,;] [a-z ,]{0,100})?"
+    r"|n/a|na|null|nil|(?:[a-z ]{1,60} (?:is|are) )?(?:absent|not (?:found|present|visible|seen|detected))"
 )
+"""How an answer says that nothing is there."""
+
 _DENIED = re.compile(r"\b(?:not|no|never|neither|nor|without|instead|cannot)\b|n['’]t\b")
 _TAKEN_BACK = re.compile(r"\b(?:but|except|only|other than|unsure|uncertain|possibl\w+|maybe|sure|certain)\b")
 
@@ -163,16 +169,18 @@ def _claims(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Cl
         problems["prose_around_answer"] = None
     if _DENIED.search(prose):
         problems["negated"] = None
-    if cut and _open_end(root):
+    if _open_end(root):
         problems["truncated"] = None
     claims: list[_Claim]
     if not groups:
         claims = list(_bare(text, root, cut))
     elif all(map(_is_point, groups)):  # (x1, y1), (x2, y2)
-        claims = [_corners_of(groups)] if len(groups) == 2 else [None]
+        lost = not groups[-1].closed and cut
+        claims = [] if lost else [_corners_of(groups)] if len(groups) == 2 else [None]
     else:
         claims = [claim for group in groups for claim in _boxes_in(group, cut)]
-    absent = not claims and bool(groups) and all(map(_is_void, groups)) and (not prose or _says_absent(prose))
+    unsaid = not any(isinstance(value, (_Word, str)) for _, value in root.items) or _says_absent(prose)
+    absent = not claims and bool(groups) and all(map(_is_void, groups)) and unsaid
     return claims, absent
 
 
@@ -201,8 +209,8 @@ def _tree(text: str) -> _Group | None:
             if len(stack) > _DEEPEST:
                 return None
             value = _Group(written)
-        elif kind == "number" and len(written) <= 40:
-            value = float(written)
+        elif kind == "number" and len(written) <= 40 and math.isfinite(number := float(written)):
+            value = number
         elif kind == "string":
             value = written[1:-1]
         else:
@@ -230,11 +238,10 @@ def _boxes_in(group: _Group, cut: bool) -> Iterator[_Claim]:
         for value in named:
             yield from _boxes_of_key(value, cut)
         return
-    if cut and not group.closed and not any(isinstance(value, _Group) for _, value in group.items):
-        return  # the last number may lack digits
     corners = _from_coordinates(group)
     if corners is not None:
-        yield corners
+        if group.closed or not cut:  # the last number of an open group may lack digits
+            yield corners
         return
     inner = [(key, value) for key, value in group.items if isinstance(value, _Group)]
     if not inner:
@@ -243,8 +250,9 @@ def _boxes_in(group: _Group, cut: bool) -> Iterator[_Claim]:
             key is None and isinstance(value, _Word) and re.search("[0-9]", value.text) for key, value in group.items
         )
         if len(numbers) == 4 and not odd:
-            yield numbers[0], numbers[1], numbers[2], numbers[3]
-        elif numbers or odd:
+            if group.closed or not cut:
+                yield numbers[0], numbers[1], numbers[2], numbers[3]
+        elif (numbers or odd) and group.closed:
             yield None
         return
     plain = [value for key, value in inner if key is None]
@@ -342,9 +350,11 @@ def _open_end(group: _Group) -> bool:
 
 
 def _prose(root: _Group) -> str:
-    """The words outside all brackets, keys included; numbers that are the whole answer are no prose."""
-    words = [key for key, _ in root.items if key and key not in _COORDINATES]
-    words += [
-        value.text if isinstance(value, _Word) else value for _, value in root.items if isinstance(value, (_Word, str))
-    ]
+    """The words outside all brackets, keys for boxes and coordinates excepted."""
+    words: list[str] = []
+    for key, value in root.items:
+        if key and key not in _COORDINATES and not _KEYS.fullmatch(key):
+            words.append(key)
+        if isinstance(value, (_Word, str)):
+            words.append(value.text if isinstance(value, _Word) else value)
     return " ".join(word for word in words if re.search(r"\w", word))[:LONGEST].lower()

@@ -48,6 +48,6 @@ def mentioned_label(text: str, labels: Sequence[str], synonyms: Synonyms = None)
 
 
 def _names(labels: Sequence[str], synonyms: Synonyms) -> dict[str, str]:
-    pairs = [(label, (label,)) for label in labels]
+    pairs: list[tuple[str, tuple[str, ...]]] = [(label, (label,)) for label in labels]
     pairs += [(label, tuple(others or ())) for label, others in (synonyms or {}).items()]
     return cached_names(tuple(pairs))

@@ -1,4 +1,4 @@
-"""What the rewards share: texts of completions, columns of one value or one for each, and the task that they describe."""
+"""What the rewards share: texts of completions, columns of one value or one for each, and the task they describe."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
