@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vrft.cli.score import score
 from vrft.errors import UserError
 
 app = typer.Typer(
@@ -53,6 +54,9 @@ def run(
     write_report(directory)
     reporter.say(results(metrics))
     typer.echo(directory.report)
+
+
+app.command()(score)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, RftStage
+from vrft.rewards.scoring import Summary
 
 
 class BarReporter(Reporter):
@@ -78,4 +79,18 @@ def results(metrics: dict[str, Any]) -> str:
         table.add_row(arm, *cells, f"{figures['cost']['seconds'] / 60:.1f}")
     text = StringIO()
     Console(file=text, width=160).print(table)
+    return text.getvalue().rstrip()
+
+
+def summary(figures: Summary) -> str:
+    """What ``vrft score`` came to: one row a reward, then how much was read and what was wrong."""
+    table = Table("reward", "lines", "mean", "full")
+    for name, (lines, total, full) in figures.rewards.items():
+        table.add_row(name, f"{lines:,.0f}", f"{total / lines:.3f}", f"{full / lines:.1%}")
+    text = StringIO()
+    console = Console(file=text, width=100)
+    console.print(table)
+    console.print(f"answers read: {figures.read:,} of {figures.lines:,}", highlight=False)
+    for code, count in figures.problems.most_common():
+        console.print(f"  {code}: {count:,}", highlight=False)
     return text.getvalue().rstrip()

@@ -145,4 +145,4 @@ def read_section(raw: Mapping[str, Any]) -> Section:
 
 def _near(found: str, expected: list[str]) -> str:
     near = get_close_matches(found, expected, n=1, cutoff=0.5)
-    return f". Did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""
