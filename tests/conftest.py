@@ -1,12 +1,18 @@
 """What all tests share: the shared folder of real data, a small recipe, and no network."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("machine", deadline=None)  # how long an example takes says more about the machine
+settings.load_profile("machine")
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -45,3 +51,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder of shared real data is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture
+def cases(shared: Path) -> list[dict[str, Any]]:
+    """Real completions with the right results, each written out as a row of ``vrft score`` with what is wanted."""
+    lines = (shared / "cases" / "open.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        if isinstance(written := row["completion"], dict):  # what to repeat, and what stands around it
+            body = written["repeat"] * written["times"]
+            row["completion"] = written.get("prefix", "") + body + written.get("suffix", "")
+    return rows

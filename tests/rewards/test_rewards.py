@@ -63,12 +63,82 @@ def test_a_nearer_grade_never_earns_less(schedule: str):
     assert paid[0] == 1.0
 
 
-@given(st.text(), st.sampled_from(sorted(REWARDS)))
-def test_every_reward_is_finite_and_in_its_range(text: str, name: str):
-    (paid,) = REWARDS[name]([text], target=2, levels=5)
-    assert paid is not None
-    assert math.isfinite(paid)
-    assert 0 <= paid <= 1
+TASKS = {
+    "classification": {"target": "b", "labels": ["a", "b"]},
+    "grading": {"target": 2, "levels": 5},
+    "localization": {"target": [[1, 2, 3, 4]], "frame": "pixel", "image_size": [10, 10]},
+    "yes_no": {"target": "no", "answers": "yes_no"},
+    "choice": {"target": "B", "answers": "choice", "choices": {"A": "a b", "B": "b"}},
+    "open": {"target": ["left lung", "the left lung"], "answers": "open"},
+}
+PIECES = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "a",
+    "b",
+    "2",
+    "[1, 2, 3, 4]",
+    "no",
+    ".",
+    " ",
+    "\n",
+    "II",
+    "\ud800",
+]
+ANY = st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+
+
+@given(ANY, st.sampled_from(sorted(TASKS)))
+def test_every_reward_is_none_or_finite_and_in_its_range(text: str, kind: str):
+    columns = TASKS[kind] | {"target": [TASKS[kind]["target"]]}
+    for wrapped in (text, f"<answer>{text}</answer>"):
+        for name, reward in REWARDS.items():
+            (paid,) = reward([wrapped], **columns)
+            assert paid is None or (math.isfinite(paid) and 0 <= paid <= 1), name
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "text"]), inner),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_no_completion_of_any_shape_makes_a_reward_fail(completion: object):
+    (paid,) = format_reward([completion])  # type: ignore[list-item]
+    assert paid in (0.0, 1.0)
+
+
+def test_answers_to_questions_are_paid():
+    assert accuracy_reward([written("No, it is clear."), written("yes or no")], "no", answers="yes_no") == [1.0, 0.0]
+    choices = {"A": "benign", "B": "malignant"}
+    assert accuracy_reward([written("B."), written("B. benign")], "B", choices=choices) == [1.0, 0.0]
+    opened = [written("Left-Lung."), written("right lung")]
+    assert accuracy_reward(opened, [["left lung", "left"], ["left lung"]], answers="open") == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("target", "columns", "message"),
+    [
+        ("c", {"labels": ["a", "b"]}, "none of the labels"),
+        (7, {"levels": 5}, "no grade from 0 to 4"),
+        (True, {"levels": 5}, "no grade"),
+        ("maybe", {"answers": "yes_no"}, "neither 'yes' nor 'no'"),
+        ("D", {"choices": {"A": "a", "B": "b"}}, "none of the choices"),
+    ],
+)
+def test_a_target_that_no_answer_could_match_is_refused(target: object, columns: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        accuracy_reward([written("a")], [target], **columns)
+
+
+def test_the_format_reward_knows_three_orders():
+    texts = [written("a"), "<answer>a</answer><think>x</think>", "<answer>a</answer>"]
+    for index, order in enumerate(["think-answer", "answer-think", "no-think"]):
+        assert format_reward(texts, order=order) == [float(place == index) for place in range(3)]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
     """
     if not answer:
         return Reading(None)
-    folded = normalise(answer[:LONGEST])
+    folded = normalise(_one_line(answer[:LONGEST]))
     names = cached_names(tuple((name, (name, *((synonyms or {}).get(name) or ()))) for name in ("yes", "no")))
     if folded in names and len(answer) <= LONGEST:
         return Reading(names[folded])
@@ -55,7 +55,7 @@ def read_choice(answer: str | None, choices: Mapping[str, str]) -> Reading:
         return Reading(None)
     if len(answer) > LONGEST + 4 * max(map(len, choices.values()), default=0):
         return Reading(None, ("not_a_choice",))
-    folded = normalise(answer)
+    folded = normalise(_one_line(answer))
     letters = cached_names(tuple((letter, (letter,)) for letter in choices))
     texts = cached_names(tuple((letter, (text,)) for letter, text in choices.items()))
     found = {names[folded] for names in (letters, texts) if folded in names}
@@ -90,6 +90,11 @@ def _text_of_a_choice(folded: str, texts: Mapping[str, str]) -> Reading:
     if match and match[1] in texts:
         return Reading(texts[match[1]])
     return Reading(None, ("several_answers" if len(mentioned(folded, texts)[0]) > 1 else "not_a_choice",))
+
+
+def _one_line(answer: str) -> str:
+    """A line break ends a sentence."""
+    return answer if "`" in answer else re.sub(r"[.\s]*\n\s*", ". ", answer.strip())
 
 
 def read_open(answer: str | None) -> Reading:

@@ -18,7 +18,7 @@ except ImportError:
         ORM, orms = object, {}
 
 
-class _Reward(ORM):  # type: ignore[misc]
+class _Reward(ORM):
     """One reward as ms-swift makes and calls it: without arguments, then with completions and columns."""
 
     name: str

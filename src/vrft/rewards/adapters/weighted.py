@@ -15,8 +15,6 @@ WEIGHTS = {
 }
 """What is paid for what, by the kind of task, where no weights are given."""
 
-_ROW_KEYS = ("target", "task", "image_size", "processed_size", "schedule", "order")
-
 
 def weighted_score(
     completion: str,
@@ -46,12 +44,10 @@ def weighted_score(
     >>> weighted_score("<think>x</think><answer>Stage II</answer>", "2", {"task": {"kind": "grading", "levels": 5}})
     (1.5, {'format': 1.0, 'accuracy': 1.0, 'fuzzy': 1.0})
     """
-    given = _plain(extra or {})
-    truth = _decoded(_plain(ground_truth))
-    row = {key: given[key] for key in _ROW_KEYS if isinstance(given, dict) and given.get(key) is not None}
-    row |= {key: truth[key] for key in _ROW_KEYS if key in truth} if isinstance(truth, dict) else {"target": truth}
     scorer = _scorer(defaults)
-    row["target"] = _as_text_needs(row.get("target"), scorer.kind_of(row), ground_truth)
+    truth = _plain(ground_truth)
+    row = {**_plain(extra or {}), **(_row_in(truth) or {"target": truth})}
+    row["target"] = _from_text(row["target"], scorer.kind_of(row))
     scores = scorer.score({**row, "completion": completion})
     rewards = {name: scores[name] for name in APPLIES if name in scores}
     paid = weights or WEIGHTS[scorer.kind_of(row)]
@@ -71,22 +67,23 @@ def _scorer(defaults: Mapping[str, Any]) -> RowScorer:
     return _scorers[key]
 
 
-def _decoded(truth: Any) -> Any:
-    """A JSON object, list or number written as a text; other texts as they are."""
-    if isinstance(truth, str) and truth.strip()[:1] in ("{", "["):
+def _row_in(truth: Any) -> dict[str, Any] | None:
+    """The row that a ground truth is, or holds as JSON; None where it is a bare target."""
+    if isinstance(truth, str) and truth.lstrip().startswith("{"):
         try:
-            return json.loads(truth)
+            truth = json.loads(truth)
         except (ValueError, RecursionError):
-            return truth
-    return truth
+            return None
+    return truth if isinstance(truth, dict) and "target" in truth else None
 
 
-def _as_text_needs(target: Any, kind: str, ground_truth: Any) -> Any:
-    """A grade that came as a text becomes a number; a label stays the text that it was."""
-    if kind == "grading" and isinstance(target, str) and target.strip().isdecimal():
-        return int(target)
-    if kind in ("classification", "vqa") and isinstance(ground_truth, str) and not isinstance(target, str):
-        return target if isinstance(_decoded(ground_truth), dict) else ground_truth
+def _from_text(target: Any, kind: str) -> Any:
+    """A grade or boxes that came as a text, as a number or a list; labels and answers are texts."""
+    if isinstance(target, str) and kind in ("grading", "localization"):
+        try:
+            return json.loads(target)
+        except (ValueError, RecursionError):
+            return target
     return target
 
 

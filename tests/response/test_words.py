@@ -1,16 +1,13 @@
-"""The envelope and the readings: what models really write, and what must be made of it."""
+"""The envelope and the readings in words: labels and grades."""
 
-import json
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vrft.response import mentioned_grade, mentioned_label, parse, read_grade, read_label, render
-from vrft.rewards import accuracy_reward, format_reward, fuzzy_reward
+from vrft.response import ORDERS, mentioned_grade, mentioned_label, parse, read_grade, read_label, render
+from vrft.rewards import format_reward
 
 TAGGED = st.lists(
     st.sampled_from(
@@ -18,39 +15,6 @@ TAGGED = st.lists(
     ),
     max_size=14,
 ).map("".join)
-
-
-def expand(completion: Any) -> str:
-    """A case's completion: text, or an object that says what to repeat."""
-    if isinstance(completion, str):
-        return completion
-    body = completion["repeat"] * completion["times"]
-    return completion.get("prefix", "") + body + completion.get("suffix", "")
-
-
-def test_real_completions_are_read_and_rewarded_as_wanted(shared: Path):
-    lines = (shared / "cases" / "open.jsonl").read_text(encoding="utf-8").splitlines()
-    cases = [case for case in map(json.loads, lines) if case["task"]["kind"] in ("classification", "grading")]
-    assert len(cases) >= 30
-    for case in cases:
-        task, want, text = case["task"], case["want"], expand(case["completion"])
-        labels = {"labels": task.get("labels"), "synonyms": task.get("synonyms")}
-        grades = {"levels": task.get("levels"), "schedule": case.get("schedule", "table")}
-        paid = {
-            "format": format_reward([text])[0],
-            "accuracy": accuracy_reward([text], case["target"], **labels, levels=task.get("levels"))[0],
-            "fuzzy": fuzzy_reward([text], case["target"], **grades)[0] if task["kind"] == "grading" else None,
-        }
-        envelope = parse(text)
-        if task["kind"] == "grading":
-            reading = read_grade(envelope.answer, task["levels"])
-        else:
-            reading = read_label(envelope.answer, task["labels"], task.get("synonyms"))
-        for name in ("format", "accuracy", "fuzzy"):
-            if name in want:
-                assert paid[name] == pytest.approx(want[name], abs=1e-3), (case["id"], name)
-        assert reading.answer == want["answer"], case["id"]
-        assert bool(envelope.problems + reading.problems) == bool(want["problems"]), case["id"]
 
 
 @given(st.text(), st.text())
@@ -85,6 +49,8 @@ def test_a_right_format_means_one_filled_block_of_each(text: str):
         "<" * 800_000,
         "</think><answer>" * 60_000,
         "<answer>" + "\u0301\u0316" * 200_000,
+        "< " * 400_000,
+        "<think><answer>" * 60_000,
     ],
 )
 def test_time_is_linear_in_the_length_of_a_completion(text: str):
@@ -135,6 +101,42 @@ def test_two_answers_or_a_broken_one_are_no_answer(text: str):
     assert read_label(parse(text).answer, ["benign", "malignant"]).answer is None
 
 
+@given(TAGGED)
+def test_the_order_decides_what_is_a_problem_never_what_is_read(text: str):
+    envelopes = [parse(text, order) for order in ORDERS]
+    assert len({(envelope.think, envelope.answer) for envelope in envelopes}) == 1
+    assert sum(not envelope.problems for envelope in envelopes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("<think>a</think><answer>b</answer>", "think-answer"),
+        ("<answer>b</answer>\n<think>a</think><|im_end|>", "answer-think"),
+        (" <answer>b</answer></s>", "no-think"),
+    ],
+)
+def test_an_envelope_is_right_in_its_own_order_only(text: str, order: str):
+    assert [name for name in ORDERS if not parse(text, name).problems] == [order]
+    assert parse(text, order).answer == "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "problem"),
+    [
+        ("<answer>b<think>a</think>", "b", "answer_not_closed"),
+        ("< think >a</ think ><answer>b</answer>", "b", "tag_space"),
+        ("<think>a</think></think><answer>b</answer>", "b", "stray_tag"),
+        ("<think>a</think><answer>b</answer><answer>B.</answer>", "b", "several_answers"),
+        ("<think>a</think><answer>b</answer>\nuser\n", "b", "text_outside"),
+    ],
+)
+def test_a_broken_envelope_costs_the_format_not_the_answer(text: str, answer: str, problem: str):
+    envelope = parse(text)
+    assert envelope.answer == answer
+    assert problem in envelope.problems
+
+
 def test_a_tag_is_not_made_by_what_is_taken_out():
     assert format_reward(["<thi<eos>nk>a</think><answer>b</answer>"]) == [0.0]
 
@@ -155,6 +157,14 @@ def test_a_name_that_two_labels_share_is_no_label():
         ("The final answer is 1", 1),
         ("The grade is 1", 1),
         ("severe", 3),
+        ("Moderate (grade 2)", 2),
+        ("2 moderate", 2),
+        ("2 = moderate", 2),
+        ("2 - moderate", 2),
+        ("2 - three", None),
+        ("moderate (3)", None),
+        ("Ⅱ", 2),
+        ("٣", 3),
         ("3 (mild)", None),
         ("2, no wait", None),
         ("2 (uncertain)", None),
