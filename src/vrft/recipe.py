@@ -604,7 +604,11 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
             yield Fault(where, f"task.synonyms names {label!r}, which is no label.", label, known)
         if unknown:
             return
-        task = build_task(recipe, source)
+        try:
+            task = build_task(recipe, source)
+        except ValueError as error:
+            yield Fault(at("task", "labels"), f"{error}.")
+            return
         for target in task.classes:
             for name in [str(target), *recipe.task.synonyms.get(str(target), ())]:
                 if task.read(render("x", name)).answer != target:

@@ -106,7 +106,7 @@ def test_further_keys_and_empty_lines_are_let_through():
         ({**RIGHT, "task": {"kind": "grading", "levels": 5}}, "the target 'benign' is no grade from 0 to 4"),
         ({**RIGHT, "task": {"kind": "grading", "levels": 2, "names": ["a", "b", "c"]}}, "3 names for 2 grades"),
         ({**RIGHT, "task": {"kind": "vqa"}}, "task.answers is missing"),
-        ({**RIGHT, "task": {"kind": "vqa", "answers": "choice"}}, "task.choices is missing"),
+        ({**RIGHT, "task": {"kind": "vqa", "answers": "choice"}}, "task.choices needs two or more"),
         ({**RIGHT, "order": "thinking"}, "expected one of think-answer, answer-think, no-think"),
         ({**RIGHT, "schedule": "linear"}, "expected one of table, geometric"),
         ({**BOXES, "image_size": None}, "image_size is missing; a localization needs [width, height]"),

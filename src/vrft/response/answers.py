@@ -4,15 +4,24 @@ import re
 from collections.abc import Mapping, Sequence
 
 from vrft.response.labels import Synonyms
-from vrft.response.words import DOUBT, LONGEST, NEGATION, Reading, cached_names, mentioned, normalise
+from vrft.response.words import DOUBT, LONGEST, Reading, cached_names, mentioned, normalise
 
-_LEAD_IN = r"(?:(?:so|the|my|final|correct|best)\s+)*(?:answer|option|choice)?(?:\s+is)?\s*[:=]?\s*"
+_NOUN = r"(?:answer|option|choice|letter)"
+_LEAD_IN = (
+    r"(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:it is|i (?:choose|select|pick))\s+)?"
+    rf"(?:(?:the|my|final|correct|best)\s+)*{_NOUN}?(?:\s+is)?\s*[:=]?\s*(?:{_NOUN}\s*[:=]?\s*)?(?:答案[是为]?:?\s*)?"
+)
 _YES_NO = re.compile(
-    rf"{_LEAD_IN}(yes|no)(?:\s*$|\s*[,.;:!(—–]\s*(.*)|\s+-\s+(.*)|\s+((?:there|it|this|that|these|they|he|she|i|we)\b.*))",
+    rf"{_LEAD_IN}(?:(yes|no)|(?P<sure>yes)\b(?=\s+\w))(?:\s*$|\s*[,.;:!(—–。]\s*(?P<after>.*)|\s+-\s+(?P<dashed>.*)"
+    r"|\s+(?P<clause>(?:(?<=yes\s)|(?:there|it|this|that|these|they|he|she|i|we|because|since|as|the)\b).*))",
     re.DOTALL,
 )
+"""``no`` before a noun ("no mass") is a statement, not an answer; before a clause it is one. ``yes`` always is."""
+
 _STANDS_ALONE = {"yes": re.compile(r"\bno\b\s*(?:[,.;:!?]|$)"), "no": re.compile(r"\byes\b")}
 """Of the explanation after an answer: what says the opposite. "Yes, there is no effusion" does not."""
+
+_WRONG = r"(?:(?:is|was)\s+)?(?:not|wrong|incorrect|false|the wrong)\b"
 
 
 def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
@@ -27,15 +36,18 @@ def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
     """
     if not answer:
         return Reading(None)
-    folded = normalise(_one_line(answer[:LONGEST]))
+    if len(answer) > LONGEST:
+        return Reading(None, ("too_long",))
+    folded = normalise(_one_line(answer)).strip("()[]")
     names = cached_names(tuple((name, (name, *((synonyms or {}).get(name) or ()))) for name in ("yes", "no")))
-    if folded in names and len(answer) <= LONGEST:
+    if folded in names:
         return Reading(names[folded])
     if match := _YES_NO.fullmatch(folded):
-        rest = match[2] or match[3] or match[4] or ""
-        if _STANDS_ALONE[match[1]].search(rest):
+        said = match[1] or match["sure"]
+        rest = match["after"] or match["dashed"] or match["clause"] or ""
+        if _STANDS_ALONE[said].search(rest):
             return Reading(None, ("several_answers",))
-        return Reading(None, ("not_yes_or_no",)) if DOUBT.search(rest) else Reading(match[1])
+        return Reading(None, ("not_yes_or_no",)) if DOUBT.search(rest) else Reading(said)
     both = {word for word in ("yes", "no") if re.search(rf"\b{word}\b", folded)}
     return Reading(None, ("several_answers" if len(both) == 2 else "not_yes_or_no",))
 
@@ -54,8 +66,9 @@ def read_choice(answer: str | None, choices: Mapping[str, str]) -> Reading:
     if not answer:
         return Reading(None)
     if len(answer) > LONGEST + 4 * max(map(len, choices.values()), default=0):
-        return Reading(None, ("not_a_choice",))
-    folded = normalise(_one_line(answer))
+        return Reading(None, ("too_long",))
+    written = normalise(_one_line(answer), keep_case=True)
+    folded = written.casefold()
     letters = cached_names(tuple((letter, (letter,)) for letter in choices))
     texts = cached_names(tuple((letter, (text,)) for letter, text in choices.items()))
     found = {names[folded] for names in (letters, texts) if folded in names}
@@ -64,31 +77,57 @@ def read_choice(answer: str | None, choices: Mapping[str, str]) -> Reading:
     if found:
         return Reading(None, ("letter_and_text_disagree",))
     pattern = "|".join(sorted(map(re.escape, letters), key=len, reverse=True))
-    match = re.fullmatch(
-        rf"{_LEAD_IN}[(\[{{]?\s*({pattern})(?:\s*[)\]}}][.:,]?|\s*[.:,;=]|\s+[-–—](?=\s)|(?=\s|$))\s*(.*)",
-        folded,
-        re.DOTALL,
-    )
+    after = r"(?:\s*[)\]}][.:,]?|\s*[.:,;=—–](?!\d)|\s+-(?=\s)|(?=\s|$))"
+    match = re.fullmatch(rf"{_LEAD_IN}[(\[{{]?\s*({pattern}){after}\s*(.*)", written, re.DOTALL | re.IGNORECASE)
     if match is None:
-        return _text_of_a_choice(folded, texts)
-    letter, rest = letters[match[1]], match[2].strip("() .")
-    if not rest or texts.get(rest) == letter:
+        return _text_of_a_choice(folded, letters, texts, pattern)
+    letter, rest = letters[match[1].casefold()], match[2].strip("() .")
+    bare = match[0][match.end(1) : match.start(2)].isspace()  # "a malignant mass" begins with no letter
+    if bare and match[1].casefold() == "a" and texts.get(rest.casefold()) != letter:
+        disagree = rest.casefold() in texts
+        return Reading(None, ("letter_and_text_disagree" if disagree else "not_a_choice",))
+    return _explained_choice(letter, rest, letters, texts)
+
+
+def _explained_choice(letter: str, rest: str, letters: Mapping[str, str], texts: Mapping[str, str]) -> Reading:
+    """A letter with something behind it: its text, an explanation, or what takes it back."""
+    folded = rest.casefold()
+    if not rest or texts.get(folded) == letter:
         return Reading(letter)
-    others, unnamed = mentioned(rest, texts)
-    if others - {letter}:
+    own = [re.escape(name) for name, owner in texts.items() if owner == letter]
+    others = [name for name, owner in {**letters, **texts}.items() if owner != letter]
+    # "not A", "rather than benign" set the others apart; they are no second answer.
+    apart = (
+        rf"\b(?:not|rather than|instead of)\s+(?:(?:a|an|the|option)\s+)?\(?(?:{'|'.join(map(re.escape, others))})\b\)?"
+    )
+    rest = re.sub(apart, "", rest, flags=re.IGNORECASE)
+    folded = rest.casefold()
+    if mentioned(folded, texts)[0] - {letter}:
         return Reading(None, ("letter_and_text_disagree",))
-    article = re.fullmatch(rf"{_LEAD_IN}a\s+[^\W_].*", folded, re.DOTALL)  # "a malignant mass" begins with no letter
-    several = re.search(rf"(?:^|\b(?:and|or)\s+|[,/&]\s*)[(\[]?(?:{pattern})\b", rest)
-    if several or article or NEGATION.search(unnamed) or DOUBT.search(rest):
-        return Reading(None, ("several_answers" if several else "not_a_choice",))
+    words = re.findall(r"\w+", folded)
+    joined = {"and", "or", "also", "plus", "then", "alternatively", "maybe", "both"}
+    listed = any(word in letters for word in words) and all(word in letters or word in joined for word in words)
+    capital = any(
+        letters.get(found.casefold(), letter) != letter
+        for found in re.findall(r"(?<![\w'])[A-Z](?![\w'])(?!\s+[a-z])", rest)
+    )
+    if listed or capital:
+        return Reading(None, ("several_answers",))
+    denied = own and re.search(rf"\b(?:not|no|never|without|isn't)\s+(?:\w+\s+){{0,2}}(?:{'|'.join(own)})\b", folded)
+    if denied or re.match(_WRONG, folded.strip(" ,.:;")) or DOUBT.search(folded):
+        return Reading(None, ("not_a_choice",))
     return Reading(letter)
 
 
-def _text_of_a_choice(folded: str, texts: Mapping[str, str]) -> Reading:
-    """The text of a choice behind a lead-in: ``the answer is malignant``."""
+def _text_of_a_choice(folded: str, letters: Mapping[str, str], texts: Mapping[str, str], pattern: str) -> Reading:
+    """The text of a choice behind a lead-in (``the answer is malignant``) or before its letter (``malignant (B)``)."""
     match = re.fullmatch(rf"{_LEAD_IN}(.*)", folded, re.DOTALL)
     if match and match[1] in texts:
         return Reading(texts[match[1]])
+    match = re.fullmatch(rf"(.*?)\s*[(,:-]\s*(?:{_NOUN}\s+)?({pattern})\)?", folded, re.DOTALL)
+    if match and match[1] in texts:
+        agree = texts[match[1]] == letters[match[2]]
+        return Reading(texts[match[1]]) if agree else Reading(None, ("letter_and_text_disagree",))
     return Reading(None, ("several_answers" if len(mentioned(folded, texts)[0]) > 1 else "not_a_choice",))
 
 

@@ -19,49 +19,79 @@ _KEYS = re.compile(
 """Keys that hold a box, without underscores; where an object has one of them, its other keys hold none."""
 
 _NO_BOX_KEYS = re.compile(
-    r"(?:image|processed|original)?(?:size|shape|resolution|dimensions?)|(?:key)?points?(?:2d)?|cent(?:er|re)"
+    r"(?:image|processed|original|img)?(?:size|shape|resolution|dimensions?)?|keypoints?(?:2d)?|points?2d|cent(?:er|re)"
+    r"|colou?r|rgba?|\w*normali[sz]ed"
 )
+"""Keys whose numbers are something else."""
+
 _CORNERS = (
     *(("x1", "y1", "x2", "y2"), ("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax")),
     *(("left", "top", "right", "bottom"), ("minx", "miny", "maxx", "maxy")),
 )
-_SIDES = (("x", "y", "width", "height"), ("x", "y", "w", "h"), ("left", "top", "width", "height"))
+_SIDES = tuple(
+    (x, y, *sides)
+    for x, y in (("x", "y"), ("left", "top"), ("x1", "y1"), ("xmin", "ymin"))
+    for sides in (("width", "height"), ("w", "h"))
+)
+_POINTS = (("topleft", "bottomright"), ("upperleft", "lowerright"), ("lefttop", "rightbottom"), ("start", "end"))
 
 _COORDINATES = {name for names in (*_CORNERS, *_SIDES) for name in names}
 
-_FULL_WIDTH = {0xFF01 + offset: 0x21 + offset for offset in range(94)} | {
-    ord("、"): ",",
-    ord("【"): "[",
-    ord("】"): "]",
-}
+_FULL_WIDTH = {0xFF01 + offset: 0x21 + offset for offset in range(94)}
+_FULL_WIDTH |= dict(zip(map(ord, "、【】−。"), map(ord, ",[]-."), strict=True))
 _NAMED = re.compile(
     r"<\|object_ref_start\|>[^<]{0,300}<\|object_ref_end\|>|<ref>[^<]{0,300}</ref>|<\|ref\|>[^<]{0,300}<\|/ref\|>"
 )
-_OPEN_TOKENS = re.compile(r"<\|box_start\|>|<box>|<\|det\|>|<\|begin_of_box\|>")
-_CLOSE_TOKENS = re.compile(r"<\|box_end\|>|</box>|<\|/det\|>|<\|end_of_box\|>")
-_FENCES = re.compile(r"```\s{0,3}(?:json|python|JSON|Python)?|\A\s*json\b")
+_OPEN_TOKENS = re.compile(r"<\|box_start\|>|<b?box>|<\|det\|>|<\|begin_of_box\|>")
+_CLOSE_TOKENS = re.compile(r"<\|box_end\|>|</b?box>|<\|/det\|>|<\|end_of_box\|>")
+_NUMBER_TOKENS = re.compile(r"<([0-9]{1,4})>")
+_HALF_TOKEN = re.compile(r"<[|/]?[a-z_]{0,12}\|?\Z")
+_FENCES = re.compile(r"```\s{0,3}[A-Za-z]{0,10}\b|`|\A\s*json\b|\\boxed\b")
 _TOKEN = re.compile(
     r"""(?P<open>[\[({])|(?P<close>[\])}])|(?P<colon>[:=])|(?P<comma>[,;])
     |(?P<string>(?:\A|(?<=[\[({,:=])|(?<=[\[({,:=]\s))(?:
-        "(?:[^"\\]|\\.|"(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,400}+"
-        |'(?:[^'\\]|\\.|'(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,400}+'))
+        "(?:[^"\\]|\\.|"(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,200}+"
+        |'(?:[^'\\]|\\.|'(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,200}+'))
     |(?P<number>[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![\w%.°/*+~-]))
     |(?P<word>(?:[^\s\[\](){},;:="']|(?<=\w)'(?=\w))++)""",
     re.VERBOSE | re.DOTALL,
 )
 _DEEPEST = 32
 
+_SOME = (
+    r"(?!(?:one )?(?:idea|doubt|answer|comment|way|clue|problem|longer|image|picture|access|data|information|yes)\b)"
+)
+_SOME += r"(?!(?:conclusion|diagnosis|decision|opinion|objection|reason|need|more|objection)s?\b)"
 _ABSENT = re.compile(
-    r"(?:there (?:is|are|was|were) |i (?:see|find|found|can see) |(?:the|this) [a-z]+ (?:shows|contains|has|have) )?"
-    r"(?:(?:no|none|nothing|zero|0|not any)(?! (?:one )?(?:idea|doubt|answer|comment|way|clue|problem|longer))"
-    r"|i (?:do not|don't|cannot|can't) (?:see|find|detect)|empty)"
-    r"(?: [a-z]+){0,10}(?:[.,;] [a-z ,]{0,100})?"
-    r"|n/a|na|null|nil|(?:[a-z ]{1,60} (?:is|are) )?(?:absent|not (?:found|present|visible|seen|detected))"
+    r"(?:[a-z0-9 ]{1,40}[:=] ?|(?:the )?(?:final )?answer is )?(?:an? )?(?:"
+    r"(?:there(?: is|'s| are| was| were) |i (?:see|find|found|can see) )?"
+    rf"(?:(?:no|zero|0|without|free of|not any) {_SOME}[a-z]+|none|nothing(?! can| is certain))"
+    r"|there (?:is|are|was|were)(?:n't| not) (?:any|an?) [a-z]+"
+    r"|(?:the|this) [a-z]+ (?:(?:shows|contains|has|have) (?:no|none|nothing)\b|(?:is|are) free of)"
+    r"|(?:the|this) [a-z]+ (?:does not|doesn't|do not|don't) (?:show|contain|have) (?:any|an?)\b"
+    r"|(?:i )?(?:do not|don't|cannot|can't|could not|am unable to|unable to)"
+    r" (?:see|find|detect|identify|locate) (?:any|an?)\b"
+    r"|empty(?: list| array)?|n/a|na|null|nil|not applicable"
+    r"|(?:(?!(?:the )?(?:image|picture|scan|photo)\b)[a-z ]{1,60} (?:is|are) )?"
+    r"(?:absent|not (?:found|present|visible|seen|detected))"
+    r"|(?:keine?|aucune?|nessun[ao]?|ning[uú]n[ao]?)\b|(?:图像?中)?(?:没有|沒有|无|無|未见|未見|未发现)[^\d]{0,20}"
+    r")\b[^0-9\[\]{}]{0,200}"
 )
 """How an answer says that nothing is there."""
 
-_DENIED = re.compile(r"\b(?:not|no|never|neither|nor|without|instead|cannot)\b|n['’]t\b")
-_TAKEN_BACK = re.compile(r"\b(?:but|except|only|other than|unsure|uncertain|possibl\w+|maybe|sure|certain)\b")
+_CLAUSE = re.compile(r"[^,;.]{0,80}[,;.] ?(?=(?:no|without) )")
+"""What may stand before it: "the lung is clear, no mass"."""
+
+_TAKEN_BACK = re.compile(
+    r"\b(?:but|except|only|however|although|other than|unsure|uncertain|possibl\w+|maybe|might|sure|certain|think"
+    r"|because|or (?:an?|one|some|the)|missing|determined)\b|(?<!no )\bthere (?:is|are) (?!no\b|not\b|none\b)"
+)
+_DENIED = re.compile(
+    r"\b(?:not|no|none|nothing|never|neither|nor|without|instead|cannot|absent|except|outside|unlikely)\b|n['’]t\b|没有|未见"
+)
+_DENIED_AFTER = re.compile(
+    r"\W*(?:(?:is|are|was|were)\s+)?(?:(?:not|no)\s+(?:mass|lesion|sure|certain|correct|right|an?|the|there)\b|wrong|incorrect|unlikely|absent)"
+)
 
 
 @dataclass(slots=True)
@@ -146,9 +176,10 @@ def read_boxes(
 
 
 def _says_absent(answer: str) -> bool:
-    if len(answer) > 300:
+    if len(answer) > 400:
         return False
-    folded = normalise(answer).strip("()[]{} .")
+    folded = normalise(answer).strip("(). ").removeprefix("# ")
+    folded = folded if _ABSENT.fullmatch(folded) else _CLAUSE.sub("", folded, count=1)
     return _ABSENT.fullmatch(folded) is not None and not _TAKEN_BACK.search(folded)
 
 
@@ -158,18 +189,21 @@ def _says_absent(answer: str) -> bool:
 def _claims(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Claim], bool]:
     """What the answer states as boxes, and whether it states that there are none."""
     text = answer if answer.isascii() else answer.translate(_FULL_WIDTH)
-    text = _FENCES.sub(" ", _CLOSE_TOKENS.sub("] ", _OPEN_TOKENS.sub(" [", _NAMED.sub(" ", text))))
+    if cut:
+        text = _HALF_TOKEN.sub("", text)
+    text = _NUMBER_TOKENS.sub(r" \1 ", _CLOSE_TOKENS.sub("] ", _OPEN_TOKENS.sub(" [", _NAMED.sub(" ", text))))
+    text = _FENCES.sub(" ", text)
     root = _tree(text)
     if root is None:  # nested beyond anything that a model means
         return [], False
-    if len(root.items) == 1 and isinstance(root.items[0][1], str):  # the whole answer is a quoted text
-        root = _tree(root.items[0][1]) or root
+    if len(root.items) == 1 and isinstance(inner := root.items[0][1], str) and re.search("[0-9]", inner):
+        text, root = inner, _tree(inner) or root  # the whole answer is a quoted text
     groups = [value for _, value in root.items if isinstance(value, _Group) and not _is_remark(value)]
     prose = _prose(root)
     if prose:
         problems["prose_around_answer"] = None
-    if _DENIED.search(prose):
-        problems["negated"] = None
+        if _is_denied(root):
+            problems["negated"] = None
     if _open_end(root):
         problems["truncated"] = None
     claims: list[_Claim]
@@ -180,6 +214,8 @@ def _claims(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Cl
         claims = [] if lost else [_corners_of(groups)] if len(groups) == 2 else [None]
     else:
         claims = [claim for group in groups for claim in _boxes_in(group, cut)]
+        if prose and any(claims):  # "in the image of size [640, 640]"
+            claims = [claim for claim in claims if claim is not None]
     unsaid = not any(isinstance(value, (_Word, str)) for _, value in root.items) or _says_absent(prose)
     absent = not claims and bool(groups) and all(map(_is_void, groups)) and unsaid
     return claims, absent
@@ -234,51 +270,69 @@ def _key(value: "_Value") -> str:
 
 def _boxes_in(group: _Group, cut: bool) -> Iterator[_Claim]:
     """The claims of a group and of the groups inside it."""
-    named = [value for key, value in group.items if key and _KEYS.fullmatch(key)]
-    if named:
-        for value in named:
-            yield from _boxes_of_key(value, cut)
-        return
-    corners = _from_coordinates(group)
+    corners = _from_coordinates(group) or _from_points(group)
     if corners is not None:
         if group.closed or not cut:  # the last number of an open group may lack digits
             yield corners
         return
-    inner = [(key, value) for key, value in group.items if isinstance(value, _Group)]
-    if not inner:
-        numbers = [number for key, value in group.items if key is None and (number := _number(value)) is not None]
-        odd = any(
-            key is None and isinstance(value, _Word) and re.search("[0-9]", value.text) for key, value in group.items
-        )
+    plain = [value for key, value in group.items if key is None]
+    points = [value for value in plain if isinstance(value, _Group)]
+    if points and len(points) == len(group.items) and all(map(_is_point, points)):
+        if points[-1].closed or not cut:
+            yield _corners_of(points) if len(points) == 2 else None
+        return
+    numbers = [number for value in plain if (number := _number(value)) is not None]
+    odd = any(isinstance(value, _Word) and _is_odd(value.text) for value in plain)
+    if not any(isinstance(value, _Group) for _, value in group.items) and (numbers or odd):
         if len(numbers) == 4 and not odd:
             if group.closed or not cut:
                 yield numbers[0], numbers[1], numbers[2], numbers[3]
-        elif (numbers or odd) and group.closed:
+        elif group.closed:
             yield None
         return
-    plain = [value for key, value in inner if key is None]
-    if plain and len(plain) == len(group.items) and all(map(_is_point, plain)):
-        if plain[-1].closed or not cut:
-            yield _corners_of(plain) if len(plain) == 2 else None
-        return
-    for key, value in inner:
+    stated: list[_Claim] = []  # under the keys of one object; the same box under a second key is no second box
+    for key, value in sorted(group.items, key=lambda item: not (item[0] and _KEYS.fullmatch(item[0]))):
         if key is None:
-            yield from _boxes_in(value, cut)
-        elif not _NO_BOX_KEYS.fullmatch(key):  # an unusual key: whatever holds four numbers
-            yield from (claim for claim in _boxes_in(value, cut) if claim is not None)
+            yield from _boxes_of(value, cut)
+            continue
+        known = _KEYS.fullmatch(key)
+        if known or not _NO_BOX_KEYS.fullmatch(key):  # of an unusual key only what holds four numbers
+            before = tuple(stated)
+            stated += [c for c in _boxes_of(value, cut) if c not in before and (known or c is not None)]
+    yield from stated
 
 
-def _boxes_of_key(value: "_Value", cut: bool) -> Iterator[_Claim]:
-    """The claims of what stands behind a key that holds boxes."""
-    if isinstance(value, str):  # a list written as a text
-        value = _tree(value) or _Group("")
-        value = value.items[0][1] if len(value.items) == 1 and isinstance(value.items[0][1], _Group) else value
-        if isinstance(value, _Group):
-            value.closed = True
-    if isinstance(value, _Group):
+def _boxes_of(value: "_Value", cut: bool) -> Iterator[_Claim]:
+    """The claims of one value: those of a group, or of a list that is written as a text."""
+    if isinstance(value, str) and re.search(r"[0-9]\s{0,5}[,;\s]\s{0,5}[-+]?[0-9]", value):
+        inner = _tree(_CLOSE_TOKENS.sub("] ", _OPEN_TOKENS.sub(" [", value)))
+        if inner is not None and not _prose(inner):
+            yield from _boxes_in(inner, False)
+    elif isinstance(value, _Group) and not _is_remark(value):
         yield from _boxes_in(value, cut)
-    elif not (isinstance(value, _Word) and value.text.lower() in ("null", "none")):
-        yield None
+
+
+def _is_odd(word: str) -> bool:
+    """Whether a bare word spoils the numbers beside it: a unit, a sign, a number with something attached."""
+    if word in _COORDINATES:
+        return False
+    return (
+        bool(re.search("[0-9%]", word))
+        or not re.search(r"\w", word)
+        or word in ("to", "percent", "px", "pixels", "cm", "mm")
+    )
+
+
+def _from_points(group: _Group) -> _Claim:
+    """Two corners with a key each: ``{"top_left": [10, 20], "bottom_right": [30, 40]}``."""
+    keyed = {key.removesuffix("corner"): value for key, value in group.items if key and isinstance(value, _Group)}
+    for names in _POINTS:
+        first, second = (keyed.get(name) for name in names)
+        if first is not None and second is not None:
+            numbers = [_number(value) for point in (first, second) for _, value in point.items]
+            if len(numbers) == 4 and None not in numbers:
+                return tuple(numbers)  # type: ignore[return-value]
+    return None
 
 
 def _from_coordinates(group: _Group) -> _Claim:
@@ -296,7 +350,7 @@ def _from_coordinates(group: _Group) -> _Claim:
 
 
 _FOUR = r"(?:\s{0,5}[,;]\s{0,5}|\s{1,5})".join([r"([-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?(?:e[-+]?[0-9]{1,2})?)"] * 4)
-_BARE_LINE = re.compile(rf"(?:[^\W\d][\w ]{{0,40}}[:=])?\s{{0,20}}{_FOUR}\s{{0,20}}[.,;]?")
+_BARE_LINE = re.compile(rf"([^\d\[\](){{}}+.-]{{0,80}}?)\s{{0,20}}{_FOUR}\s{{0,20}}[.,]?")
 
 
 def _bare(text: str, root: _Group, cut: bool) -> Iterator[_Claim]:
@@ -305,12 +359,14 @@ def _bare(text: str, root: _Group, cut: bool) -> Iterator[_Claim]:
     if corners is not None and not cut:
         yield corners
         return
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [stripped for line in re.split(r"\n|;(?=\s*\S)", text) if (stripped := line.strip(" \t\r[]()"))]
+    if lines and re.fullmatch(r"x1\W+y1\W+x2\W+y2", lines[0], re.IGNORECASE):
+        lines = lines[1:]
     matches = [_BARE_LINE.fullmatch(line) if len(line) <= 200 else None for line in lines]
     if lines and not cut and all(matches):
         for match in matches:
             if match:
-                yield float(match[1]), float(match[2]), float(match[3]), float(match[4])
+                yield float(match[2]), float(match[3]), float(match[4]), float(match[5])
 
 
 def _number(value: "_Value") -> float | None:
@@ -333,15 +389,21 @@ def _corners_of(points: list[_Group]) -> _Claim:
 
 def _is_remark(group: _Group) -> bool:
     """Words or one number in parentheses are prose."""
-    return group.bracket == "(" and (len(group.items) == 1 or any(isinstance(value, _Word) for _, value in group.items))
+    values = [value for _, value in group.items]
+    if group.bracket != "(" or any(isinstance(value, _Group) for value in values):
+        return False
+    return len(values) == 1 or any(isinstance(value, _Word) and not _is_odd(value.text) for value in values)
 
 
 def _is_void(value: "_Value") -> bool:
-    """Nothing, an empty group, or one whose keys for boxes hold nothing."""
+    """Nothing, an empty group, a stated absence, or a group whose keys for boxes (or some key) hold that."""
     if not isinstance(value, _Group):
-        return (value.text if isinstance(value, _Word) else str(value)).lower() in ("", "null", "none")
+        text = value.text if isinstance(value, _Word) else str(value)
+        return text.lower() in ("", "null", "none") or (isinstance(value, str) and _says_absent(text))
     named = [inner for key, inner in value.items if key and _KEYS.fullmatch(key)]
-    return value.closed and all(map(_is_void, named or [inner for _, inner in value.items]))
+    if named:
+        return value.closed and all(map(_is_void, named))
+    return value.closed and (not value.items or any(_is_void(inner) for _, inner in value.items))
 
 
 def _open_end(group: _Group) -> bool:
@@ -350,12 +412,41 @@ def _open_end(group: _Group) -> bool:
     return isinstance(last, _Group) and not last.closed
 
 
+def _is_denied(root: _Group) -> bool:
+    """Whether the words before a box in its sentence, or right behind it, deny it."""
+    before: list[str] = []
+    boxes = 0
+    for position, (key, value) in enumerate(root.items):
+        if key and not _KEYS.fullmatch(key):
+            before.append(key)
+        if isinstance(value, _Group) and not _is_remark(value):
+            if _DENIED.search(" ".join(before).lower()):
+                return True
+            boxes += 1
+            behind = " ".join(_words(root.items[position + 1 : position + 6])).lower()
+            if _DENIED_AFTER.match(behind):
+                return True
+        for word in _words([(None, value)]):
+            before = [] if word.endswith((".", "!", "?")) else [*before[-40:], word]
+    return not boxes and bool(_DENIED.search(" ".join(before).lower()))
+
+
+def _words(items: list[tuple[str | None, "_Value"]]) -> list[str]:
+    """The words of values outside brackets and of remarks."""
+    words: list[str] = []
+    for _, value in items:
+        if isinstance(value, (_Word, str)):
+            words.append(value.text if isinstance(value, _Word) else value)
+        elif isinstance(value, _Group) and _is_remark(value):
+            words += [inner.text if isinstance(inner, _Word) else str(inner) for _, inner in value.items]
+    return words
+
+
 def _prose(root: _Group) -> str:
     """The words outside all brackets, keys for boxes and coordinates excepted."""
     words: list[str] = []
     for key, value in root.items:
         if key and key not in _COORDINATES and not _KEYS.fullmatch(key):
             words.append(key)
-        if isinstance(value, (_Word, str)):
-            words.append(value.text if isinstance(value, _Word) else value)
-    return " ".join(word for word in words if re.search(r"\w", word))[:LONGEST].lower()
+        words += _words([(None, value)])
+    return " ".join(word for word in words if re.search(r"[^\W\d]", word))[:LONGEST].lower()

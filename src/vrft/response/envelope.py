@@ -30,15 +30,25 @@ END_OF_TURN = (
     "<|end_of_text|>",
     "<|end|>",
     "<|return|>",
+    "<|eom_id|>",
+    "<|EOT|>",
+    "<|end_of_turn|>",
+    "<|END_OF_TURN_TOKEN|>",
     "<end_of_turn>",
+    "<end_of_utterance>",
     "<｜end▁of▁sentence｜>",
     "</s>",
     "<eos>",
+    "<pad>",
+    "<s>",
+    "<bos>",
 )
-"""Tokens with which chat models end a turn; they may stand outside the envelope."""
+"""Tokens with which chat models begin and end a turn; they may stand outside the envelope."""
 
 _TAG = re.compile(r"<\s{0,3}(/?)\s{0,3}(think|answer)\s{0,3}>", re.IGNORECASE)
 _END_OF_TURN = re.compile("|".join(map(re.escape, END_OF_TURN)))
+_TRAILING = re.compile(rf"(?:(?:{_END_OF_TURN.pattern})\s*)+\Z")
+_BROKEN_TAG = re.compile(r"<(?:/(?:a(?:n(?:s(?:w(?:er?)?)?)?)?)?)?\Z")
 _PERFECT = re.compile(
     r"\s*<think>([^<\u200b-\u200d\u2060\ufeff]*)</think>\s*<answer>([^<\u200b-\u200d\u2060\ufeff]*)</answer>\s*"
 )
@@ -83,7 +93,8 @@ def parse(completion: str, order: str = "think-answer") -> Envelope:
             return Envelope(think, answer, ())
     blocks, outside, problems = _blocks(completion)
     contents = {
-        name: [_TAG.sub("", body).strip() for kind, body in blocks if kind == name] for name in ("think", "answer")
+        name: [_TRAILING.sub("", _TAG.sub("", body)).strip() for kind, body in blocks if kind == name]
+        for name in ("think", "answer")
     }
     wanted = ORDERS[order]
     for name in ("think", "answer"):
@@ -140,7 +151,9 @@ def _blocks(text: str) -> tuple[list[tuple[str, str]], list[str], dict[str, None
         position = tag.end()
     if opened:
         problems[f"{opened}_not_closed"] = None
-        blocks.append((opened, _END_OF_TURN.sub("", text[start:])))
+        body = _BROKEN_TAG.sub("", _END_OF_TURN.sub("", text[start:]))
+        if body.strip() or opened not in [kind for kind, _ in blocks]:  # <answer>a<answer>: nothing more was said
+            blocks.append((opened, body))
     else:
         outside.append(text[position:])
     return blocks, outside, problems

@@ -9,20 +9,28 @@ from vrft.response.words import LONGEST, NEGATION, Reading, mentioned, normalise
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _ROMANS = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
 _TITLE = r"grade|stage|level|score|class|category|severity|grading|staging"
-_PREFIX = r"(?:(?:the|final|overall|my|answer|diagnosis|dr|kl|isup|predicted|estimated|severity)\s+)*"
-_BEFORE = rf"{_PREFIX}(?P<title>(?:{_TITLE})\s*)?(?:is\s+)?(?:[:=#]\s*)?"
+_PREFIX = (
+    r"(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:the|this|it|final|overall|my|answer|diagnosis|disease|severity|dr|kl|isup"
+    r"|predicted|estimated|kellgren lawrence|diabetic retinopathy)\b\s*)*(?:(?:is|was)\b\s*)?[:=]?\s*(?:a\s+)?"
+)
+_BEFORE = rf"{_PREFIX}(?P<title>(?:{_TITLE})\b\s*)?(?:(?:is|of)\b\s*)?[:=#]?\s*[(\[]?"
 _NUMBER = rf"(?P<digits>\d{{1,6}})(?:\.0+)?|(?P<word>{'|'.join(_WORDS)})|(?P<roman>{'|'.join(_ROMANS)})"
-_GRADE = re.compile(rf"{_BEFORE}(?:{_NUMBER})(?![\w.])(?P<rest>\s*[(\[,:;=].*|\s+[-–—]\s.*|)", re.DOTALL)
+_GRADE = re.compile(
+    rf"{_BEFORE}(?:{_NUMBER})(?:(?!\w)|(?=[级期度]))(?P<closed>[)\]级期度])*(?P<rest>\s*[(\[,:;=—].*|\.(?:\s.*)?|\s+[-–]\s.*|(?P<more>\s+\D.*)|)",
+    re.DOTALL,
+)
+_NAMED = re.compile(rf"{_BEFORE}(?P<name>.*?)[)\]]?", re.DOTALL)
 _PLAIN = re.compile(r"\s*([0-9]{1,2})\s*")
 
-_OTHER_NUMBER = re.compile(
-    rf"\d|\b(?:{'|'.join(_WORDS + _ROMANS)}|or|not|to|between|than|but|wait|least|most|higher|lower)\b"
+_NUMBERS = re.compile(rf"\d+|\b(?:{'|'.join(_WORDS + _ROMANS)})\b")
+_TAKEN_BACK = re.compile(
+    r"\b(?:or|not|to|between|than|but|wait|least|most|higher|lower|wrong|incorrect|false|plus|minus)\b"
     r"|\b(?:maybe|possibl\w+|unlikely|uncertain|unsure|perhaps|could|might)\b|\?|n't\b|[:,;]\s*no\b\W*$"
 )
 """What withdraws or doubts a grade when it stands behind it."""
 
-_SIGNED = re.compile(r"\d\s*[-‐‑–—~/+](?!\s+[^\W\d])|[-–—−+~/<>≤≥]\s*\d")
-"""Ranges, fractions, signs and bounds; ``2 - moderate`` is none of them."""
+_SIGNED = re.compile(r"\d\s*[-‐‑–—~/+](?!\s*[^\W\d]{3})|(?<!\w)[-–—−+]\s*\d|[~/<>≤≥]\s*\d")
+"""Ranges, fractions, signs and bounds; ``2 - moderate`` and ``grade-2`` are none of them."""
 
 
 def read_grade(answer: str | None, levels: int, names: Sequence[str] | None = None) -> Reading:
@@ -50,24 +58,28 @@ def read_grade(answer: str | None, levels: int, names: Sequence[str] | None = No
 def _grade(answer: str, levels: int, names: Sequence[str] | None) -> int | None:
     if _SIGNED.search(answer if answer.isascii() else unicodedata.normalize("NFKC", answer)):
         return None
-    folded = normalise(answer)
+    folded = normalise(answer if "`" in answer else re.sub(r"[.\s]*\n\s*", ". ", answer.strip())).strip("{}")
     named = {normalise(name): grade for grade, name in enumerate(names or ())}
     if folded in named:
         return named[folded]
-    match = _GRADE.fullmatch(folded) or _GRADE.fullmatch(_name_last(folded, named))
-    if match is None:
+    if named and (match := _NAMED.fullmatch(folded)) and match["name"] in named:
+        return named[match["name"]]
+    match = _GRADE.fullmatch(_name_last(folded, named))
+    if match is None or (match["more"] and not (match["title"] or match["closed"])):
+        # "2 lesions" is no grade; "grade 2 disease" and "2) moderate" are
         return None
-    if match["digits"]:
-        grade = int(match["digits"])
-    elif match["word"]:
-        grade = _WORDS.index(match["word"])
-    elif len(match["roman"]) > 1 or match["title"]:
-        grade = _ROMANS.index(match["roman"]) + 1
-    else:
+    if match["roman"] and len(match["roman"]) == 1 and not match["title"]:
         return None  # a single letter without "grade" or "stage" before it
+    grade = _value(match["digits"] or match["word"] or match["roman"])
     said, rest = mentioned(match["rest"], {name: str(value) for name, value in named.items()})
-    doubted = said - {str(grade)} or _OTHER_NUMBER.search(rest)
-    return None if grade >= levels or doubted else grade
+    other = {_value(number) for number in _NUMBERS.findall(rest)} - {grade}
+    return None if grade >= levels or said - {str(grade)} or other or _TAKEN_BACK.search(rest) else grade
+
+
+def _value(number: str) -> int:
+    if number in _WORDS:
+        return _WORDS.index(number)
+    return _ROMANS.index(number) + 1 if number in _ROMANS else int(number[:7])
 
 
 def _name_last(folded: str, named: dict[str, int]) -> str:

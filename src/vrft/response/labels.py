@@ -29,6 +29,9 @@ def read_label(answer: str | None, labels: Sequence[str], synonyms: Synonyms = N
         return Reading(None, ("not_a_label",))
     folded = normalise(answer)
     label = names.get(folded)
+    if label is None and folded.endswith(")"):  # a name and another name of the same label: "malignant (cancer)"
+        first, _, second = folded[:-1].partition("(")
+        label = names.get(first.strip()) if names.get(first.strip()) == names.get(second.strip()) else None
     if label is not None:
         return Reading(label)
     return Reading(None, ("several_labels" if len(mentioned(folded, names)[0]) > 1 else "not_a_label",))

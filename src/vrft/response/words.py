@@ -30,13 +30,14 @@ class Reading:
     stated: int = 0
 
 
-_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{([^{}]*)\}|([^{}]*))\s*\}\s*\.?")
+_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm)\s{0,3}\{([^{}]*)\}")
 _FENCE = re.compile(r"```[A-Za-z]*\n(.*?)\n?```", re.DOTALL)
-_EMPHASIS = re.compile(r'[*`"“”]+|<\|(?:begin|end)_of_box\|>')
-_GLUE = re.compile(r"(?<=\w)[-‐‑–](?=\w)|[_\s]+")
+_EMPHASIS = re.compile(r"""[*`"“”«»「」『』《》【】]+|<\|(?:begin|end)_of_box\|>""")
+_GLUE = re.compile(r"(?<=\w)[-‐‑–−](?=\w)|[_\s]+")
+_AROUND = re.compile(r" ?([,;/]) ?")
 
 
-def normalise(text: str) -> str:
+def normalise(text: str, *, keep_case: bool = False) -> str:
     """Fold what may vary in an answer: case, width, spaces, hyphens, underscores, emphasis, boxes and the final stop.
 
     >>> normalise("**Non-Small_Cell** carcinoma."), normalise(r"\\boxed{２}")
@@ -45,16 +46,17 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(INVISIBLE).replace("’", "'")
     text = text.strip()
-    if text.startswith("\\boxed") and (boxed := _BOXED.fullmatch(text)):
-        text = boxed[1] or boxed[2] or ""
-    elif text.startswith("```") and (fenced := _FENCE.fullmatch(text)):
+    if "\\" in text:  # \boxed{\text{benign}}: two layers at most
+        text = _LATEX.sub(r"\1", _LATEX.sub(r"\1", text))
+    if text.startswith("```") and (fenced := _FENCE.fullmatch(text)):
         text = fenced[1]
-    text = _GLUE.sub(" ", _EMPHASIS.sub("", text))
-    return text.strip().rstrip(".。!").strip("' ").casefold()
+    text = _AROUND.sub(r"\1", _GLUE.sub(" ", _EMPHASIS.sub("", text)))
+    text = text.strip("$ ").rstrip(".。!").strip("'‘ ")
+    return text if keep_case else text.casefold()
 
 
-DOUBT = re.compile(r"\b(?:possibl\w+|may|might|maybe|perhaps|could|unclear|unsure|uncertain|not sure|unlikely)\b|\?")
-"""Words that take an answer back by half."""
+DOUBT = re.compile(r"\b(?:possibly|probably|maybe|perhaps|unsure|uncertain|not (?:sure|certain)|unlikely)\b|\?")
+"""Words behind an answer that take it back by half."""
 
 NEGATION = re.compile(
     r"\b(?:not|no|non|neither|nor|without|never|unlikely|instead|cannot|absence|absent|or|negative|free of)\b|n't\b"

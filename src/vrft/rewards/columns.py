@@ -9,6 +9,9 @@ Completion = str | Sequence[Mapping[str, Any]]
 """A text, or chat messages; of messages the assistant's texts count."""
 
 
+_NOT_THE_POLICY = ("system", "developer", "user", "tool")
+
+
 def text_of(completion: Any) -> str:
     """Return the text of a completion; what is neither a text nor messages has none.
 
@@ -19,7 +22,7 @@ def text_of(completion: Any) -> str:
         return completion
     texts: list[str] = []
     for message in completion if isinstance(completion, (list, tuple)) else ():
-        if not isinstance(message, Mapping) or message.get("role", "assistant") != "assistant":
+        if not isinstance(message, Mapping) or message.get("role") in _NOT_THE_POLICY:
             continue
         content = message.get("content")
         for part in [content] if isinstance(content, str) else content if isinstance(content, (list, tuple)) else ():
@@ -92,7 +95,8 @@ def tasks_of(
 
 def _task(labels: Any, synonyms: Any, levels: Any, names: Any, answers: Any, choices: Any) -> Task | None:
     if answers or choices:
-        return Vqa(answers or "choice", choices or {}, synonyms or {})
+        given = {letter: text for letter, text in (choices or {}).items() if text is not None}  # rows of one table
+        return Vqa(answers or "choice", given, synonyms or {})
     if labels:
         return Classification(labels, synonyms or {})
     return Grading(levels, names) if levels else None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from vrft.response import parse
+from vrft.response import ORDERS, parse
 from vrft.rewards.columns import Completion, text_of
 
 
@@ -25,9 +25,14 @@ def format_reward(
     Returns:
         n rewards, each 0.0 or 1.0.
 
+    Raises:
+        ValueError: the order is unknown.
+
     >>> format_reward(["<think>Round.</think><answer>benign</answer>", "benign"])
     [1.0, 0.0]
     >>> format_reward(["<answer>benign</answer>"], order="no-think")
     [1.0]
     """
+    if order not in ORDERS:
+        raise ValueError(f"the order is {order!r}; expected one of {', '.join(ORDERS)}")
     return [0.0 if parse(text_of(completion), order).problems else 1.0 for completion in completions]

@@ -15,6 +15,8 @@ FUZZY_SCHEDULES: dict[str, Callable[[int], float]] = {
 
 def fuzzy(reading: Reading, target: int, schedule: str = "table") -> float:
     """What a grade earns by its distance from the target; 0 where none was read."""
+    if schedule not in FUZZY_SCHEDULES:
+        raise ValueError(f"the schedule is {schedule!r}; expected one of {', '.join(FUZZY_SCHEDULES)}")
     return FUZZY_SCHEDULES[schedule](abs(reading.answer - target)) if isinstance(reading.answer, int) else 0.0
 
 
@@ -44,7 +46,7 @@ def fuzzy_reward(
         without a true grade.
 
     Raises:
-        ValueError: a true grade is off the scale.
+        ValueError: a true grade is off the scale, or the schedule is unknown.
 
     >>> written = [f"<answer>{text}</answer>" for text in ("2", "3", "4", "2 or 3")]
     >>> fuzzy_reward(written, 2, levels=5)

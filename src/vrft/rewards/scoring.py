@@ -19,6 +19,12 @@ from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy
 from vrft.rewards.overlap import overlap
 from vrft.tasks import SECTIONS, Task, read_section, task_from
 
+ROW_KEYS = ("completion", "target", "task", "image_size", "processed_size", "schedule", "order")
+"""The keys of a row that count."""
+
+_LARGEST = 10_000_000
+"""Pixels on a side of an image."""
+
 _MOST_TASKS = 1000
 """Tasks that are remembered; a stream may name a new one in every line."""
 
@@ -104,7 +110,10 @@ class RowScorer:
         filled = {**self.defaults.get("task", {}), **given}
         model = SECTIONS.get(str(filled.get("kind")))
         fields = model.model_fields if model else ()
-        return task_from(read_section({k: v for k, v in filled.items() if k in given or k in fields or not model}))
+        filled = {key: value for key, value in filled.items() if key in given or key in fields or not model}
+        if "labels" in given and "synonyms" in filled and "synonyms" not in given:  # of labels of other lines
+            filled["synonyms"] = {k: v for k, v in filled["synonyms"].items() if k in given["labels"]}
+        return task_from(read_section(filled))
 
 
 def _text(completion: Any) -> str:
@@ -131,10 +140,18 @@ def _size(value: Any, key: str, *, needed: str) -> Size | None:
     if (
         not isinstance(value, (list, tuple))
         or len(value) != 2
-        or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in value)
+        or not all(isinstance(side, (int, float)) and 1 <= side <= _LARGEST and side == int(side) for side in value)
     ):
         raise ValueError(f"{key} is {_short(value)}; expected [width, height], two whole numbers above 0")
-    return value[0], value[1]
+    return int(value[0]), int(value[1])
+
+
+def _sentence(error: ValueError) -> str:
+    """The message of an error in one line of bounded length, without control characters."""
+    if "int_max_str_digits" in str(error):
+        return "holds a number of more than 4300 digits."
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return (text if len(text) <= 400 else text[:397] + "...").rstrip(".") + "."
 
 
 def _short(value: Any) -> str:
@@ -173,7 +190,7 @@ def score_lines(
         except RecursionError:
             raise DataError(f"{name}:{number}: is no JSON that can be read: it is nested too deeply.") from None
         except ValueError as error:
-            raise DataError(f"{name}:{number}: {str(error).rstrip('.')}.") from None
+            raise DataError(f"{name}:{number}: {_sentence(error)}") from None
         yield scores
 
 

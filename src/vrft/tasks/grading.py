@@ -11,6 +11,7 @@ A prompt, and a completion that earns everything::
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 from vrft.boxes import Size
@@ -64,9 +65,9 @@ class Grading(Task):
         return read_grade(envelope.answer, self.levels, self.names)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
-        if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target < self.levels:
+        if not isinstance(target, Integral) or isinstance(target, bool) or not 0 <= int(target) < self.levels:
             raise ValueError(f"the target {target!r} is no grade from 0 to {self.levels - 1}")
-        return target
+        return int(target)
 
     def read_leniently(self, completion: str) -> Target | None:
         """What a patient reader would take the answer to be: the strict reading, else the only grade mentioned."""

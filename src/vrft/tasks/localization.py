@@ -5,7 +5,6 @@ A completion that earns everything, where the truth is one box and the policy sp
     <think>A dense shadow in the lower lobe.</think><answer>[{"bbox_2d": [100, 120, 300, 320]}]</answer>
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,6 +13,14 @@ from vrft.boxes import Size, clip, has_area
 from vrft.response import Envelope, Reading, parse, read_boxes
 from vrft.sample import Box, Target
 from vrft.tasks.base import Task
+
+_FARTHEST = 1e7
+"""Pixels; no image is larger."""
+
+
+def _is_coordinate(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and abs(value) <= _FARTHEST  # NaN is not
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,7 @@ class Localization(Task):
             raise ValueError(f"the target {target!r} is no list; {expected}")
         boxes: list[Box] = []
         for box in target:
-            if (
-                not isinstance(box, Sequence)
-                or len(box) != 4
-                or not all(isinstance(number, (int, float)) and math.isfinite(number) for number in box)
-            ):
+            if not isinstance(box, Sequence) or len(box) != 4 or not all(map(_is_coordinate, box)):
                 raise ValueError(f"the target holds {box!r}; {expected}")
             x1, y1, x2, y2 = map(float, box)
             boxes.append(clip((x1, y1, x2, y2), image_size) if image_size else (x1, y1, x2, y2))

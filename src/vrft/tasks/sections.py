@@ -1,12 +1,13 @@
 """The section ``task`` of a recipe and of a line of ``vrft score``: typed, unknown keys are errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vrft.boxes import FRAMES
+from vrft.response import normalise
 from vrft.tasks.base import Task
 from vrft.tasks.classification import Classification
 from vrft.tasks.grading import Grading
@@ -40,7 +41,7 @@ class GradingTask(Section):
     """One grade of an ordinal scale, from 0."""
 
     kind: Literal["grading"]
-    levels: Annotated[int, Field(ge=2)] | None = None
+    levels: Annotated[int, Field(ge=2, le=1000)] | None = None
     """How many grades the scale has; without it those of the data, or as many as there are names."""
     names: Annotated[list[Name], Field(min_length=2)] | None = None
     """Names of the grades, lowest first, shown in the prompt and accepted as answers."""
@@ -99,6 +100,7 @@ def task_from(section: Section, *, labels: Sequence[str] | None = None, levels: 
         for label in section.synonyms:
             if label not in known:
                 raise ValueError(f"task.synonyms names {label!r}, which is no label")
+        _all_different("labels", known)
         return Classification(tuple(known), section.synonyms)
     if isinstance(section, GradingTask):
         count = section.levels or (len(section.names) if section.names else levels)
@@ -111,10 +113,23 @@ def task_from(section: Section, *, labels: Sequence[str] | None = None, levels: 
         return Localization(section.frame)
     assert isinstance(section, VqaTask)
     if section.answers == "choice" and len(section.choices) < 2:
-        raise ValueError("task.choices is missing; give each letter and its text")
+        raise ValueError("task.choices needs two or more, each a letter and its text")
+    _all_different("choices", section.choices)
     if unknown := [word for word in section.synonyms if word not in ("yes", "no")]:
         raise ValueError(f"task.synonyms names {unknown[0]!r}; expected 'yes' or 'no'")
     return Vqa(section.answers, section.choices, section.synonyms)
+
+
+def _all_different(key: str, names: Iterable[str]) -> None:
+    """Names that readings cannot tell apart would never be read, in silence."""
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = normalise(name)
+        if not folded:
+            raise ValueError(f"task.{key} has {name!r}, which is no text that an answer could hold")
+        if folded in seen:
+            raise ValueError(f"task.{key} has {seen[folded]!r} and {name!r}, which are read as the same")
+        seen[folded] = name
 
 
 def read_section(raw: Mapping[str, Any]) -> Section:
@@ -124,7 +139,7 @@ def read_section(raw: Mapping[str, Any]) -> Section:
         ValueError: what is wrong with it, in one sentence.
     """
     kind = raw.get("kind")
-    if kind not in SECTIONS or not isinstance(kind, str):
+    if not isinstance(kind, str) or kind not in SECTIONS:
         found = "is missing" if kind is None else f"is {kind!r}"
         raise ValueError(f"task.kind {found}; expected one of {', '.join(SECTIONS)}{_near(str(kind), list(SECTIONS))}")
     model = SECTIONS[kind]

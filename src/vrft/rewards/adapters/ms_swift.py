@@ -1,7 +1,7 @@
 """ms-swift: ``--external_plugins PATH_OF_THIS_FILE --reward_funcs vrft_accuracy vrft_format``.
 
-The columns of the dataset are those of the rewards: ``target``, and ``labels``, ``levels``, ``frame`` with
-``image_size``, or ``answers``.
+The columns of the dataset are those of the rewards: ``target`` (or ms-swift's own ``solution``), and ``labels``,
+``levels``, ``frame`` with ``image_size``, or ``answers``.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class _Reward(ORM):
         self.args = args
 
     def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
-        columns.setdefault("target", None)
+        columns.setdefault("target", columns.get("solution"))
         return REWARDS[self.name](completions, **columns)
 
 

@@ -32,10 +32,10 @@ def compute_score(
 
     >>> extra = {"task": {"kind": "classification", "labels": ["benign", "malignant"]}}
     >>> compute_score("lesions", "<think>x</think><answer>benign</answer>", "benign", extra)
-    {'score': 1.5, 'accuracy': 1.0, 'format': 1.0}
+    {'score': 1.5, 'accuracy': 1.0, 'format': 1.0, 'fuzzy': nan, 'iou': nan}
     """
     total, rewards = weighted_score(solution_str, ground_truth, extra_info, weights=weights, **defaults)
-    names = weights or dict.fromkeys(name for kind in WEIGHTS.values() for name in kind if name in rewards)
+    names = dict.fromkeys(name for kind in WEIGHTS.values() for name in kind) if weights is None else weights
     return {"score": total, **{name: rewards.get(name, math.nan) for name in names}}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vrft.rewards import APPLIES
-from vrft.rewards.scoring import RowScorer
+from vrft.rewards.scoring import ROW_KEYS, RowScorer
 
 WEIGHTS = {
     "classification": {"accuracy": 1.0, "format": 0.5},
@@ -47,10 +47,12 @@ def weighted_score(
     scorer = _scorer(defaults)
     truth = _plain(ground_truth)
     row = {**_plain(extra or {}), **(_row_in(truth) or {"target": truth})}
+    if isinstance(task := row.get("task"), str) and task.lstrip().startswith("{"):
+        row["task"] = json.loads(task)
     row["target"] = _from_text(row["target"], scorer.kind_of(row))
     scores = scorer.score({**row, "completion": completion})
     rewards = {name: scores[name] for name in APPLIES if name in scores}
-    paid = weights or WEIGHTS[scorer.kind_of(row)]
+    paid = WEIGHTS[scorer.kind_of(row)] if weights is None else weights
     if not any(name in rewards for name in paid):
         raise ValueError(f"none of the weights {', '.join(paid)} applies; this task has {', '.join(rewards)}")
     return sum(weight * rewards.get(name, 0.0) for name, weight in paid.items()), rewards
@@ -60,10 +62,11 @@ _scorers: dict[str, RowScorer] = {}
 
 
 def _scorer(defaults: Mapping[str, Any]) -> RowScorer:
-    """One scorer for each set of defaults, since it remembers tasks."""
-    key = repr(defaults)
+    """One scorer for each set of defaults, since it remembers tasks; whatever else a trainer passes is let through."""
+    known = {key: defaults[key] for key in ROW_KEYS if key in defaults}
+    key = repr(known)
     if key not in _scorers:
-        _scorers[key] = RowScorer(_plain(defaults))
+        _scorers[key] = RowScorer(_plain(known))
     return _scorers[key]
 
 
@@ -81,9 +84,11 @@ def _from_text(target: Any, kind: str) -> Any:
     """A grade or boxes that came as a text, as a number or a list; labels and answers are texts."""
     if isinstance(target, str) and kind in ("grading", "localization"):
         try:
-            return json.loads(target)
+            target = json.loads(target)
         except (ValueError, RecursionError):
             return target
+    if kind == "grading" and isinstance(target, float) and target.is_integer():
+        return int(target)  # a column of grades in which one is missing holds floats
     return target
 
 
