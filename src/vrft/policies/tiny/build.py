@@ -120,7 +120,7 @@ def build_config(
             "rms_norm_eps": 1e-6,
             "max_position_embeddings": 4096,
             "initializer_range": width**-0.5,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 6, 6]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
             "bos_token_id": None,
             "eos_token_id": ids["im_end"],
             "pad_token_id": ids["endoftext"],
