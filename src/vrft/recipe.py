@@ -20,7 +20,7 @@ from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
 from vrft.errors import DataError, Fault, RecipeError
 from vrft.response import parse, render
 from vrft.rewards import APPLIES, FUZZY_SCHEDULES, REWARDS
-from vrft.tasks import ClosedTask, Section, task_from
+from vrft.tasks import ClosedTask, Grading, Section, task_from
 from vrft.tasks.sections import ClassificationTask, GradingTask
 
 Positive = Annotated[int, Field(ge=1)]
@@ -615,16 +615,23 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
                     where = at("task", "synonyms") if recipe.task.synonyms else at("task", "labels")
                     yield Fault(where, f"task: {name!r} is a name of {target!r} and of another label, or is no text.")
         return
-    levels, names = recipe.task.levels, recipe.task.names
-    if levels not in (None, source.levels):
-        yield Fault(at("task", "levels"), f"task.levels is {levels}; the data has {source.levels} grades.")
-    elif names is not None and len(names) != source.levels:
-        yield Fault(at("task", "names"), f"task.names has {len(names)} names for {source.levels} grades.")
-    elif names is not None:
+    try:
         task = build_task(recipe, source)
-        for grade, name in enumerate(names):
-            if task.read(render("x", name)).answer != grade:
-                yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
+    except ValueError as error:
+        yield Fault(at("task", "names"), f"{error}.")
+        return
+    assert isinstance(task, Grading)
+    if task.levels != source.levels:
+        if recipe.task.names:
+            yield Fault(at("task", "names"), f"task.names has {task.levels} names for {source.levels} grades.")
+        else:
+            yield Fault(at("task", "levels"), f"task.levels is {task.levels}; the data has {source.levels} grades.")
+        return
+    names = [(grade, name) for grade, name in enumerate(task.names or ())]
+    names += [(int(g), name) for g, others in task.synonyms.items() if g.isdecimal() for name in others]
+    for grade, name in names:
+        if task.read(render("x", name)).answer != grade:
+            yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
 
 
 def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:

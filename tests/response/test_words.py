@@ -188,6 +188,12 @@ def test_a_grade_is_read_only_when_it_is_unmistakable(answer: str, grade: int | 
     assert read_grade(answer, 5, names).answer == grade
 
 
+def test_synonyms_of_a_grade_count_by_its_number_or_its_name():
+    names, synonyms = ["none", "mild", "severe"], {"0": ["no disease"], "severe": ["advanced"]}
+    answers = ["no disease", "Advanced.", "grade 2 (advanced)", "2 (no disease)"]
+    assert [read_grade(answer, 3, names, synonyms).answer for answer in answers] == [0, 2, 2, None]
+
+
 def test_the_lenient_reading_finds_the_only_label_or_grade_in_prose():
     assert mentioned_label("This is most likely a benign mass.", ["benign", "malignant"]) == "benign"
     assert mentioned_label("It is not malignant.", ["benign", "malignant"]) is None

@@ -71,6 +71,17 @@ def test_what_a_line_leaves_out_comes_from_the_defaults():
     assert third["iou"] == 1
 
 
+def test_levels_may_be_names():
+    row = {
+        "completion": "<answer>Severe</answer>",
+        "target": 2,
+        "task": {"kind": "grading", "levels": ["no", "a", "severe"]},
+    }
+    assert RowScorer().score(row)["fuzzy"] == 1
+    row["task"] = {"kind": "grading", "levels": 3, "synonyms": {"2": ["severe"]}}
+    assert RowScorer().score(row)["fuzzy"] == 1
+
+
 def test_messages_are_scored_as_their_text():
     row = RIGHT | {"completion": [{"role": "assistant", "content": RIGHT["completion"]}]}
     assert RowScorer().score(row) == RowScorer().score(RIGHT)

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from vrft.response.labels import Synonyms
 from vrft.response.words import LONGEST, NEGATION, Reading, mentioned, normalise
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -33,13 +34,16 @@ _SIGNED = re.compile(r"\d\s*[-‐‑–—~/+](?!\s*[^\W\d]{3})|(?<!\w)[-–—�
 """Ranges, fractions, signs and bounds; ``2 - moderate`` and ``grade-2`` are none of them."""
 
 
-def read_grade(answer: str | None, levels: int, names: Sequence[str] | None = None) -> Reading:
+def read_grade(
+    answer: str | None, levels: int, names: Sequence[str] | None = None, synonyms: Synonyms = None
+) -> Reading:
     """Read one grade of 0 .. levels - 1, however spelt: ``2``, ``2.0``, ``Grade 2``, ``Stage II``, ``grade three``.
 
     Args:
         answer: what stands inside the answer tags; None where nothing does.
         levels: how many grades the scale has.
         names: the names of the grades, lowest first; an answer that is one of them counts.
+        synonyms: further names, by the grade's number written out or by its name.
 
     A range, a value off the scale, and a number whose name disagrees with it are no grade.
 
@@ -51,15 +55,14 @@ def read_grade(answer: str | None, levels: int, names: Sequence[str] | None = No
     if plain := _PLAIN.fullmatch(answer):
         grade = int(plain[1])
         return Reading(grade) if grade < levels else Reading(None, ("not_a_grade",))
-    grade_ = None if len(answer) > LONGEST else _grade(answer, levels, names)
+    grade_ = None if len(answer) > LONGEST else _grade(answer, levels, _named(names, synonyms))
     return Reading(None, ("not_a_grade",)) if grade_ is None else Reading(grade_)
 
 
-def _grade(answer: str, levels: int, names: Sequence[str] | None) -> int | None:
+def _grade(answer: str, levels: int, named: dict[str, int]) -> int | None:
     if _SIGNED.search(answer if answer.isascii() else unicodedata.normalize("NFKC", answer)):
         return None
     folded = normalise(answer if "`" in answer else re.sub(r"[.\s]*\n\s*", ". ", answer.strip())).strip("{}")
-    named = {normalise(name): grade for grade, name in enumerate(names or ())}
     if folded in named:
         return named[folded]
     if named and (match := _NAMED.fullmatch(folded)) and match["name"] in named:
@@ -74,6 +77,16 @@ def _grade(answer: str, levels: int, names: Sequence[str] | None) -> int | None:
     said, rest = mentioned(match["rest"], {name: str(value) for name, value in named.items()})
     other = {_value(number) for number in _NUMBERS.findall(rest)} - {grade}
     return None if grade >= levels or said - {str(grade)} or other or _TAKEN_BACK.search(rest) else grade
+
+
+def _named(names: Sequence[str] | None, synonyms: Synonyms) -> dict[str, int]:
+    """Folded name -> grade."""
+    named = {normalise(name): grade for grade, name in enumerate(names or ())}
+    for owner, others in (synonyms or {}).items():
+        grade = named.get(normalise(owner), int(owner) if owner.isdecimal() else None)
+        if grade is not None:
+            named |= {normalise(name): grade for name in others or ()}
+    return named
 
 
 def _value(number: str) -> int:
@@ -92,7 +105,9 @@ def _name_last(folded: str, named: dict[str, int]) -> str:
     return folded
 
 
-def mentioned_grade(text: str, levels: int, names: Sequence[str] | None = None) -> int | None:
+def mentioned_grade(
+    text: str, levels: int, names: Sequence[str] | None = None, synonyms: Synonyms = None
+) -> int | None:
     """The lenient reading: the only grade that a text names as one (``grade N``), where no other number stands.
 
     >>> mentioned_grade("I would call this grade 3 retinopathy.", 5)
@@ -101,7 +116,7 @@ def mentioned_grade(text: str, levels: int, names: Sequence[str] | None = None) 
     True
     """
     folded = normalise(text[-LONGEST:])
-    whole = read_grade(text.strip(), levels, names).answer
+    whole = read_grade(text.strip(), levels, names, synonyms).answer
     if isinstance(whole, int):
         return whole
     titled = {int(number) for number in re.findall(rf"\b(?:{_TITLE})\s*[:=]?\s*(?:is\s+)?(\d{{1,6}})(?![\w.])", folded)}

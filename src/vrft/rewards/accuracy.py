@@ -37,7 +37,7 @@ def accuracy_reward(
         completions: texts or chat messages, length n.
         target: the true label, grade, ``yes`` or ``no``, letter or text, one or n of them.
         labels: all labels of a classification.
-        synonyms: further names of labels that count.
+        synonyms: further names of labels or grades, or words for yes and no, that count.
         levels: how many grades the scale has, 0 .. levels - 1.
         names: the names of the grades, lowest first.
         answers: of a question, ``yes_no``, ``choice`` or ``open``.

@@ -99,7 +99,7 @@ def _task(labels: Any, synonyms: Any, levels: Any, names: Any, answers: Any, cho
         return Vqa(answers or "choice", given, synonyms or {})
     if labels:
         return Classification(labels, synonyms or {})
-    return Grading(levels, names) if levels else None
+    return Grading(levels, names, synonyms or {}) if levels else None
 
 
 def localizations_of(

@@ -1,6 +1,6 @@
 """The multi-grade fuzzy reward (MFRS): a near miss on an ordinal scale is worth something."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vrft.response import Reading, parse
@@ -26,6 +26,7 @@ def fuzzy_reward(
     *,
     levels: int | Sequence[int] | None = None,
     names: Sequence[str] | Sequence[Sequence[str]] | None = None,
+    synonyms: Mapping[str, Sequence[str]] | Sequence[Mapping[str, Sequence[str]]] | None = None,
     schedule: str | Sequence[str] = "table",
     **columns: Any,
 ) -> list[float | None]:
@@ -38,6 +39,7 @@ def fuzzy_reward(
         target: the true grades, one or n, each in 0 .. levels - 1.
         levels: how many grades the scale has.
         names: the names of the grades, lowest first.
+        synonyms: further names of a grade, by its number written out or by its name.
         schedule: a key of ``FUZZY_SCHEDULES``.
         columns: further columns, not used.
 
@@ -59,7 +61,7 @@ def fuzzy_reward(
     for completion, true, task, paid in zip(
         completions,
         spread(target, n, one=(str, int)),
-        tasks_of(n, levels=levels, names=names),
+        tasks_of(n, levels=levels, names=names, synonyms=synonyms),
         spread(schedule, n, one=str),
         strict=True,
     ):

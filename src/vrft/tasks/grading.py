@@ -9,8 +9,8 @@ A prompt, and a completion that earns everything::
     <think>Several haemorrhages in one quadrant.</think><answer>2</answer>
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -35,10 +35,12 @@ class Grading(Task):
     Args:
         levels: how many grades the scale has, at least 2.
         names: the names of the grades, lowest first, or None.
+        synonyms: further names that an answer may use, by the grade's number written out or by its name.
     """
 
     levels: int
     names: Sequence[str] | None = None
+    synonyms: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     kind: ClassVar[str] = "grading"
     metrics: ClassVar[tuple[str, ...]] = (
@@ -54,7 +56,8 @@ class Grading(Task):
     @property
     def columns(self) -> dict[str, Any]:
         """What the rewards need to know of this task."""
-        return {"levels": self.levels, "names": list(self.names) if self.names else None}
+        names = list(self.names) if self.names else None
+        return {"levels": self.levels, "names": names, "synonyms": dict(self.synonyms)}
 
     def prompt(self, question: str) -> str:
         return grading_prompt(question, self.levels, self.names)
@@ -62,7 +65,7 @@ class Grading(Task):
     def read_answer(
         self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
     ) -> Reading:
-        return read_grade(envelope.answer, self.levels, self.names)
+        return read_grade(envelope.answer, self.levels, self.names, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
         if not isinstance(target, Integral) or isinstance(target, bool) or not 0 <= int(target) < self.levels:
@@ -72,7 +75,7 @@ class Grading(Task):
     def read_leniently(self, completion: str) -> Target | None:
         """What a patient reader would take the answer to be: the strict reading, else the only grade mentioned."""
         envelope = parse(completion)
-        strict = read_grade(envelope.answer, self.levels, self.names).answer
+        strict = read_grade(envelope.answer, self.levels, self.names, self.synonyms).answer
         if strict is not None:
             return strict
-        return mentioned_grade(envelope.answer or completion, self.levels, self.names)
+        return mentioned_grade(envelope.answer or completion, self.levels, self.names, self.synonyms)

@@ -41,10 +41,12 @@ class GradingTask(Section):
     """One grade of an ordinal scale, from 0."""
 
     kind: Literal["grading"]
-    levels: Annotated[int, Field(ge=2, le=1000)] | None = None
-    """How many grades the scale has; without it those of the data, or as many as there are names."""
+    levels: Annotated[int, Field(ge=2, le=1000)] | Annotated[list[Name], Field(min_length=2)] | None = None
+    """How many grades the scale has, or their names; without it those of the data, or as many as there are names."""
     names: Annotated[list[Name], Field(min_length=2)] | None = None
     """Names of the grades, lowest first, shown in the prompt and accepted as answers."""
+    synonyms: dict[str, list[str]] = {}
+    """Further names of a grade (its number in quotes, or its name) that an answer may use."""
     question: str | None = None
     """The question; without it that of the data."""
 
@@ -103,12 +105,19 @@ def task_from(section: Section, *, labels: Sequence[str] | None = None, levels: 
         _all_different("labels", known)
         return Classification(tuple(known), section.synonyms)
     if isinstance(section, GradingTask):
-        count = section.levels or (len(section.names) if section.names else levels)
+        names = section.levels if isinstance(section.levels, list) else section.names
+        count = section.levels if isinstance(section.levels, int) else len(names) if names else levels
         if count is None:
             raise ValueError("task.levels is missing; a grading needs the number of its grades")
-        if section.names and len(section.names) != count:
-            raise ValueError(f"task.names has {len(section.names)} names for {count} grades")
-        return Grading(count, tuple(section.names) if section.names else None)
+        if names and len(names) != count:
+            raise ValueError(f"task.names has {len(names)} names for {count} grades")
+        if isinstance(section.levels, list) and section.names not in (None, section.levels):
+            raise ValueError("task.levels and task.names both name the grades; give one of them")
+        _all_different("names", names or ())
+        for grade in section.synonyms:
+            if grade not in (names or ()) and not (grade.isdecimal() and int(grade) < count):
+                raise ValueError(f"task.synonyms names {grade!r}, which is neither a grade nor the name of one")
+        return Grading(count, tuple(names) if names else None, section.synonyms)
     if isinstance(section, LocalizationTask):
         return Localization(section.frame)
     assert isinstance(section, VqaTask)
