@@ -3,12 +3,17 @@
 import pytest
 
 from vrft.response import parse, read_boxes, read_choice, read_grade, read_label, read_yes_no
+from vrft.tasks import Grading
 
 SIZE = (640, 640)
 CHOICES = {"A": "benign", "B": "malignant", "C": "normal"}
 NAMES = ["none", "mild", "moderate", "severe", "proliferative"]
 
 THE_BOX = [
+    "\\[100, 120, 300, 320\\]",
+    '{"bbox_2d": [100,120,300,320], "scores": [0.1,0.2,0.3,0.4]}',
+    "No effusion. The mass is at [100, 120, 300, 320].",
+    "The mass is at [100, 120, 300, 320]. No other lesion.",
     "([100, 120, 300, 320])",
     "The mass is visible ([100, 120, 300, 320]).",
     "The mass (at [100, 120, 300, 320]) is dense.",
@@ -56,6 +61,31 @@ THE_BOX = [
     "\\boxed{[100,120,300,320]}",
 ]
 NO_ANSWER_ABOUT_BOXES = [
+    "[100, 120, 300, 320] contains no mass",
+    "[100, 120, 300, 320] shows nothing",
+    "The box [100, 120, 300, 320] does not contain a mass",
+    "[100, 120, 300, 320] No.",
+    "[100, 120, 300, 320] - no, wrong",
+    "[100, 120, 300, 320] is normal, there is no mass",
+    "An example is [100, 120, 300, 320], but there is no mass",
+    "No objects. [100, 120, 300, 320]",
+    "No mass. [100, 120, 300, 320]",
+    "Kein Tumor in [100, 120, 300, 320]",
+    "不在[100, 120, 300, 320]",
+    "Ignore [100, 120, 300, 320]",
+    "false: [100, 120, 300, 320]",
+    "rather than [100, 120, 300, 320]",
+    "The mass is somewhere other than [100, 120, 300, 320]",
+    "[100, 120, 300, 320]?",
+    "maybe [100, 120, 300, 320]",
+    "[100, 120, 300, 320], or not",
+    "[null, null, null, null]",
+    "\\boxed{}",
+    "No less than two nodules",
+    "No fewer than three nodules",
+    "No normal tissue",
+    "no clear box can be given",
+    "none of these",
     "[15.6 %, 18.8 %, 46.9 %, 50 %]",
     "[15.6 percent, 18 percent, 46 percent, 50 percent]",
     "[100 - 300, 120 - 320]",
@@ -92,6 +122,20 @@ NO_ANSWER_ABOUT_BOXES = [
     "No",
 ]
 NO_BOXES = [
+    "No, there is no mass.",
+    "No. There is no mass.",
+    "Object not found",
+    "Mass not found",
+    "Object not detected",
+    "Object absent",
+    "The mass was not found",
+    "该图像中没有目标。",
+    "该图像没有异常",
+    "なし",
+    "Sin objetos",
+    "Pas d'objet",
+    "NoObjects",
+    "No object found",
     "There's no mass",
     "There isn't any mass.",
     "The image does not contain a mass.",
@@ -204,6 +248,8 @@ NO_CHOICE = [
     "B/C",
 ]
 YES = [
+    '{"answer": "yes"}',
+    "Definitely yes",
     "Yes because there is a mass",
     "Yes the image shows pneumonia",
     "Yes pneumonia",
@@ -216,6 +262,8 @@ YES = [
     "**YES**",
 ]
 NO = [
+    "I would say no",
+    "<b>No</b>",
     "No because the lung is clear",
     "No the lung is clear",
     "No。There is none",
@@ -227,6 +275,16 @@ NO = [
     "No\nIt is clear",
 ]
 NEITHER = [
+    "yes is wrong",
+    "Yes, wrong",
+    "Yes, that is incorrect",
+    "No, that is false",
+    "Yes... no wait",
+    "yes, not",
+    "Yes not",
+    "Yes, unless it is an artefact",
+    "yes if magnified",
+    "No, although I cannot be certain",
     "No evidence of mass",
     "No mass",
     "yes or no",
@@ -239,6 +297,49 @@ NEITHER = [
     "not yes",
 ]
 GRADE_2 = [
+    "2 - DR",
+    "Grade2",
+    "GRADE2",
+    "Stage2",
+    "StageII",
+    "Moderate (grade 2)",
+    "moderate (2)",
+    "Moderate, grade 2",
+    "Moderate NPDR (grade 2)",
+    "This image shows grade 2 retinopathy",
+    "The retinopathy is grade 2",
+    "The image is grade 2.",
+    "Grade 2. I see microaneurysms.",
+    "Grade 2, as I see haemorrhages",
+    "Grade 2 - I am confident",
+    "{'grade': 2}",
+    '{"grade": "Grade 2"}',
+    '{"grade": "II"}',
+    "Grade No. 2",
+    "It's grade 2",
+    "Grade 2 (not severe)",
+    "Grade 2 but no PDR",
+    "\\(2\\)",
+    "\\[2\\]",
+    "\\mathbf{2}",
+    "$2$.",
+    "<b>2</b>",
+    "分级：2",
+    "级别：2",
+    "等级2",
+    "第2级",
+    "2 级",
+    "二级",
+    "二",
+    "Grad 2",
+    "Stade II",
+    "grado 2",
+    "Ⅱ级",
+    "Rating 2",
+    "Degree 2",
+    "BI-RADS 2",
+    "BI-RADS category 2",
+    "Grade Group 2",
     "Grade-2",
     "stage-2",
     "Grade–2",
@@ -286,6 +387,20 @@ GRADE_2 = [
     "2.00",
 ]
 NO_GRADE = [
+    "Grade 2 probably",
+    "Grade 2 (likely)",
+    "Grade 2, likely",
+    "likely grade 2",
+    "not grade 2",
+    "less than grade 2",
+    "no grade 2 disease",
+    "grade 2 or higher",
+    "grade 2 to 3",
+    "at least grade 2",
+    "between grade 2 and 3",
+    "2, not 3",
+    "grade -2",
+    "- 2.5",
     "2 (incorrect)",
     "2, that is wrong",
     "2-3",
@@ -402,6 +517,10 @@ def test_named_grades(answer: str, grade: int | None):
             (text, "malignant")
             for text in ("「恶性」", "《恶性》", "恶性。", "【恶性】", "malignant (恶性)", "\\text{malignant}")
         ),
+        *(
+            (text, "malignant")
+            for text in ("\\(malignant\\)", "\\boxed{\\mathbf{malignant}}", "<b>malignant</b>", "'malignant.'")
+        ),
         ("malignant (benign)", None),
     ],
 )
@@ -423,3 +542,20 @@ def test_labels(answer: str, label: str | None):
 )
 def test_an_answer_that_was_cut_or_closed_in_another_way(end: str):
     assert parse(f"<think>x</think><answer>{end}").answer == "benign"
+
+
+def test_two_blocks_that_say_the_same_are_one_answer():
+    task = Grading(5)
+    assert task.read("<think>x</think><answer>2</answer><answer>Grade 2</answer>").answer == 2
+    assert task.read("<think>x</think><answer>2</answer><answer>Grade 3</answer>").answer is None
+
+
+def test_an_answer_without_its_opening_tag_is_read():
+    reading = Grading(5).read("<think>x</think>2</answer>")
+    assert reading.answer == 2
+    assert reading.problems
+
+
+def test_labels_are_read_without_their_spaces_where_that_is_unmistakable():
+    assert read_label("No tumor", ["notumor", "glioma"]).answer == "notumor"
+    assert read_label("ab c", ["a bc", "abc"]).answer is None

@@ -50,6 +50,7 @@ def test_a_right_format_means_one_filled_block_of_each(text: str):
         "</think><answer>" * 60_000,
         "<answer>" + "\u0301\u0316" * 200_000,
         "< " * 400_000,
+        "<answer>" + "</s>" * 100_000 + "benign</answer>",
         "<think><answer>" * 60_000,
     ],
 )

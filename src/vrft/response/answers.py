@@ -4,12 +4,22 @@ import re
 from collections.abc import Mapping, Sequence
 
 from vrft.response.labels import Synonyms
-from vrft.response.words import DOUBT, LONGEST, Reading, cached_names, mentioned, normalise
+from vrft.response.words import (
+    DOUBT,
+    LONGEST,
+    Reading,
+    cached_names,
+    mentioned,
+    normalise,
+    one_line,
+    unwrapped,
+)
 
 _NOUN = r"(?:answer|option|choice|letter)"
 _LEAD_IN = (
-    r"(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:it is|i (?:choose|select|pick))\s+)?"
-    rf"(?:(?:the|my|final|correct|best)\s+)*{_NOUN}?(?:\s+is)?\s*[:=]?\s*(?:{_NOUN}\s*[:=]?\s*)?(?:答案[是为]?:?\s*)?"
+    r"(?:(?:so|thus|therefore|hence),?\s*)?"
+    r"(?:(?:it is|it's|i (?:choose|select|pick|believe)|i(?: would)? say|definitely|clearly)\s+)?"
+    rf"(?:(?:the|my|final|correct|best)\s+)*{_NOUN}?(?:\s+is)?\s*[:=]?\s*(?:{_NOUN}\s*[:=]?\s*)?(?:(?:答案[是为]?|选项?|选择):?\s*)?"
 )
 _YES_NO = re.compile(
     rf"{_LEAD_IN}(?:(yes|no)|(?P<sure>yes)\b(?=\s+\w))(?:\s*$|\s*[,.;:!(—–。]\s*(?P<after>.*)|\s+-\s+(?P<dashed>.*)"
@@ -21,7 +31,7 @@ _YES_NO = re.compile(
 _STANDS_ALONE = {"yes": re.compile(r"\bno\b\s*(?:[,.;:!?]|$)"), "no": re.compile(r"\byes\b")}
 """Of the explanation after an answer: what says the opposite. "Yes, there is no effusion" does not."""
 
-_WRONG = r"(?:(?:is|was)\s+)?(?:not|wrong|incorrect|false|the wrong)\b"
+_WRONG = r"(?:that(?:'s| is)\s+)?(?:(?:is|was)\s+)?(?:wrong|incorrect|false|the wrong)\b"
 
 
 def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
@@ -38,7 +48,7 @@ def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
         return Reading(None)
     if len(answer) > LONGEST:
         return Reading(None, ("too_long",))
-    folded = normalise(_one_line(answer)).strip("()[]")
+    folded = normalise(one_line(unwrapped(answer))).strip("()[]")
     names = cached_names(tuple((name, (name, *((synonyms or {}).get(name) or ()))) for name in ("yes", "no")))
     if folded in names:
         return Reading(names[folded])
@@ -47,7 +57,8 @@ def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
         rest = match["after"] or match["dashed"] or match["clause"] or ""
         if _STANDS_ALONE[said].search(rest):
             return Reading(None, ("several_answers",))
-        return Reading(None, ("not_yes_or_no",)) if DOUBT.search(rest) else Reading(said)
+        taken_back = DOUBT.search(rest) or re.match(rf"\W*(?:{_WRONG}|not\W*\Z|if\b)", rest)
+        return Reading(None, ("not_yes_or_no",)) if taken_back else Reading(said)
     both = {word for word in ("yes", "no") if re.search(rf"\b{word}\b", folded)}
     return Reading(None, ("several_answers" if len(both) == 2 else "not_yes_or_no",))
 
@@ -67,7 +78,7 @@ def read_choice(answer: str | None, choices: Mapping[str, str]) -> Reading:
         return Reading(None)
     if len(answer) > LONGEST + 4 * max(map(len, choices.values()), default=0):
         return Reading(None, ("too_long",))
-    written = normalise(_one_line(answer), keep_case=True)
+    written = normalise(one_line(unwrapped(answer)), keep_case=True)
     folded = written.casefold()
     letters = cached_names(tuple((letter, (letter,)) for letter in choices))
     texts = cached_names(tuple((letter, (text,)) for letter, text in choices.items()))
@@ -77,13 +88,14 @@ def read_choice(answer: str | None, choices: Mapping[str, str]) -> Reading:
     if found:
         return Reading(None, ("letter_and_text_disagree",))
     pattern = "|".join(sorted(map(re.escape, letters), key=len, reverse=True))
-    after = r"(?:\s*[)\]}][.:,]?|\s*[.:,;=—–](?!\d)|\s+-(?=\s)|(?=\s|$))"
+    after = r"(?:\s*[)\]}][.:,]?|\s*[.:,;=—–、](?!\d)|\s+-(?=\s|$)|(?=\s|$))"
     match = re.fullmatch(rf"{_LEAD_IN}[(\[{{]?\s*({pattern}){after}\s*(.*)", written, re.DOTALL | re.IGNORECASE)
     if match is None:
         return _text_of_a_choice(folded, letters, texts, pattern)
     letter, rest = letters[match[1].casefold()], match[2].strip("() .")
     bare = match[0][match.end(1) : match.start(2)].isspace()  # "a malignant mass" begins with no letter
-    if bare and match[1].casefold() == "a" and texts.get(rest.casefold()) != letter:
+    reasons = re.match(r"(?:rather than|instead of|not|because|since|as|is)\b", rest, re.IGNORECASE)
+    if bare and match[1].casefold() == "a" and texts.get(rest.casefold()) != letter and not reasons:
         disagree = rest.casefold() in texts
         return Reading(None, ("letter_and_text_disagree" if disagree else "not_a_choice",))
     return _explained_choice(letter, rest, letters, texts)
@@ -97,9 +109,8 @@ def _explained_choice(letter: str, rest: str, letters: Mapping[str, str], texts:
     own = [re.escape(name) for name, owner in texts.items() if owner == letter]
     others = [name for name, owner in {**letters, **texts}.items() if owner != letter]
     # "not A", "rather than benign" set the others apart; they are no second answer.
-    apart = (
-        rf"\b(?:not|rather than|instead of)\s+(?:(?:a|an|the|option)\s+)?\(?(?:{'|'.join(map(re.escape, others))})\b\)?"
-    )
+    named = "|".join(map(re.escape, others))
+    apart = rf"\b(?:not|no|rather than|instead of)\s+(?:(?:a|an|the|option|evidence of|sign of)\s+)?\(?(?:{named})\b\)?"
     rest = re.sub(apart, "", rest, flags=re.IGNORECASE)
     folded = rest.casefold()
     if mentioned(folded, texts)[0] - {letter}:
@@ -114,7 +125,7 @@ def _explained_choice(letter: str, rest: str, letters: Mapping[str, str], texts:
     if listed or capital:
         return Reading(None, ("several_answers",))
     denied = own and re.search(rf"\b(?:not|no|never|without|isn't)\s+(?:\w+\s+){{0,2}}(?:{'|'.join(own)})\b", folded)
-    if denied or re.match(_WRONG, folded.strip(" ,.:;")) or DOUBT.search(folded):
+    if denied or re.match(rf"{_WRONG}|(?:is )?not\b", folded.strip(" ,.:;")) or DOUBT.search(folded):
         return Reading(None, ("not_a_choice",))
     return Reading(letter)
 
@@ -129,11 +140,6 @@ def _text_of_a_choice(folded: str, letters: Mapping[str, str], texts: Mapping[st
         agree = texts[match[1]] == letters[match[2]]
         return Reading(texts[match[1]]) if agree else Reading(None, ("letter_and_text_disagree",))
     return Reading(None, ("several_answers" if len(mentioned(folded, texts)[0]) > 1 else "not_a_choice",))
-
-
-def _one_line(answer: str) -> str:
-    """A line break ends a sentence."""
-    return answer if "`" in answer else re.sub(r"[.\s]*\n\s*", ". ", answer.strip())
 
 
 def read_open(answer: str | None) -> Reading:

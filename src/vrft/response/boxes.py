@@ -6,6 +6,7 @@ Nothing is evaluated. Commas may be missing, the end may be cut off, and prose m
 
 import math
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -20,7 +21,7 @@ _KEYS = re.compile(
 
 _NO_BOX_KEYS = re.compile(
     r"(?:image|processed|original|img)?(?:size|shape|resolution|dimensions?)?|keypoints?(?:2d)?|points?2d|cent(?:er|re)"
-    r"|colou?r|rgba?|\w*normali[sz]ed"
+    r"|colou?r|rgba?|\w*normali[sz]ed|(?:class)?(?:score|prob|probabilitie|probability|confidence|logit)s?"
 )
 """Keys whose numbers are something else."""
 
@@ -61,20 +62,21 @@ _DEEPEST = 32
 _SOME = (
     r"(?!(?:one )?(?:idea|doubt|answer|comment|way|clue|problem|longer|image|picture|access|data|information|yes)\b)"
 )
-_SOME += r"(?!(?:conclusion|diagnosis|decision|opinion|objection|reason|need|more|objection)s?\b)"
+_SOME += r"(?!(?:conclusion|diagnosis|decision|opinion|objection|reason|need|more|less|fewer|normal|clear)s?\b)"
 _ABSENT = re.compile(
-    r"(?:[a-z0-9 ]{1,40}[:=] ?|(?:the )?(?:final )?answer is )?(?:an? )?(?:"
+    r"(?:[a-z0-9 ]{1,40}[:=] ?|(?:the )?(?:final )?answer is |no[,.] ?(?=there|i ))?(?:an? )?(?:"
     r"(?:there(?: is|'s| are| was| were) |i (?:see|find|found|can see) )?"
-    rf"(?:(?:no|zero|0|without|free of|not any) {_SOME}[a-z]+|none|nothing(?! can| is certain))"
+    rf"(?:(?:no|zero|0|without|free of|not any) {_SOME}[a-z]+|none(?! of)|nothing(?! can| is certain))"
     r"|there (?:is|are|was|were)(?:n't| not) (?:any|an?) [a-z]+"
     r"|(?:the|this) [a-z]+ (?:(?:shows|contains|has|have) (?:no|none|nothing)\b|(?:is|are) free of)"
     r"|(?:the|this) [a-z]+ (?:does not|doesn't|do not|don't) (?:show|contain|have) (?:any|an?)\b"
     r"|(?:i )?(?:do not|don't|cannot|can't|could not|am unable to|unable to)"
     r" (?:see|find|detect|identify|locate) (?:any|an?)\b"
     r"|empty(?: list| array)?|n/a|na|null|nil|not applicable"
-    r"|(?:(?!(?:the )?(?:image|picture|scan|photo)\b)[a-z ]{1,60} (?:is|are) )?"
+    r"|(?:(?!(?:the )?(?:image|picture|scan|photo)\b)[a-z ]{1,60} (?:(?:is|are|was|were) )?)?"
     r"(?:absent|not (?:found|present|visible|seen|detected))"
-    r"|(?:keine?|aucune?|nessun[ao]?|ning[uú]n[ao]?)\b|(?:图像?中)?(?:没有|沒有|无|無|未见|未見|未发现)[^\d]{0,20}"
+    r"|no ?objects?|(?:sin|ohne|pas d[e'’]) ?[^\W\d]+|なし|(?:keine?|aucune?|nessun[ao]?|ning[uú]n[ao]?)\b"
+    r"|该?(?:图像?中?)?(?:没有|沒有|无|無|未见|未見|未发现)[^\d]{0,20}"
     r")\b[^0-9\[\]{}]{0,200}"
 )
 """How an answer says that nothing is there."""
@@ -87,10 +89,20 @@ _TAKEN_BACK = re.compile(
     r"|because|or (?:an?|one|some|the)|missing|determined)\b|(?<!no )\bthere (?:is|are) (?!no\b|not\b|none\b)"
 )
 _DENIED = re.compile(
-    r"\b(?:not|no|none|nothing|never|neither|nor|without|instead|cannot|absent|except|outside|unlikely)\b|n['’]t\b|没有|未见"
+    r"\b(?:not|no|none|nothing|never|neither|nor|without|instead|cannot|absent|except|outside|unlikely|ignore|false"
+    r"|(?:rather|other) than|maybe|perhaps|possibly|kein\w*)\b|n['’]t\b|没有|未见|不在"
 )
+"""What, in the sentence before a box, denies or doubts it."""
+
 _DENIED_AFTER = re.compile(
-    r"\W*(?:(?:is|are|was|were)\s+)?(?:(?:not|no)\s+(?:mass|lesion|sure|certain|correct|right|an?|the|there)\b|wrong|incorrect|unlikely|absent)"
+    r"\W*(?:\?|(?:(?:is|are|was|were)\s+)?(?:(?:not|no)\s+(?:mass|lesion|sure|certain|correct|right|an?|the|there)\b"
+    r"|wrong|incorrect|unlikely|absent|normal\b|empty\b|clear\b)|(?:contains?|shows?|has|have|holds?)\s+(?:no|nothing)\b"
+    r"|(?:does|do)\s+not\b|no\b\W*(?:\Z|wrong)|or not\b|.{0,40}\bbut\b.{0,40}\b(?:no|not|nothing)\b)"
+)
+"""What does so right behind it."""
+
+_NOTHING = re.compile(
+    r"(?:there (?:is|are) )?no (?:objects?|findings?|lesions?|mass(?:es)?|box(?:es)?|targets?)\b[\w ]*\W*"
 )
 
 
@@ -192,7 +204,7 @@ def _claims(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Cl
     if cut:
         text = _HALF_TOKEN.sub("", text)
     text = _NUMBER_TOKENS.sub(r" \1 ", _CLOSE_TOKENS.sub("] ", _OPEN_TOKENS.sub(" [", _NAMED.sub(" ", text))))
-    text = _FENCES.sub(" ", text)
+    text = _FENCES.sub(" ", re.sub(r"\\(?=[\[\](){}])|\\boxed\s{0,3}\{\s{0,3}\}", " ", text))
     root = _tree(text)
     if root is None:  # nested beyond anything that a model means
         return [], False
@@ -202,8 +214,8 @@ def _claims(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Cl
     prose = _prose(root)
     if prose:
         problems["prose_around_answer"] = None
-        if _is_denied(root):
-            problems["negated"] = None
+    if _is_denied(root):
+        problems["negated"] = None
     if _open_end(root):
         problems["truncated"] = None
     claims: list[_Claim]
@@ -290,16 +302,17 @@ def _boxes_in(group: _Group, cut: bool) -> Iterator[_Claim]:
         elif group.closed:
             yield None
         return
-    stated: list[_Claim] = []  # under the keys of one object; the same box under a second key is no second box
+    stated: dict[_Claim, str] = {}  # under the keys of one object; the same box under a second key is no second box
     for key, value in sorted(group.items, key=lambda item: not (item[0] and _KEYS.fullmatch(item[0]))):
         if key is None:
             yield from _boxes_of(value, cut)
             continue
         known = _KEYS.fullmatch(key)
         if known or not _NO_BOX_KEYS.fullmatch(key):  # of an unusual key only what holds four numbers
-            before = tuple(stated)
-            stated += [c for c in _boxes_of(value, cut) if c not in before and (known or c is not None)]
-    yield from stated
+            for claim in _boxes_of(value, cut):
+                if (known or claim is not None) and stated.get(claim, key) == key:
+                    yield claim
+                    stated[claim] = key
 
 
 def _boxes_of(value: "_Value", cut: bool) -> Iterator[_Claim]:
@@ -403,7 +416,8 @@ def _is_void(value: "_Value") -> bool:
     named = [inner for key, inner in value.items if key and _KEYS.fullmatch(key)]
     if named:
         return value.closed and all(map(_is_void, named))
-    return value.closed and (not value.items or any(_is_void(inner) for _, inner in value.items))
+    inner = [one for key, one in value.items if key or isinstance(one, _Group) or len(value.items) == 1]
+    return value.closed and (not value.items or any(map(_is_void, inner)))
 
 
 def _open_end(group: _Group) -> bool:
@@ -413,22 +427,28 @@ def _open_end(group: _Group) -> bool:
 
 
 def _is_denied(root: _Group) -> bool:
-    """Whether the words before a box in its sentence, or right behind it, deny it."""
-    before: list[str] = []
+    """Whether the words before a box in its sentence, or right behind it, deny it, or a sentence says there is none."""
+    sentence: deque[str] = deque(maxlen=40)
+    nothing = False
     boxes = 0
     for position, (key, value) in enumerate(root.items):
         if key and not _KEYS.fullmatch(key):
-            before.append(key)
+            sentence.append(key)
         if isinstance(value, _Group) and not _is_remark(value):
-            if _DENIED.search(" ".join(before).lower()):
-                return True
             boxes += 1
-            behind = " ".join(_words(root.items[position + 1 : position + 6])).lower()
-            if _DENIED_AFTER.match(behind):
+            behind: list[str] = []
+            for word in _words(root.items[position + 1 : position + 12]):
+                behind.append(word.lower())
+                if word.endswith((".", "!", "?")):
+                    break
+            if nothing or _DENIED.search(" ".join(sentence).lower()) or _DENIED_AFTER.match(" ".join(behind)):
                 return True
         for word in _words([(None, value)]):
-            before = [] if word.endswith((".", "!", "?")) else [*before[-40:], word]
-    return not boxes and bool(_DENIED.search(" ".join(before).lower()))
+            sentence.append(word)
+            if word.endswith((".", "!", "?")):
+                nothing = nothing or _NOTHING.fullmatch(" ".join(sentence).lower()) is not None
+                sentence.clear()
+    return not boxes and bool(_DENIED.search(" ".join(sentence).lower()))
 
 
 def _words(items: list[tuple[str | None, "_Value"]]) -> list[str]:

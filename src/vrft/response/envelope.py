@@ -8,7 +8,7 @@ Envelope(think='Round.', answer='benign', problems=())
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vrft.response.words import INVISIBLE, LONGEST, normalise
 
@@ -47,7 +47,6 @@ END_OF_TURN = (
 
 _TAG = re.compile(r"<\s{0,3}(/?)\s{0,3}(think|answer)\s{0,3}>", re.IGNORECASE)
 _END_OF_TURN = re.compile("|".join(map(re.escape, END_OF_TURN)))
-_TRAILING = re.compile(rf"(?:(?:{_END_OF_TURN.pattern})\s*)+\Z")
 _BROKEN_TAG = re.compile(r"<(?:/(?:a(?:n(?:s(?:w(?:er?)?)?)?)?)?)?\Z")
 _PERFECT = re.compile(
     r"\s*<think>([^<\u200b-\u200d\u2060\ufeff]*)</think>\s*<answer>([^<\u200b-\u200d\u2060\ufeff]*)</answer>\s*"
@@ -65,6 +64,8 @@ class Envelope:
     think: str | None
     answer: str | None
     problems: tuple[str, ...]
+    answers: tuple[str, ...] = field(default=(), repr=False)
+    """The texts of all answer blocks where there are several, which may say the same in other words."""
 
     @property
     def cut(self) -> bool:
@@ -93,7 +94,7 @@ def parse(completion: str, order: str = "think-answer") -> Envelope:
             return Envelope(think, answer, ())
     blocks, outside, problems = _blocks(completion)
     contents = {
-        name: [_TRAILING.sub("", _TAG.sub("", body)).strip() for kind, body in blocks if kind == name]
+        name: [_without_end(_TAG.sub("", body)).strip() for kind, body in blocks if kind == name]
         for name in ("think", "answer")
     }
     wanted = ORDERS[order]
@@ -112,7 +113,20 @@ def parse(completion: str, order: str = "think-answer") -> Envelope:
     if _END_OF_TURN.sub("", " ".join(outside)).translate(INVISIBLE).strip():
         problems["text_outside"] = None
     think = "\n".join(contents["think"]) if contents["think"] else None
-    return Envelope(think, _one_answer(contents["answer"]), tuple(problems))
+    answers = tuple(contents["answer"]) if len(contents["answer"]) > 1 else ()
+    return Envelope(think, _one_answer(contents["answer"]), tuple(problems), answers)
+
+
+def _without_end(text: str) -> str:
+    """A text without the white space and tokens at its end."""
+    end = len(text)
+    while True:
+        while end and text[end - 1].isspace():
+            end -= 1
+        token = next((token for token in END_OF_TURN if text.endswith(token, 0, end)), None)
+        if token is None:
+            return text[:end]
+        end -= len(token)
 
 
 def _blocks(text: str) -> tuple[list[tuple[str, str]], list[str], dict[str, None]]:
@@ -126,7 +140,7 @@ def _blocks(text: str) -> tuple[list[tuple[str, str]], list[str], dict[str, None
     last_end = {_kind(tag): index for index, tag in enumerate(tags)}
     blocks: list[tuple[str, str]] = []
     outside: list[str] = []
-    opened, start, position = "", 0, 0
+    opened, start, position, unopened = "", 0, 0, ""
     for index, tag in enumerate(tags):
         kind = _kind(tag)
         if not opened:
@@ -135,6 +149,8 @@ def _blocks(text: str) -> tuple[list[tuple[str, str]], list[str], dict[str, None
                 opened, start = kind, tag.end()
             else:
                 problems["stray_tag"] = None
+                if kind == "/answer" and not unopened and not any(name == "answer" for name, _ in blocks):
+                    unopened = text[position : tag.start()]
         elif kind == f"/{opened}":
             blocks.append((opened, text[start : tag.start()]))
             opened = ""
@@ -156,6 +172,8 @@ def _blocks(text: str) -> tuple[list[tuple[str, str]], list[str], dict[str, None
             blocks.append((opened, body))
     else:
         outside.append(text[position:])
+    if unopened.strip() and not any(name == "answer" for name, _ in blocks):
+        blocks.append(("answer", unopened))  # <think>...</think>benign</answer>
     return blocks, outside, problems
 
 

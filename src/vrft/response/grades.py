@@ -1,36 +1,56 @@
-"""Reading a grade: one integer of the scale, however spelt."""
+"""Reading a grade: one integer of the scale, however spelt.
+
+The numbers of the folded answer are found first, whether digits, words or Roman numerals; all must be one and the same.
+What stands before the number must introduce it (``the final answer is``, ``WHO grade``), what stands behind must
+explain it (``(moderate)``, ``: several haemorrhages``), and neither may deny or doubt it.
+"""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 
 from vrft.response.labels import Synonyms
-from vrft.response.words import LONGEST, NEGATION, Reading, mentioned, normalise
+from vrft.response.words import LONGEST, NEGATION, Reading, mentioned, normalise, one_line, unwrapped
 
 _WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _ROMANS = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
-_TITLE = r"grade|stage|level|score|class|category|severity|grading|staging"
-_PREFIX = (
+_HAN = "零一二三四五六七八九十"
+_UNITS = "级期度"
+_VALUES = {name: value for value, name in enumerate(_WORDS)} | {name: value for value, name in enumerate(_HAN)}
+_VALUES |= {name: value for value, name in enumerate(_ROMANS, start=1)}
+
+_TITLE = (
+    r"(?:grad(?:e|o|ing)?|sta(?:ge|de|ging)|level|score|class|category|severity|rating|degree|group"
+    r"|bi ?rads|pi ?rads|ti ?rads|分级|级别|等级|第)"
+)
+_TITLED = re.compile(rf"(?:\b|(?<=[{_UNITS}])){_TITLE}\s*(?:(?:is|of|as|no|number)\b\.?\s*)?[:=#]?\s*[(\[]?\s*\Z")
+_SHORT_ROMAN = re.compile(rf"({_TITLE}[\s:=#(\[]*)({'|'.join(_ROMANS)})\b")
+_NUMBER = re.compile(
+    rf"(?<![\w.])\d+(?:\.\d+)?(?![a-z0-9_])|(?<={_UNITS[0]})\d+|(?<=第)\d+|\b(?:{'|'.join(_WORDS)})\b"
+    rf"|\b(?:{'|'.join(roman for roman in _ROMANS if len(roman) > 1)})(?=\b|[{_UNITS}])|[{_HAN}](?=\s*[{_UNITS}]|\Z)"
+)
+_PREFIX = re.compile(
     r"(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:the|this|it|final|overall|my|answer|diagnosis|disease|severity|dr|kl|isup"
-    r"|predicted|estimated|kellgren lawrence|diabetic retinopathy)\b\s*)*(?:(?:is|was)\b\s*)?[:=]?\s*(?:a\s+)?"
+    r"|predicted|estimated|kellgren lawrence)\b\s*)*(?:(?:is|was|it's)\b\s*)?[:=#]?\s*(?:a\s+)?[(\[]?\s*"
 )
-_BEFORE = rf"{_PREFIX}(?P<title>(?:{_TITLE})\b\s*)?(?:(?:is|of)\b\s*)?[:=#]?\s*[(\[]?"
-_NUMBER = rf"(?P<digits>\d{{1,6}})(?:\.0+)?|(?P<word>{'|'.join(_WORDS)})|(?P<roman>{'|'.join(_ROMANS)})"
-_GRADE = re.compile(
-    rf"{_BEFORE}(?:{_NUMBER})(?:(?!\w)|(?=[级期度]))(?P<closed>[)\]级期度])*(?P<rest>\s*[(\[,:;=—].*|\.(?:\s.*)?|\s+[-–]\s.*|(?P<more>\s+\D.*)|)",
-    re.DOTALL,
-)
-_NAMED = re.compile(rf"{_BEFORE}(?P<name>.*?)[)\]]?", re.DOTALL)
+_EXPLAINS = re.compile(rf"[)\]{_UNITS}\s]*(?:\Z|[(\[,:;=—.]|[-–]\s)|\s*[)\]{_UNITS}]")
 _PLAIN = re.compile(r"\s*([0-9]{1,2})\s*")
 
-_NUMBERS = re.compile(rf"\d+|\b(?:{'|'.join(_WORDS + _ROMANS)})\b")
-_TAKEN_BACK = re.compile(
-    r"\b(?:or|not|to|between|than|but|wait|least|most|higher|lower|wrong|incorrect|false|plus|minus)\b"
-    r"|\b(?:maybe|possibl\w+|unlikely|uncertain|unsure|perhaps|could|might)\b|\?|n't\b|[:,;]\s*no\b\W*$"
+_DENIED = re.compile(
+    r"\b(?:not?|non|never|neither|nor|without|than|least|most|between|either|or|to|up|above|below|under|over|less|more"
+    r"|higher|lower|worse|better|if|from|may|might|could|maybe|possibl\w+|perhaps|probably|likely|unlikely|uncertain|unsure"
+    r"|exclud\w+|rul\w+ out|den(?:y|ies|ied)|false|wrong)\b|n't\b|\?"
 )
-"""What withdraws or doubts a grade when it stands behind it."""
+"""What, before a grade, denies or doubts it."""
 
-_SIGNED = re.compile(r"\d\s*[-‐‑–—~/+](?!\s*[^\W\d]{3})|(?<!\w)[-–—−+]\s*\d|[~/<>≤≥]\s*\d")
+_TAKEN_BACK = re.compile(
+    r"\b(?:or|to|between|than|wait|least|most|higher|lower|wrong|incorrect|false|plus|minus|think|believe|guess)\b"
+    rf"|\b(?:not|but)\b(?=\W*(?:\d|sure|certain|quite|really|maybe|could|might|possibly|not\b|i\b|{'|'.join(_WORDS)}|\Z))"
+    r"|\b(?:maybe|possibl\w+|probably|likely|unlikely|uncertain|unsure|perhaps|could|might)\b|\?|n't\b|[:,;]\s*no\b\W*\Z"
+)
+"""What, behind a grade, withdraws or doubts it."""
+
+_SIGNED = re.compile(r"\d\s*[-‐‑–—~/+](?!\s*[^\W\d]{2}|\s+I\s)|(?<!\w)[-–—−+]\d|[~/<>≤≥]\s*\d")
 """Ranges, fractions, signs and bounds; ``2 - moderate`` and ``grade-2`` are none of them."""
 
 
@@ -53,56 +73,58 @@ def read_grade(
     if not answer:
         return Reading(None)
     if plain := _PLAIN.fullmatch(answer):
-        grade = int(plain[1])
-        return Reading(grade) if grade < levels else Reading(None, ("not_a_grade",))
-    grade_ = None if len(answer) > LONGEST else _grade(answer, levels, _named(names, synonyms))
-    return Reading(None, ("not_a_grade",)) if grade_ is None else Reading(grade_)
+        found: int | None = int(plain[1])
+    else:
+        found = None if len(answer) > LONGEST else _grade(answer, _named(names, synonyms))
+    return Reading(found) if found is not None and found < levels else Reading(None, ("not_a_grade",))
 
 
-def _grade(answer: str, levels: int, named: dict[str, int]) -> int | None:
-    if _SIGNED.search(answer if answer.isascii() else unicodedata.normalize("NFKC", answer)):
+def _grade(answer: str, named: dict[str, int]) -> int | None:
+    answer = answer if answer.isascii() else unicodedata.normalize("NFKC", answer)
+    if _SIGNED.search(re.sub(r"</?[a-z]{1,6}>", "", answer)):
         return None
-    folded = normalise(answer if "`" in answer else re.sub(r"[.\s]*\n\s*", ". ", answer.strip())).strip("{}")
+    folded = normalise(re.sub(r"(?<=\d)[-–](?=[^\W\d])", " - ", one_line(unwrapped(answer))))
     if folded in named:
         return named[folded]
-    if named and (match := _NAMED.fullmatch(folded)) and match["name"] in named:
-        return named[match["name"]]
-    match = _GRADE.fullmatch(_name_last(folded, named))
-    if match is None or (match["more"] and not (match["title"] or match["closed"])):
-        # "2 lesions" is no grade; "grade 2 disease" and "2) moderate" are
+    folded = _SHORT_ROMAN.sub(lambda found: f"{found[1]}{_VALUES[found[2]]}", folded)
+    folded = re.sub(rf"({_TITLE})(?=\d)", r"\1 ", folded)
+    numbers = list(_NUMBER.finditer(folded))
+    if not numbers:
+        introduced = _PREFIX.sub("", re.sub(rf"\b{_TITLE}\s*[:=]?\s*", "", folded, count=1), count=1)
+        return named.get(introduced)
+    values = {_value(number.group()) for number in numbers}
+    grade = values.pop()
+    before, behind = folded[: numbers[0].start()], folded[numbers[0].end() :]
+    called = mentioned(folded, {name: str(value) for name, value in named.items()})[0]
+    if values or grade is None or called - {str(grade)}:
         return None
-    if match["roman"] and len(match["roman"]) == 1 and not match["title"]:
-        return None  # a single letter without "grade" or "stage" before it
-    grade = _value(match["digits"] or match["word"] or match["roman"])
-    said, rest = mentioned(match["rest"], {name: str(value) for name, value in named.items()})
-    other = {_value(number) for number in _NUMBERS.findall(rest)} - {grade}
-    return None if grade >= levels or said - {str(grade)} or other or _TAKEN_BACK.search(rest) else grade
+    for name in named:  # "no DR" and "moderate" are no words that deny
+        before, behind = before.replace(name, " "), behind.replace(name, " ()")
+    titled = _TITLED.search(before)
+    bracketed = re.search(r"[^\W\d]\s*[(\[]\s*\Z", before) and behind.strip()[:1] in (")", "]")
+    introduced_ = titled or bracketed or _PREFIX.fullmatch(before) or not before.strip(" -–—,")
+    before = before[: titled.start()] if titled else before
+    if _DENIED.search(before) or not introduced_ or not (titled or _EXPLAINS.match(behind)):
+        return None
+    return None if _TAKEN_BACK.search(behind) else grade
+
+
+def _value(number: str) -> int | None:
+    """The integer that a number is; None for one with a fraction."""
+    if number in _VALUES:
+        return _VALUES[number]
+    whole, _, fraction = number.partition(".")
+    return None if fraction.strip("0") else int(whole[:7])
 
 
 def _named(names: Sequence[str] | None, synonyms: Synonyms) -> dict[str, int]:
-    """Folded name -> grade."""
+    """Folded name -> grade, the longest names first."""
     named = {normalise(name): grade for grade, name in enumerate(names or ())}
     for owner, others in (synonyms or {}).items():
         grade = named.get(normalise(owner), int(owner) if owner.isdecimal() else None)
         if grade is not None:
             named |= {normalise(name): grade for name in others or ()}
-    return named
-
-
-def _value(number: str) -> int:
-    if number in _WORDS:
-        return _WORDS.index(number)
-    return _ROMANS.index(number) + 1 if number in _ROMANS else int(number[:7])
-
-
-def _name_last(folded: str, named: dict[str, int]) -> str:
-    """``moderate (grade 2)`` and ``2 moderate`` as ``grade 2 (moderate)``; other texts as they are."""
-    for name in sorted(named, key=len, reverse=True):
-        if name and folded.startswith(name) and (number := re.fullmatch(r"\W+([^()]*?)\W*", folded[len(name) :])):
-            return f"{number[1]} ({name})"
-        if name and folded.endswith(f" {name}"):
-            return f"{folded[: -len(name) - 1]} ({name})"
-    return folded
+    return {name: named[name] for name in sorted(named, key=len, reverse=True) if name}
 
 
 def mentioned_grade(
@@ -119,7 +141,7 @@ def mentioned_grade(
     whole = read_grade(text.strip(), levels, names, synonyms).answer
     if isinstance(whole, int):
         return whole
-    titled = {int(number) for number in re.findall(rf"\b(?:{_TITLE})\s*[:=]?\s*(?:is\s+)?(\d{{1,6}})(?![\w.])", folded)}
+    titled = {int(n) for n in re.findall(rf"\b{_TITLE}\s*[:=]?\s*(?:is\s+)?(\d{{1,6}})(?![\w.])", folded)}
     numbers = {int(number) for number in re.findall(r"(?<![\w.])(\d{1,6})(?![\w.])", folded)}
     spelt = re.search(rf"\b(?:{'|'.join(_WORDS)})\b", folded)
     doubted = _SIGNED.search(text[-LONGEST:]) or NEGATION.search(folded)

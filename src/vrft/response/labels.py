@@ -1,8 +1,9 @@
 """Reading a label: the whole answer is compared, never a part of it."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
-from vrft.response.words import LONGEST, NEGATION, Reading, cached_names, mentioned, normalise
+from vrft.response.words import LONGEST, NEGATION, Reading, folded_names, mentioned, normalise
 
 Synonyms = Mapping[str, Sequence[str]] | None
 
@@ -24,11 +25,11 @@ def read_label(answer: str | None, labels: Sequence[str], synonyms: Synonyms = N
     """
     if not answer:
         return Reading(None)
-    names = _names(labels, synonyms)
+    names, squeezed = _names(labels, synonyms)
     if len(answer) > LONGEST + 4 * max(map(len, names), default=0):
         return Reading(None, ("not_a_label",))
     folded = normalise(answer)
-    label = names.get(folded)
+    label = names.get(folded) or squeezed.get(folded.replace(" ", ""))
     if label is None and folded.endswith(")"):  # a name and another name of the same label: "malignant (cancer)"
         first, _, second = folded[:-1].partition("(")
         label = names.get(first.strip()) if names.get(first.strip()) == names.get(second.strip()) else None
@@ -46,11 +47,18 @@ def mentioned_label(text: str, labels: Sequence[str], synonyms: Synonyms = None)
     True
     """
     folded = normalise(text[-LONGEST:])
-    found, rest = mentioned(folded, _names(labels, synonyms))
+    found, rest = mentioned(folded, _names(labels, synonyms)[0])
     return found.pop() if len(found) == 1 and not NEGATION.search(rest) else None
 
 
-def _names(labels: Sequence[str], synonyms: Synonyms) -> dict[str, str]:
+def _names(labels: Sequence[str], synonyms: Synonyms) -> tuple[dict[str, str], dict[str, str]]:
     pairs: list[tuple[str, tuple[str, ...]]] = [(label, (label,)) for label in labels]
     pairs += [(label, tuple(others or ())) for label, others in (synonyms or {}).items()]
-    return cached_names(tuple(pairs))
+    return _both(tuple(pairs))
+
+
+@lru_cache(maxsize=256)
+def _both(pairs: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[dict[str, str], dict[str, str]]:
+    """Folded name -> label, and the same with all spaces taken out, where that names no two labels."""
+    names = folded_names(pairs)
+    return names, folded_names((label, [name.replace(" ", "")]) for name, label in names.items())

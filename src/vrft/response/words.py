@@ -30,9 +30,9 @@ class Reading:
     stated: int = 0
 
 
-_LATEX = re.compile(r"\\(?:boxed|text|textbf|mathrm)\s{0,3}\{([^{}]*)\}")
+_LATEX = re.compile(r"\\(?:boxed|text(?:bf|it|rm)?|math(?:bf|it|rm)|emph)\s{0,3}\{([^{}]*)\}|\\[()\[\]]")
 _FENCE = re.compile(r"```[A-Za-z]*\n(.*?)\n?```", re.DOTALL)
-_EMPHASIS = re.compile(r"""[*`"“”«»「」『』《》【】]+|<\|(?:begin|end)_of_box\|>""")
+_EMPHASIS = re.compile(r"""[*`"“”«»「」『』《》【】]+|<\|(?:begin|end)_of_box\|>|</?(?:b|i|u|em|strong)>""")
 _GLUE = re.compile(r"(?<=\w)[-‐‑–−](?=\w)|[_\s]+")
 _AROUND = re.compile(r" ?([,;/]) ?")
 
@@ -51,11 +51,27 @@ def normalise(text: str, *, keep_case: bool = False) -> str:
     if text.startswith("```") and (fenced := _FENCE.fullmatch(text)):
         text = fenced[1]
     text = _AROUND.sub(r"\1", _GLUE.sub(" ", _EMPHASIS.sub("", text)))
-    text = text.strip("$ ").rstrip(".。!").strip("'‘ ")
+    text = text.strip("$'‘ ").rstrip(".。!").strip("$'‘ ").rstrip(".。!")
     return text if keep_case else text.casefold()
 
 
-DOUBT = re.compile(r"\b(?:possibly|probably|maybe|perhaps|unsure|uncertain|not (?:sure|certain)|unlikely)\b|\?")
+def unwrapped(answer: str) -> str:
+    """The value of an object with one key (``{"answer": "B"}``); other texts as they are."""
+    if not answer.lstrip().startswith("{") or len(answer) > LONGEST:
+        return answer
+    inner = re.fullmatch(r"""\s*\{\s*["']?\w{1,40}["']?\s*:\s*["']?([^{}"']*)["']?\s*\}\s*""", answer)
+    return inner[1] if inner else answer
+
+
+def one_line(answer: str) -> str:
+    """A line break ends a sentence."""
+    return answer if "`" in answer else re.sub(r"[.\s]*\n\s*", ". ", answer.strip())
+
+
+DOUBT = re.compile(
+    r"\b(?:possibly|probably|maybe|perhaps|unsure|uncertain|unlikely|unless|wait)\b"
+    r"|\b(?:not|cannot)(?: be)? (?:sure|certain)\b|\?"
+)
 """Words behind an answer that take it back by half."""
 
 NEGATION = re.compile(
@@ -75,7 +91,7 @@ def folded_names(names: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
     for owner, others in names:
         for name in others:
             owners.setdefault(normalise(name), set()).add(owner)
-    return {name: owner.pop() for name, owner in owners.items() if len(owner) == 1}
+    return {name: owner.pop() for name, owner in owners.items() if name and len(owner) == 1}
 
 
 def mentioned(folded: str, names: Mapping[str, str]) -> tuple[set[str], str]:

@@ -19,16 +19,32 @@ class Task(ABC):
         """What the rewards need to know of this task."""
 
     @abstractmethod
+    def read_text(
+        self,
+        answer: str | None,
+        image_size: Size | None = None,
+        processed_size: Size | None = None,
+        *,
+        cut: bool = False,
+    ) -> Reading:
+        """Read the text of an answer.
+
+        Args:
+            answer: what stands inside the answer tags; None where nothing does.
+            image_size: width and height of the original image; only boxes need it.
+            processed_size: width and height of what the processor made of it; only boxes need it.
+            cut: whether the text ends where the completion does.
+        """
+
     def read_answer(
         self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
     ) -> Reading:
-        """Read what stands inside the answer tags; the problems are those of the answer alone.
-
-        Args:
-            envelope: the completion, taken apart.
-            image_size: width and height of the original image; only boxes need it.
-            processed_size: width and height of what the processor made of it; only boxes need it.
-        """
+        """Read the answer of a completion that was taken apart; the problems are those of the answer alone."""
+        if envelope.answer is None and 1 < len(envelope.answers) <= 10 and all(envelope.answers):
+            readings = [self.read_text(answer, image_size, processed_size) for answer in envelope.answers]
+            if all(reading.answer == readings[0].answer for reading in readings):
+                return readings[0]  # the same answer in other words
+        return self.read_text(envelope.answer, image_size, processed_size, cut=envelope.cut)
 
     def read(self, completion: str, image_size: Size | None = None, processed_size: Size | None = None) -> Reading:
         """The strict reading, which rewards and headline metrics use; its problems are those of the envelope too."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from vrft.boxes import Size
-from vrft.response import ENVELOPE_INSTRUCTION, Envelope, Reading, mentioned_label, parse, read_label
+from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_label, parse, read_label
 from vrft.sample import Target
 from vrft.tasks.base import Task
 
@@ -55,10 +55,15 @@ class Classification(Task):
     def prompt(self, question: str) -> str:
         return classification_prompt(question, self.labels)
 
-    def read_answer(
-        self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
+    def read_text(
+        self,
+        answer: str | None,
+        image_size: Size | None = None,
+        processed_size: Size | None = None,
+        *,
+        cut: bool = False,
     ) -> Reading:
-        return read_label(envelope.answer, self.labels, self.synonyms)
+        return read_label(answer, self.labels, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
         if target not in self.labels or not isinstance(target, str):

@@ -15,7 +15,7 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 from vrft.boxes import Size
-from vrft.response import ENVELOPE_INSTRUCTION, Envelope, Reading, mentioned_grade, parse, read_grade
+from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_grade, parse, read_grade
 from vrft.sample import Target
 from vrft.tasks.base import Task
 
@@ -62,10 +62,15 @@ class Grading(Task):
     def prompt(self, question: str) -> str:
         return grading_prompt(question, self.levels, self.names)
 
-    def read_answer(
-        self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
+    def read_text(
+        self,
+        answer: str | None,
+        image_size: Size | None = None,
+        processed_size: Size | None = None,
+        *,
+        cut: bool = False,
     ) -> Reading:
-        return read_grade(envelope.answer, self.levels, self.names, self.synonyms)
+        return read_grade(answer, self.levels, self.names, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
         if not isinstance(target, Integral) or isinstance(target, bool) or not 0 <= int(target) < self.levels:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vrft.boxes import Size, clip, has_area
-from vrft.response import Envelope, Reading, parse, read_boxes
+from vrft.response import Reading, parse, read_boxes
 from vrft.sample import Box, Target
 from vrft.tasks.base import Task
 
@@ -40,12 +40,17 @@ class Localization(Task):
         """What the rewards need to know of this task."""
         return {"frame": self.frame}
 
-    def read_answer(
-        self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
+    def read_text(
+        self,
+        answer: str | None,
+        image_size: Size | None = None,
+        processed_size: Size | None = None,
+        *,
+        cut: bool = False,
     ) -> Reading:
         if image_size is None:
             raise ValueError("boxes need image_size, [width, height] of the original image")
-        return read_boxes(envelope.answer, self.frame, image_size, processed_size, cut=envelope.cut)
+        return read_boxes(answer, self.frame, image_size, processed_size, cut=cut)
 
     def read_leniently(
         self, completion: str, image_size: Size, processed_size: Size | None = None

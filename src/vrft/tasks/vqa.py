@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from vrft.boxes import Size
-from vrft.response import Envelope, Reading, normalise, parse, read_choice, read_open, read_yes_no, same_text
+from vrft.response import Reading, normalise, parse, read_choice, read_open, read_yes_no, same_text
 from vrft.sample import Target
 from vrft.tasks.base import Task
 
@@ -39,12 +39,14 @@ class Vqa(Task):
         """What the rewards need to know of this task."""
         return {"answers": self.answers, "choices": dict(self.choices), "synonyms": dict(self.synonyms)}
 
-    def read_answer(
-        self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
+    def read_text(
+        self,
+        answer: str | None,
+        image_size: Size | None = None,
+        processed_size: Size | None = None,
+        *,
+        cut: bool = False,
     ) -> Reading:
-        return self._read(envelope.answer)
-
-    def _read(self, answer: str | None) -> Reading:
         if self.answers == "yes_no":
             return read_yes_no(answer, self.synonyms)
         return read_choice(answer, self.choices) if self.answers == "choice" else read_open(answer)
@@ -52,7 +54,7 @@ class Vqa(Task):
     def read_leniently(self, completion: str) -> Target | None:
         """What a patient reader would take the answer to be: the strict reading, else that of a text without tags."""
         envelope = parse(completion)
-        answer = self._read(envelope.answer or completion.strip()).answer
+        answer = self.read_text(envelope.answer or completion.strip()).answer
         return answer if isinstance(answer, str) else None
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
