@@ -1,0 +1,167 @@
+"""From the text of an answer to nested groups: brackets of any kind alike, values with the keys before their colons.
+
+Box tokens of several families become brackets; fences, names and LaTeX around an answer become spaces. Commas may be
+missing and the end may be cut off. Nothing is evaluated, and time is linear in the length of the text.
+"""
+
+import math
+import re
+from dataclasses import dataclass, field
+
+BOX_KEYS = re.compile(
+    r"(?:bbox|box|boundingbox|boundingboxes|bndbox|position|coordinate|coord|rect|rectangle|region|xyxy)(?:e?s)?(?:2d|xyxy)?"
+)
+"""Keys that hold a box, without underscores; where an object has one of them, its other keys hold none."""
+
+OTHER_KEYS = re.compile(
+    r"(?:image|processed|original|img)?(?:size|shape|resolution|dimensions?)?|keypoints?(?:2d)?|points?2d|cent(?:er|re)"
+    r"|colou?r|rgba?|\w*normali[sz]ed|(?:class)?(?:score|prob|probabilitie|probability|confidence|logit)s?"
+)
+"""Keys whose numbers are something else."""
+
+CORNERS = (
+    *(("x1", "y1", "x2", "y2"), ("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax")),
+    *(("left", "top", "right", "bottom"), ("minx", "miny", "maxx", "maxy")),
+)
+SIDES = tuple(
+    (x, y, *sides)
+    for x, y in (("x", "y"), ("left", "top"), ("x1", "y1"), ("xmin", "ymin"))
+    for sides in (("width", "height"), ("w", "h"))
+)
+COORDINATES = {name for names in (*CORNERS, *SIDES) for name in names}
+
+_FULL_WIDTH = {0xFF01 + offset: 0x21 + offset for offset in range(94)}
+_FULL_WIDTH |= dict(zip(map(ord, "、【】−。"), map(ord, ",[]-."), strict=True))
+_NAMED = re.compile(
+    r"<\|object_ref_start\|>[^<]{0,300}<\|object_ref_end\|>|<ref>[^<]{0,300}</ref>|<\|ref\|>[^<]{0,300}<\|/ref\|>"
+)
+_OPEN_TOKENS = re.compile(r"<\|box_start\|>|<b?box>|<\|det\|>|<\|begin_of_box\|>")
+_CLOSE_TOKENS = re.compile(r"<\|box_end\|>|</b?box>|<\|/det\|>|<\|end_of_box\|>")
+_NUMBER_TOKENS = re.compile(r"<([0-9]{1,4})>")
+_HALF_TOKEN = re.compile(r"<[|/]?[a-z_]{0,12}\|?\Z")
+_FENCES = re.compile(r"```\s{0,3}[A-Za-z]{0,10}\b|`|\A\s*json\b|\\boxed\b")
+_TOKEN = re.compile(
+    r"""(?P<open>[\[({])|(?P<close>[\])}])|(?P<colon>[:=])|(?P<comma>[,;])
+    |(?P<string>(?:\A|(?<=[\[({,:=])|(?<=[\[({,:=]\s))(?:
+        "(?:[^"\\]|\\.|"(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,200}+"
+        |'(?:[^'\\]|\\.|'(?![ \n]{0,3}(?:[,:\]})]|\Z))){0,200}+'))
+    |(?P<number>[-+]?(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?[0-9]++)?+(?![\w%.°/*+~-]))
+    |(?P<word>(?:[^\s\[\](){},;:="']|(?<=\w)'(?=\w))++)""",
+    re.VERBOSE | re.DOTALL,
+)
+_DEEPEST = 32
+
+
+@dataclass(slots=True)
+class Group:
+    """What stands inside one pair of brackets: values, each with the key before its colon."""
+
+    bracket: str
+    items: list[tuple[str | None, "Value"]] = field(default_factory=list)
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A bare word, or a number with something attached to it."""
+
+    text: str
+
+
+Value = Group | Word | str | float
+
+
+def plain_text(answer: str, *, cut: bool) -> str:
+    """The answer with box tokens as brackets, without what only dresses it.
+
+    Args:
+        answer: the text.
+        cut: whether it ends where the completion does, so that a token at its end may be half.
+    """
+    text = answer if answer.isascii() else answer.translate(_FULL_WIDTH)
+    if cut:
+        text = _HALF_TOKEN.sub("", text)
+    text = _NUMBER_TOKENS.sub(r" \1 ", brackets_for_tokens(_NAMED.sub(" ", text)))
+    return _FENCES.sub(" ", re.sub(r"\\(?=[\[\](){}])|\\boxed\s{0,3}\{\s{0,3}\}", " ", text))
+
+
+def brackets_for_tokens(text: str) -> str:
+    """Box tokens as brackets."""
+    return _CLOSE_TOKENS.sub("] ", _OPEN_TOKENS.sub(" [", text))
+
+
+def tree(text: str) -> Group | None:
+    """The groups of a text below one root; None where they are nested too deeply. Time is linear in the length."""
+    root = Group("", closed=True)
+    stack: list[Group] = [root]
+    keys: list[str | None] = [None]  # of each open group, the key that waits for its value
+    for token in _TOKEN.finditer(text):
+        kind, written = token.lastgroup, token.group()
+        group = stack[-1]
+        if kind == "close":
+            if len(stack) > 1:
+                stack.pop().closed = True
+                keys.pop()
+            continue
+        if kind == "comma":
+            keys[-1] = None
+            continue
+        if kind == "colon":
+            if group.items and not isinstance(group.items[-1][1], Group) and group.items[-1][0] is None:
+                keys[-1] = _key(group.items.pop()[1])
+            continue
+        value: Value
+        if kind == "open":
+            if len(stack) > _DEEPEST:
+                return None
+            value = Group(written)
+        elif kind == "number" and len(written) <= 40 and math.isfinite(number := float(written)):
+            value = number
+        elif kind == "string":
+            value = written[1:-1]
+        else:
+            value = Word(written)
+        group.items.append((keys[-1], value))
+        keys[-1] = None
+        if isinstance(value, Group):
+            stack.append(value)
+            keys.append(None)
+    return root
+
+
+def _key(value: "Value") -> str:
+    text = value.text if isinstance(value, Word) else str(value)
+    return re.sub(r"[\W_]", "", text[:40]).lower()
+
+
+def number_of(value: "Value") -> float | None:
+    if isinstance(value, float):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"\s{0,5}[-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?\s{0,5}", value):
+        return float(value)
+    return None
+
+
+def is_odd(word: str) -> bool:
+    """Whether a bare word spoils the numbers beside it: a unit, a sign, a number with something attached."""
+    if word in COORDINATES:
+        return False
+    return (
+        bool(re.search("[0-9%]", word))
+        or not re.search(r"\w", word)
+        or word in ("to", "percent", "px", "pixels", "cm", "mm")
+    )
+
+
+def is_remark(group: Group) -> bool:
+    """Words or one number in parentheses are prose."""
+    values = [value for _, value in group.items]
+    if group.bracket != "(" or any(isinstance(value, Group) for value in values):
+        return False
+    return len(values) == 1 or any(isinstance(value, Word) and not is_odd(value.text) for value in values)
+
+
+def open_end(group: Group) -> bool:
+    """Whether a bracket is still open at the end of the text."""
+    last = group.items[-1][1] if group.items else None
+    return isinstance(last, Group) and not last.closed
