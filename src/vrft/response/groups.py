@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 BOX_KEYS = re.compile(
     r"(?:bbox|box|boundingbox|boundingboxes|bndbox|position|coordinate|coord|rect|rectangle|region|xyxy)(?:e?s)?(?:2d|xyxy)?"
 )
-"""Keys that hold a box, without underscores; where an object has one of them, its other keys hold none."""
+"""Keys that hold a box, without their underscores."""
 
 OTHER_KEYS = re.compile(
     r"(?:image|processed|original|img)?(?:size|shape|resolution|dimensions?)?|keypoints?(?:2d)?|points?2d|cent(?:er|re)"
