@@ -1,0 +1,192 @@
+"""Annotated images: boxes with labels, as the sources of boxes read them, cleaned by one rule and turned into samples.
+
+The rule, for every source: a box without area is dropped; a box that leaves the image is clipped to it, and dropped
+where nothing of it is inside; of equal boxes with equal labels one is kept. Whatever is dropped or clipped is counted.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal, Protocol
+
+from PIL import Image, UnidentifiedImageError
+
+from vrft.boxes import Size, clip, has_area
+from vrft.errors import DataError
+from vrft.sample import Box, Sample
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One box and what it holds."""
+
+    label: str
+    box: Box
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image and its annotations; none is a statement that nothing is there."""
+
+    image: Path
+    size: Size
+    annotations: tuple[Annotation, ...] = ()
+
+
+Counts = Counter[str]
+"""What was met: ``images``, ``empty``, ``boxes`` (as written), ``kept``, ``clipped``, ``no area``, ``outside``,
+``duplicate``; and what a source cannot use: ``image missing``, ``not annotated``, ``size differs``, ..."""
+
+
+class Reader(Protocol):
+    """What a source of boxes offers: the records of its own splits."""
+
+    def read(self, split: str, counts: Counts) -> list[Record]:
+        """The records of a split as they are written, in a fixed order; oddities are counted."""
+
+
+def clean(record: Record, counts: Counts) -> Record:
+    """Apply the rule to the boxes of a record, and count what it meets."""
+    counts["images"] += 1
+    counts["empty"] += not record.annotations
+    counts["boxes"] += len(record.annotations)
+    kept: dict[Annotation, None] = {}
+    for annotation in record.annotations:
+        clipped = clip(annotation.box, record.size)
+        fitted = replace(annotation, box=clipped)
+        if not has_area(annotation.box):
+            counts["no area"] += 1
+        elif not has_area(clipped):
+            counts["outside"] += 1
+        elif fitted in kept:
+            counts["duplicate"] += 1
+        else:
+            counts["clipped"] += clipped != annotation.box
+            kept[fitted] = None
+    counts["kept"] += len(kept)
+    return replace(record, annotations=tuple(kept))
+
+
+def image_size(path: Path) -> Size:
+    """Width and height from the head of an image file.
+
+    Raises:
+        DataError: the file is missing or is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it.") from None
+
+
+def share_out(groups: Sequence[str], split: str, seed: int = 0) -> list[bool]:
+    """Which items belong to a split, for sets without splits of their own: 60% train, 20% validation, 20% test.
+
+    Items of one group (one patient) fall into one split; which one depends on the group's name and the seed alone, so
+    that a new image moves no other.
+    """
+    wanted = SPLITS.index(split)
+    return [_place(group, seed) == wanted for group in groups]
+
+
+def _place(group: str, seed: int) -> int:
+    share = int.from_bytes(sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / 2**64
+    return 0 if share < 0.6 else 1 if share < 0.8 else 2
+
+
+class BoxSource:
+    """Samples of annotated images for one task.
+
+    Args:
+        reader: reads the records of a split.
+        kind: ``localization`` (the boxes of ``find``), or ``classification`` (one sample a box: what is it?).
+        find: the labels that are looked for or told apart; without it all.
+        margin: of a region, on each side, as a share of the longer side of its box.
+    """
+
+    levels: int | None = None
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        kind: Literal["localization", "classification"],
+        find: Sequence[str] | None = None,
+        margin: float = 0.25,
+    ) -> None:
+        self.reader, self.kind, self.find, self.margin = reader, kind, tuple(find or ()), margin
+        self.counts: dict[str, Counts] = {}
+        self._records: dict[str, list[Record]] = {}
+
+    def records(self, split: str) -> list[Record]:
+        """The cleaned records of a split; ``counts[split]`` says what was met."""
+        if split not in self._records:
+            counts: Counts = Counter()
+            self._records[split] = [clean(record, counts) for record in self.reader.read(split, counts)]
+            self.counts[split] = counts
+        return self._records[split]
+
+    @property
+    def labels(self) -> list[str] | None:
+        """All labels in alphabetical order, where the targets are labels."""
+        if self.kind != "classification":
+            return None
+        found = {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
+        return [label for label in self.find if label in found] or sorted(found)
+
+    @property
+    def question(self) -> str:
+        if self.kind == "classification":
+            return "Which class is shown in the middle of this image?"
+        return f"Where is every {' or '.join(self.find)}?" if self.find else "Where are the findings?"
+
+    def check(self) -> None:
+        """Read the annotations of all splits.
+
+        Raises:
+            DataError: a file is missing or at fault, or a label that is looked for occurs nowhere.
+        """
+        found = {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
+        for label in self.find:
+            if label not in found:
+                raise DataError(f"no box has the label {label!r}; the data has {', '.join(sorted(found))}.")
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """Yield the samples of a split in the order of the files; no image is opened."""
+        for record in self.records(split):
+            wanted = [one for one in record.annotations if not self.find or one.label in self.find]
+            if self.kind == "localization":
+                target = tuple(one.box for one in wanted)
+                yield Sample(record.image.stem, record.image, self.question, target, split)
+                continue
+            for index, one in enumerate(wanted):
+                region = around(one.box, self.margin, record.size)
+                yield Sample(
+                    id=f"{record.image.stem}-{index}",
+                    image=partial(_cut_out, record.image, region),
+                    question=self.question,
+                    target=one.label,
+                    split=split,
+                    facts={"image": record.image.name, "box": one.box},
+                )
+
+
+def around(box: Box, margin: float, size: Size) -> tuple[int, int, int, int]:
+    """A box with a margin on each side, in whole pixels inside the image."""
+    wide = margin * max(box[2] - box[0], box[3] - box[1])
+    x1, y1, x2, y2 = clip((box[0] - wide, box[1] - wide, box[2] + wide, box[3] + wide), size)
+    return int(x1), int(y1), max(int(x1) + 1, round(x2)), max(int(y1) + 1, round(y2))
+
+
+def _cut_out(path: Path, region: tuple[int, int, int, int]) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB").crop(region)
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it.") from None

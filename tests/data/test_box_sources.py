@@ -1,0 +1,246 @@
+"""Sources of boxes: on small files of every layout, and on the real sets with the counts of their notes."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vrft.data.annotations import SPLITS, Annotation, BoxSource, Record, around, clean, share_out
+from vrft.data.coco import COCOReader
+from vrft.data.masks import MaskReader
+from vrft.data.table import Columns, TableReader
+from vrft.data.voc import VOCReader
+from vrft.data.yolo import YOLOReader
+from vrft.errors import DataError
+from vrft.sample import open_image
+
+
+def picture(path: Path, size: tuple[int, int] = (100, 80), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size).save(path)
+    return path
+
+
+def totals(source: BoxSource) -> Counter[str]:
+    source.check()
+    return sum((source.counts[split] for split in SPLITS), Counter())
+
+
+def test_boxes_are_dropped_or_clipped_by_one_rule_and_counted():
+    boxes = [
+        (0, 0, 5, 5),
+        (0, 0, 5, 5),
+        (-5, -5, 5, 5),
+        (3, 3, 3, 9),
+        (9, 9, 4, 4),
+        (200, 0, 210, 5),
+        (90, 70, 120, 90),
+    ]
+    counts: Counter[str] = Counter()
+    record = clean(Record(Path("a.png"), (100, 80), tuple(Annotation("x", box) for box in boxes)), counts)
+    assert [one.box for one in record.annotations] == [(0, 0, 5, 5), (90, 70, 100, 80)]
+    assert counts == {"images": 1, "boxes": 7, "kept": 2, "duplicate": 2, "no area": 2, "outside": 1, "clipped": 1} | {
+        "empty": 0
+    }
+
+
+def test_a_group_stays_in_one_split_and_new_items_move_none():
+    groups = [f"patient{n // 3}" for n in range(300)]
+    inside = {split: share_out(groups, split) for split in SPLITS}
+    assert all(sum(flags) == 1 for flags in zip(*inside.values(), strict=True))
+    assert all(len({inside[split][n] for n in range(3 * g, 3 * g + 3)}) == 1 for split in SPLITS for g in range(100))
+    assert share_out(groups[:50], "test") == inside["test"][:50]
+    assert 40 < sum(inside["test"]) < 80
+
+
+def test_voc(tmp_path: Path):
+    picture(tmp_path / "JPEGImages" / "a.jpg")
+    (tmp_path / "Annotations").mkdir()
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    size = "<size><width>100</width><height>81</height></size>"
+    (tmp_path / "Annotations" / "a.xml").write_text(
+        f"<annotation>{size}<object><name>WBC</name>{box}</object></annotation>"
+    )
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    for name, stems in (("train", "a\n"), ("val", "missing\n"), ("test", "")):
+        (lists / f"{name}.txt").write_text(stems)
+    source = BoxSource(VOCReader(tmp_path), kind="localization", find=["WBC"])
+    assert totals(source) == Counter({"images": 1, "boxes": 1, "kept": 1, "size differs": 1, "image missing": 1})
+    (sample,) = source.samples("train")
+    assert sample.target == ((1, 2, 30, 40),)
+    assert sample.question == "Where is every WBC?"
+    with pytest.raises(DataError, match="no box has the label 'RBC'; the data has WBC"):
+        BoxSource(VOCReader(tmp_path), kind="localization", find=["RBC"]).check()
+    (tmp_path / "Annotations" / "a.xml").write_text("<annotation>\n<object>")
+    with pytest.raises(DataError, match=r"a\.xml:2: is no XML"):
+        BoxSource(VOCReader(tmp_path), kind="localization").check()
+
+
+def test_coco_boxes_polygons_and_images_without_annotations(tmp_path: Path):
+    for name in "ab":
+        picture(tmp_path / "train" / f"{name}.png")
+    annotation = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 7,
+        "bbox": [10, 20, 30, 40.5],
+        "segmentation": [[10, 20, 35, 50, 12, 30]],
+    }
+    content = {
+        "categories": [{"id": 0, "name": "group"}, {"id": 7, "name": "cell"}],
+        "images": [
+            {"id": n, "file_name": f"{name}.png", "width": 100, "height": 80} for n, name in enumerate("abc", 1)
+        ],
+        "annotations": [annotation, annotation | {"id": 2, "image_id": 99}],
+    }
+    file = tmp_path / "train" / "_annotations.coco.json"
+    file.write_text(json.dumps(content))
+    source = BoxSource(COCOReader(tmp_path), kind="localization")
+    met = totals(source)
+    assert (met["image missing"], met["not annotated"], met["annotation without image"], met["empty"]) == (1, 1, 1, 1)
+    assert [sample.target for sample in source.samples("train")] == [((10, 20, 40, 60.5),), ()]
+    hull = BoxSource(COCOReader(tmp_path, boxes="polygon", unannotated="skip"), kind="localization")
+    assert [sample.target for sample in hull.samples("train")] == [((10, 20, 35, 50),)]
+    content["annotations"] = [annotation | {"category_id": 3}]
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="annotation 1 has category 3"):
+        BoxSource(COCOReader(tmp_path), kind="localization").check()
+
+
+def test_yolo_boxes_polygons_oriented_boxes_and_empty_files(tmp_path: Path):
+    lines = {"a": "1 0.5 0.5 0.2 0.5", "b": "0 0.1 0.1 0.3 0.1 0.2 0.4", "c": "", "d": "10 10 30 10 30 20 10 20 disc 0"}
+    (tmp_path / "data.yaml").write_text("names: [object, tumor]")
+    for name, line in lines.items():
+        picture(tmp_path / "valid" / "images" / f"{name}.png")
+        (tmp_path / "valid" / "labels").mkdir(exist_ok=True)
+        (tmp_path / "valid" / "labels" / f"{name}.txt").write_text(line)
+    picture(tmp_path / "valid" / "images" / "e.png")
+    source = BoxSource(YOLOReader(tmp_path), kind="localization")
+    met = totals(source)
+    assert (met["polygon"], met["oriented"], met["empty"], met["not annotated"]) == (1, 1, 1, 1)
+    targets = [sample.target for sample in source.samples("validation")]
+    assert [[round(v, 6) for box in target for v in box] for target in targets] == [
+        [40, 20, 60, 60],
+        [10, 8, 30, 32],
+        [],
+        [10, 10, 30, 20],
+    ]
+    (tmp_path / "valid" / "labels" / "a.txt").write_text("7 0.5 0.5 0.2 0.5")
+    with pytest.raises(DataError, match=r"a\.txt:1: class 7 is not in names"):
+        BoxSource(YOLOReader(tmp_path), kind="localization").check()
+
+
+def test_masks_become_the_boxes_of_their_connected_regions(tmp_path: Path):
+    mask = np.zeros((80, 100), np.uint8)
+    mask[10:20, 30:50], mask[12:15, 35:40], mask[40:60, 5:15], mask[70, 90] = 120, 250, 131, 128
+    picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(mask).save(tmp_path / "masks" / "a.png")
+    reader = MaskReader(
+        tmp_path / "images", tmp_path / "masks", classes={128: "cytoplasm", 255: "nucleus"}, merge="cell"
+    )
+    source = BoxSource(reader, kind="localization")
+    assert totals(source)["speck"] == 1
+    (sample,) = (sample for split in SPLITS for sample in source.samples(split))
+    assert sample.target == ((30, 10, 50, 20), (5, 40, 15, 60))
+    picture(tmp_path / "images" / "a.jpg", (50, 50))
+    with pytest.raises(DataError, match="is 100 x 80, but its image is 50 x 50"):
+        BoxSource(reader, kind="localization").check()
+
+
+def test_a_table_with_a_map_of_its_columns(tmp_path: Path):
+    for name in ("1_a.png", "1_b.png", "2_a.png"):
+        picture(tmp_path / "images" / name)
+    table = tmp_path / "boxes.csv"
+    table.write_bytes("\ufeffFile,Finding,Bbox [x,y,w,h]\r\n1_a.png,mass,1,2,3.5,4\r\nno.png,mass,1,2,3,4\r\n".encode())
+    columns = Columns("File", "Finding", corner_and_size=(2, 3, 4, 5))
+    reader = TableReader(table, tmp_path / "images", columns=columns, group="_", negatives=True)
+    source = BoxSource(reader, kind="localization")
+    met = totals(source)
+    assert (met["images"], met["empty"], met["row without image"], met["image without row"]) == (3, 2, 1, 2)
+    targets = {sample.id: (sample.target, split) for split in SPLITS for sample in source.samples(split)}
+    assert targets["1_a"][0] == ((1, 2, 4.5, 6),)
+    assert targets["1_a"][1] == targets["1_b"][1]  # one patient, one split
+    table.write_text("File,Finding\n1_a.png,mass\n")
+    with pytest.raises(DataError, match=r"boxes\.csv:2: has no column 2; it has File, Finding"):
+        BoxSource(reader, kind="localization").check()
+
+
+def test_regions_are_cut_out_with_a_margin(tmp_path: Path):
+    assert around((10, 20, 30, 40), 0.25, (100, 80)) == (5, 15, 35, 45)
+    assert around((0, 0, 0.2, 0.2), 0, (100, 80)) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "expected", "labels"),
+    [
+        (
+            "bccd",
+            VOCReader,
+            {"images": 364, "boxes": 4888, "kept": 4886, "no area": 2},
+            {"RBC": 4153, "WBC": 372, "Platelets": 361},
+        ),
+        ("rbc_coco", COCOReader, {"images": 30, "boxes": 691, "kept": 691}, {"rbc": 662, "wbc": 29}),
+        ("brain_tumor_coco", COCOReader, {"images": 21, "boxes": 27, "kept": 27}, {"object": 27}),
+        (
+            "brain_tumor_coco_polygons",
+            COCOReader,
+            {"images": 12, "empty": 6, "not annotated": 6, "kept": 6},
+            {"Tumor": 6},
+        ),
+        (
+            "brain_tumor_yolo",
+            YOLOReader,
+            {"images": 39, "empty": 13, "polygon": 13, "kept": 26},
+            {"object": 13, "tumor": 13},
+        ),
+        (
+            "lumbar_spine_obb",
+            YOLOReader,
+            {"images": 14, "oriented": 48},
+            {"Buldging": 19, "Normal": 16, "Herniation": 13},
+        ),
+        ("wbc_masks", lambda root: cells(root), {"images": 40, "kept": 40}, {"cell": 40}),
+        ("hyperkvasir_polyps", lambda root: polyps(root), {"images": 5, "kept": 6, "speck": 1}, {"polyp": 6}),
+        (
+            "nih_cxr",
+            lambda root: radiographs(root),
+            {"images": 25, "kept": 23, "row without image": 961},
+            {"Pneumonia": 17},
+        ),
+    ],
+)
+def test_real_sets_have_the_counts_of_their_notes(shared: Path, name: str, make, expected: dict, labels: dict):
+    source = BoxSource(make(shared / "data" / name), kind="localization")
+    met = totals(source)
+    assert {key: met[key] for key in expected} == expected
+    found = Counter(one.label for split in SPLITS for record in source.records(split) for one in record.annotations)
+    assert {label: found[label] for label in labels} == labels
+
+
+def cells(root: Path) -> MaskReader:
+    return MaskReader(root / "Dataset 1", root / "Dataset 1", classes={128: "cytoplasm", 255: "nucleus"}, merge="cell")
+
+
+def polyps(root: Path) -> MaskReader:
+    return MaskReader(root / "images", root / "masks", classes={255: "polyp"})
+
+
+def radiographs(root: Path) -> TableReader:
+    columns = Columns("Image Index", "Finding Label", corner_and_size=("Bbox [x", "y", "w", "h]"))
+    return TableReader(root / "BBox_List_2017.csv", root, columns=columns, group="_", negatives=True)
+
+
+def test_single_cells_are_samples_of_their_own(shared: Path):
+    source = BoxSource(VOCReader(shared / "data" / "bccd"), kind="classification")
+    assert source.labels == ["Platelets", "RBC", "WBC"]
+    images = {split: {sample.facts["image"] for sample in source.samples(split)} for split in SPLITS}
+    assert not images["train"] & images["test"]
+    first = next(iter(source.samples("test")))
+    x1, _, x2, _ = first.facts["box"]
+    assert open_image(first).size[0] >= x2 - x1
+    assert first.target in source.labels
