@@ -171,3 +171,33 @@ def test_two_stages_with_adapters_and_two_seeds(tmp_path: Path):
     assert [stage.path.name for stage in stages] == ["stage-0-sft", "stage-1-rft"]
     assert all((stage.policy / "model.safetensors").exists() for stage in stages)
     assert not list(run.path.rglob("*.bin"))
+
+
+BOXES = """\
+name: boxes
+data: {source: voc, root: ROOT, find: [WBC]}
+task: {kind: localization}
+stages:
+  - {kind: rft, steps: 2, prompts_per_step: 2, group_size: 4, max_completion_tokens: 40,
+     rewards: {iou: 1.0, format: 0.5}, overlap: diou, iou_threshold: [0.1, 0.6]}
+sft: {steps: 2, batch_size: 2}
+evaluation: {batch_size: 4, bootstrap: 100, limit: 6}
+"""
+
+
+def test_boxes_go_the_same_way_on_real_images(tmp_path: Path, shared: Path):
+    path = tmp_path / "boxes.yaml"
+    path.write_text(BOXES.replace("ROOT", str(shared / "data" / "bccd")))
+    result = vrft("run", path, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    directory = RunDirectory(tmp_path / "run")
+    for arm in read_json(directory.metrics)["arms"].values():
+        assert {"mean_iou", "f1_50", "precision50", "recall50", "read_rate"} <= set(arm)
+    predictions = pd.read_parquet(directory.predictions)
+    width, height = json.loads(predictions["image_size"][0])
+    assert (width, height) == (640, 480)  # boxes are in pixels of the original image, whatever the policy sees
+    for box in json.loads(predictions["target"][0]):
+        assert 0 <= box[0] < box[2] <= width
+    (stage,) = directory.arm("rft", 0).stages()
+    assert {"iou", "format"} == set(read_jsonl(stage.log)[0]["rewards"])
+    assert "mean IoU" in directory.report.read_text(encoding="utf-8")

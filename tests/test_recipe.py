@@ -96,6 +96,9 @@ def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path)
         ("sft.think=</think>", "breaks the envelope"),
         ("stages.0.micro_batch=3", "a step has 8 sequences, which micro_batch 3 does not divide"),
         ("evaluation.split=tset", "Did you mean 'test'?"),
+        ("data={source: voc, root: nowhere}", "task.kind must be localization or classification"),
+        ("task={kind: localization}", "'accuracy', which does not apply to localization; expected format, iou, f1"),
+        ("data={source: table, root: x, file: y.csv, columns: {image: a}}", "data.columns.label is missing"),
     ],
 )
 def test_a_wrong_value_is_told_in_one_sentence(small_recipe: Path, override: str, words: str):

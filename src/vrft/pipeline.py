@@ -5,6 +5,7 @@ way goes on from its last checkpoint or its last batch of predictions, and the r
 """
 
 import importlib.metadata
+import json
 import os
 import platform
 import resource
@@ -20,14 +21,15 @@ import transformers
 from peft import LoraConfig
 
 from vrft.errors import DataError
-from vrft.evaluation.predict import constant_answer, predict, predict_constant
+from vrft.evaluation.predict import predict, predict_majority
 from vrft.evaluation.summary import summarise
-from vrft.policies import LoadedPolicy, load_policy
+from vrft.policies import LoadedPolicy, frame_of, load_policy, place_of
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, RftStage, build_task, open_source
 from vrft.runs import ArmDirectory, RunDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
-from vrft.tasks import ClosedTask
+from vrft.tasks import TrainableTask
+from vrft.tasks.sections import LocalizationTask
 from vrft.training import train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
@@ -50,7 +52,7 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     directory.open(recipe.dump(), resume=resume)
     write_json(directory.environment, environment(recipe))
     source = open_source(recipe)
-    task = build_task(recipe, source)
+    task = build_task(recipe, source, frame=_frame(recipe))
     train = _with_question(source.samples("train"), recipe)
     held_out = _with_question(source.samples(recipe.evaluation.split), recipe)[: recipe.evaluation.limit]
     if not train or not held_out:
@@ -79,7 +81,7 @@ def _run_arm(
     name: str,
     seed: int,
     arm: ArmDirectory,
-    task: ClosedTask,
+    task: TrainableTask,
     train: list[Sample],
     held_out: list[Sample],
     reporter: Reporter,
@@ -87,8 +89,7 @@ def _run_arm(
     """Train and evaluate one arm with one seed; ``done.json`` holds what it cost."""
     arm.path.mkdir(parents=True, exist_ok=True)
     if name == "majority":
-        answer = constant_answer(task, [sample.target for sample in train])
-        write_jsonl(arm.predictions, predict_constant(task, answer, held_out))
+        write_jsonl(arm.predictions, predict_majority(task, train, held_out))
         write_json(arm.done, {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0})
         return
     memory = PeakMemory()
@@ -131,6 +132,16 @@ def _run_arm(
     write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": memory.peak_mb()})
 
 
+def _frame(recipe: Recipe) -> str | None:
+    """The frame that the policy of a recipe speaks, where boxes are asked for."""
+    if not isinstance(recipe.task, LocalizationTask):
+        return None
+    section = recipe.policy
+    return recipe.task.frame or frame_of(
+        place_of(section.model), revision=section.revision, trust_remote_code=section.trust_remote_code
+    )
+
+
 def _load(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
     """The policy of the recipe, or what a stage made of it."""
     section = recipe.policy
@@ -165,13 +176,19 @@ def _write_predictions(directory: RunDirectory, recipe: Recipe, arms: dict[str, 
     rows = [
         {"arm": arm, "seed": seed}
         | row
-        | {key: None if row[key] is None else str(row[key]) for key in ("target", "answer", "lenient")}
+        | {key: None if row[key] is None else _cell(row[key]) for key in ("target", "answer", "lenient")}
+        | ({"image_size": json.dumps(row["image_size"])} if "image_size" in row else {})
         for arm, seeds in arms.items()
         for seed, predictions in zip(recipe.seeds, seeds, strict=False)
         for row in predictions
     ]
     with replacing(directory.predictions) as fresh:
         pd.DataFrame(rows).to_parquet(fresh, index=False)
+
+
+def _cell(value: Any) -> str:
+    """A label or a grade as it is, boxes as JSON."""
+    return json.dumps(value) if isinstance(value, list) else str(value)
 
 
 GALLERY, GALLERY_PIXELS = 24, 336

@@ -15,13 +15,19 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from vrft.data import MedMNISTSource, PhantomSource, Source
+from vrft.data.annotations import BoxSource, Reader
+from vrft.data.coco import COCOReader
+from vrft.data.masks import MaskReader
 from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
+from vrft.data.table import Columns, TableReader
+from vrft.data.voc import VOCReader
+from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, Fault, RecipeError
 from vrft.response import parse, render
-from vrft.rewards import APPLIES, FUZZY_SCHEDULES, REWARDS
-from vrft.tasks import ClosedTask, Grading, Section, task_from
-from vrft.tasks.sections import ClassificationTask, GradingTask
+from vrft.rewards import APPLIES, FUZZY_SCHEDULES, OVERLAPS, REWARDS
+from vrft.tasks import Classification, Grading, Section, TrainableTask, task_from
+from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -71,12 +77,91 @@ class MedMNISTData(Section):
     """Fetch the file when it is missing, and verify its checksum."""
 
 
-Data = Annotated[PhantomData | MedMNISTData, Field(discriminator="source")]
+class _Boxes(Section):
+    root: str
+    """The folder of the data set."""
+    find: list[str] = []
+    """The labels that are looked for, or told apart; without it all."""
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.25
+    """Classification of regions: what is shown around a box, as a share of its longer side."""
+
+
+class VOCData(_Boxes):
+    """Pascal VOC XML files and lists of stems (`vrft.data.voc`)."""
+
+    source: Literal["voc"]
+
+
+class COCOData(_Boxes):
+    """COCO JSON files, one a split (`vrft.data.coco`)."""
+
+    source: Literal["coco"]
+    boxes: Literal["bbox", "polygon"] = "bbox"
+    """The boxes as they are written, or those around the polygons."""
+    unannotated: Literal["empty", "skip"] = "empty"
+    """What an image without annotations is: nothing is there, or nobody looked."""
+
+
+class YOLOData(_Boxes):
+    """YOLO or DOTA text files (`vrft.data.yolo`)."""
+
+    source: Literal["yolo"]
+
+
+class MasksData(_Boxes):
+    """Mask images, whose connected regions become boxes (`vrft.data.masks`)."""
+
+    source: Literal["masks"]
+    images: str = "images"
+    """The folder of the images in the root."""
+    masks: str = "masks"
+    """The folder of the masks in the root."""
+    classes: Annotated[dict[int, str], Field(min_length=1)]
+    """Grey value and name of each class."""
+    merge: str | None = None
+    """All classes are one, with this label."""
+    least_area: Positive = 9
+    """Pixels; smaller regions are specks."""
+
+
+class ColumnsOfATable(Section):
+    """Which columns of a table hold what: their titles, or their numbers from 0."""
+
+    image: str | int
+    """The name of the image file."""
+    label: str | int
+    """What the box holds."""
+    corners: Annotated[list[str | int], Field(min_length=4, max_length=4)] | None = None
+    """x1, y1, x2, y2 in pixels."""
+    corner_and_size: Annotated[list[str | int], Field(min_length=4, max_length=4)] | None = None
+    """x, y, width, height in pixels."""
+    split: str | int | None = None
+    """The split, where the table has one."""
+
+
+class TableData(_Boxes):
+    """A CSV with one box a row (`vrft.data.table`)."""
+
+    source: Literal["table"]
+    file: str
+    """The CSV in the root."""
+    images: str = "."
+    """The folder of the images in the root."""
+    columns: ColumnsOfATable
+    """The map of the columns."""
+    group: str | None = None
+    """What stands before this text in a file name is the patient, who stays in one split."""
+    negatives: bool = False
+    """Images that the table does not name hold nothing."""
+
+
+BoxData = VOCData | COCOData | YOLOData | MasksData | TableData
+Data = Annotated[PhantomData | MedMNISTData | BoxData, Field(discriminator="source")]
 
 # --- task -----------------------------------------------------------------------------------------------------------
 
 
-TaskSection = Annotated[ClassificationTask | GradingTask, Field(discriminator="kind")]
+TaskSection = Annotated[ClassificationTask | GradingTask | LocalizationTask, Field(discriminator="kind")]
 
 # --- policy ---------------------------------------------------------------------------------------------------------
 
@@ -141,6 +226,10 @@ class RftStage(_Optimiser):
     """The weight of each reward; the reward of a completion is the weighted sum."""
     fuzzy_schedule: Literal[*FUZZY_SCHEDULES] = "table"  # type: ignore[valid-type]
     """What the fuzzy reward pays by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
+    overlap: Literal[*OVERLAPS] = "iou"  # type: ignore[valid-type]
+    """How the iou reward measures overlap: `giou` and `diou` tell near from far where boxes do not touch."""
+    iou_threshold: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.0
+    """The iou reward pays nothing below it; of two values it rises from the first to the second over the stage."""
     steps: Positive = 200
     """Optimiser steps."""
     prompts_per_step: Positive = 4
@@ -311,13 +400,35 @@ def open_source(recipe: Recipe) -> Source:
             grade_by=data.grade_by,
             levels=data.levels,
         )
-    return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
+    if isinstance(data, MedMNISTData):
+        if kind == "localization":
+            raise DataError("medmnist has no boxes; task.kind must be classification or grading.")
+        return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
+    if kind == "grading":
+        raise DataError(f"{data.source} gives boxes with labels; task.kind must be localization or classification.")
+    return BoxSource(_reader(data), kind=kind, find=data.find, margin=data.margin)
 
 
-def build_task(recipe: Recipe, source: Source) -> ClosedTask:
-    """The task of a recipe, with the labels or levels of its data where it names none."""
-    task = task_from(recipe.task, labels=source.labels, levels=source.levels)
-    assert isinstance(task, ClosedTask)
+def _reader(data: BoxData) -> Reader:
+    root = Path(data.root)
+    if isinstance(data, VOCData):
+        return VOCReader(root)
+    if isinstance(data, COCOData):
+        return COCOReader(root, boxes=data.boxes, unannotated=data.unannotated)
+    if isinstance(data, YOLOData):
+        return YOLOReader(root)
+    if isinstance(data, MasksData):
+        options: dict[str, Any] = {"classes": data.classes, "merge": data.merge, "least_area": data.least_area}
+        return MaskReader(root / data.images, root / data.masks, **options)
+    columns = Columns(**data.columns.model_dump())
+    options = {"columns": columns, "group": data.group, "negatives": data.negatives}
+    return TableReader(root / data.file, root / data.images, **options)
+
+
+def build_task(recipe: Recipe, source: Source, *, frame: str | None = None) -> TrainableTask:
+    """The task of a recipe, with what it does not say from its data, and the frame from its policy's family."""
+    task = task_from(recipe.task, labels=source.labels, levels=source.levels, frame=frame)
+    assert isinstance(task, TrainableTask)
     return task
 
 
@@ -528,7 +639,7 @@ def _unfit_rewards(raw: dict[str, Any], places: Mapping[Path_, str], path: str) 
     """Rewards that do not apply to the task, told from the raw keys: other faults may leave no recipe to check."""
     task, stages = raw.get("task"), raw.get("stages")
     kind = task.get("kind") if isinstance(task, dict) else None
-    if kind not in ("classification", "grading") or not isinstance(stages, list):
+    if kind not in ("classification", "grading", "localization") or not isinstance(stages, list):
         return
     for index, stage in enumerate(stages):
         rewards = stage.get("rewards") if isinstance(stage, dict) else None
@@ -609,11 +720,14 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
         except ValueError as error:
             yield Fault(at("task", "labels"), f"{error}.")
             return
+        assert isinstance(task, Classification)
         for target in task.classes:
             for name in [str(target), *recipe.task.synonyms.get(str(target), ())]:
                 if task.read(render("x", name)).answer != target:
                     where = at("task", "synonyms") if recipe.task.synonyms else at("task", "labels")
                     yield Fault(where, f"task: {name!r} is a name of {target!r} and of another label, or is no text.")
+        return
+    if isinstance(recipe.task, LocalizationTask):
         return
     try:
         task = build_task(recipe, source)

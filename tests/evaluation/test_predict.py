@@ -1,16 +1,18 @@
 """The constant arm, and going on with predictions that a kill cut short."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vrft.data import PhantomSource
-from vrft.evaluation.predict import constant_answer, predict, predict_constant
+from vrft.evaluation.predict import constant_answer, predict, predict_majority, prediction
 from vrft.policies import load_policy
 from vrft.progress import Reporter
+from vrft.response import render
 from vrft.runs import read_jsonl
-from vrft.tasks import Classification, Grading
+from vrft.tasks import Classification, Grading, Localization
 
 
 def test_the_constant_is_the_most_frequent_label_or_the_median_grade():
@@ -20,9 +22,16 @@ def test_the_constant_is_the_most_frequent_label_or_the_median_grade():
 
 def test_the_constant_arm_is_well_formed_and_read():
     samples = list(PhantomSource("grading", sizes={"train": 3, "validation": 0, "test": 0}).samples("train"))
-    rows = predict_constant(Grading(5), 2, samples)
+    rows = predict_majority(Grading(5), [replace(samples[0], target=2)], samples)
     assert [row["answer"] for row in rows] == [2, 2, 2]
     assert all(not row["problems"] for row in rows)
+
+
+def test_the_constant_box_is_written_in_shares_and_read_in_pixels():
+    source = PhantomSource("localization", sizes={"train": 30, "validation": 0, "test": 4})
+    rows = predict_majority(Localization("resized"), list(source.samples("train")), list(source.samples("test")))
+    assert len({str(row["answer"]) for row in rows}) == 1
+    assert all(row["answer"] and not row["problems"] and row["image_size"] == [112, 112] for row in rows)
 
 
 def test_a_cut_off_file_of_predictions_ends_as_a_whole_one(tmp_path: Path):
@@ -40,6 +49,7 @@ def test_a_cut_off_file_of_predictions_ends_as_a_whole_one(tmp_path: Path):
 def test_a_prediction_holds_both_readings(kind: str):
     source = PhantomSource(kind, sizes={"train": 0, "validation": 0, "test": 1})  # type: ignore[arg-type]
     task = Grading(5) if kind == "grading" else Classification(source.labels or ())
-    (row,) = predict_constant(task, task.classes[0], list(source.samples("test")))
+    (sample,) = source.samples("test")
+    row = prediction(task, sample, render("x", str(task.classes[0])), 0)
     assert set(row) == {"sample", "target", "completion", "answer", "lenient", "problems", "tokens"}
     assert row["answer"] == row["lenient"] == task.classes[0]

@@ -2,9 +2,10 @@
 
 import pytest
 
+from vrft.boxes import FRAMES
 from vrft.response import ENVELOPE_INSTRUCTION, render
 from vrft.rewards import APPLIES, REWARDS
-from vrft.tasks import Classification, Grading
+from vrft.tasks import Classification, Grading, Localization
 
 TASKS = [
     Classification(("malignant", "normal, benign"), {"normal, benign": ["benign"]}),
@@ -22,6 +23,20 @@ def test_the_perfect_completion_earns_everything(task: Classification | Grading)
         for name, kinds in APPLIES.items():
             if task.kind in kinds:
                 assert REWARDS[name]([completion], target=[target], **task.columns) == [1.0]
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("boxes", [(), ((10.0, 20.0, 30.0, 40.0),), ((0.0, 0.0, 640.0, 480.0), (5.0, 5.0, 9.0, 9.0))])
+def test_boxes_written_in_any_frame_are_read_back_to_within_a_pixel(frame: str, boxes: tuple):
+    task, sizes = Localization(frame), ((640, 480), (644, 476))
+    completion = render("Seen.", task.written(boxes, *sizes))
+    reading = task.read(completion, *sizes)
+    assert reading.problems == ()
+    assert isinstance(reading.answer, tuple)
+    assert len(reading.answer) == len(boxes)
+    for read, true in zip(reading.answer, boxes, strict=True):
+        assert read == pytest.approx(true, abs=1)
+    assert task.prompt("Where?").endswith(ENVELOPE_INSTRUCTION)
 
 
 @pytest.mark.parametrize("task", TASKS)

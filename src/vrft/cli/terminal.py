@@ -48,7 +48,7 @@ def make_reporter(*, quiet: bool) -> Reporter:
 
 def plan(recipe: Recipe, out: Path) -> str:
     """What a run will do, before it does it."""
-    data = recipe.data.source if recipe.data.source == "phantom" else f"{recipe.data.source} {recipe.data.dataset}"
+    data = f"{recipe.data.source} {getattr(recipe.data, 'dataset', '') or getattr(recipe.data, 'root', '')}".strip()
     lines = [
         f"run {recipe.name}: {recipe.task.kind} on {data} with policy {recipe.policy.model}, into {out}",
         f"  evaluated on {recipe.evaluation.split}, seeds {', '.join(map(str, recipe.seeds))}",

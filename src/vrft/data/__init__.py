@@ -11,10 +11,13 @@ from vrft.sample import Sample
 class Source(Protocol):
     """What every source offers; none opens an image before a sample's image is asked for."""
 
-    labels: list[str] | None
-    """All labels, in the order of the prompt, where the targets are labels."""
-    levels: int | None
-    """How many grades there are, where the targets are grades."""
+    @property
+    def labels(self) -> list[str] | None:
+        """All labels, in the order of the prompt, where the targets are labels."""
+
+    @property
+    def levels(self) -> int | None:
+        """How many grades there are, where the targets are grades."""
 
     def check(self) -> None:
         """Raise ``DataError`` where a file is missing; read none."""

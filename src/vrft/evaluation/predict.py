@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vrft.boxes import Size
+from vrft.evaluation.boxes import constant_box, mean_iou, tally
 from vrft.policies import LoadedPolicy, decode
 from vrft.progress import Reporter
 from vrft.response import render
 from vrft.runs import read_jsonl, write_jsonl
-from vrft.sample import Sample, Target, open_image
-from vrft.tasks import ClosedTask
+from vrft.sample import Box, Sample, Target, open_image
+from vrft.tasks import ClosedTask, Localization, TrainableTask
 
 
 def predict(
     policy: LoadedPolicy,
-    task: ClosedTask,
+    task: TrainableTask,
     samples: Sequence[Sample],
     path: Path,
     *,
@@ -40,22 +42,52 @@ def predict(
         for first in range(len(done), len(samples), batch_size):
             batch = samples[first : first + batch_size]
             prompts = [task.prompt(sample.question) for sample in batch]
-            tokens = decode(policy, prompts, [open_image(sample) for sample in batch], max_tokens=max_tokens)
+            images = [open_image(sample) for sample in batch]
+            tokens = decode(policy, prompts, images, max_tokens=max_tokens)
             texts = policy.processor.batch_decode(tokens, skip_special_tokens=True)
             rows = [
-                prediction(task, sample, text, len(ids)) for sample, text, ids in zip(batch, texts, tokens, strict=True)
+                prediction(task, sample, text, len(ids), image.size, policy.processed_size(image.size))
+                for sample, text, ids, image in zip(batch, texts, tokens, images, strict=True)
             ]
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             file.flush()
             done += rows
-            right = sum(row["answer"] == row["target"] for row in done) / len(done)
-            reporter.advance(len(done), f"right {right:.3f}")
+            reporter.advance(len(done), so_far(task, done))
     reporter.stop()
     return done
 
 
-def prediction(task: ClosedTask, sample: Sample, completion: str, tokens: int) -> dict[str, Any]:
+def so_far(task: TrainableTask, rows: Sequence[dict[str, Any]]) -> str:
+    """The headline figure of the predictions that are done."""
+    if isinstance(task, Localization):
+        return f"mean IoU {mean_iou(tally(rows, 'answer')):.3f}"
+    return f"right {sum(row['answer'] == row['target'] for row in rows) / len(rows):.3f}"
+
+
+def prediction(
+    task: TrainableTask,
+    sample: Sample,
+    completion: str,
+    tokens: int,
+    image_size: Size | None = None,
+    processed_size: Size | None = None,
+) -> dict[str, Any]:
     """One row of the predictions: what was written, and what both readings make of it."""
+    if isinstance(task, Localization):
+        assert image_size is not None
+        reading = task.read(completion, image_size, processed_size)
+        lenient = task.read_leniently(completion, image_size, processed_size)
+        return {
+            "sample": sample.id,
+            "target": _lists(task.check_target(sample.target, image_size)),
+            "completion": completion,
+            "answer": _lists(reading.answer),
+            "lenient": _lists(lenient),
+            "problems": list(reading.problems),
+            "tokens": tokens,
+            "stated": reading.stated,
+            "image_size": list(image_size),
+        }
     reading = task.read(completion)
     return {
         "sample": sample.id,
@@ -66,6 +98,11 @@ def prediction(task: ClosedTask, sample: Sample, completion: str, tokens: int) -
         "problems": list(reading.problems),
         "tokens": tokens,
     }
+
+
+def _lists(boxes: Any) -> list[list[float]] | None:
+    """Boxes as JSON holds them."""
+    return None if boxes is None else [list(box) for box in boxes]
 
 
 def constant_answer(task: ClosedTask, targets: Sequence[Target]) -> Target:
@@ -82,7 +119,18 @@ def constant_answer(task: ClosedTask, targets: Sequence[Target]) -> Target:
     return max(task.classes, key=lambda label: counts[label])
 
 
-def predict_constant(task: ClosedTask, answer: Target, samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """The rows of an arm that gives the same answer to every sample."""
-    completion = render("The same answer for every image.", str(answer))
-    return [prediction(task, sample, completion, 0) for sample in samples]
+def predict_majority(task: TrainableTask, train: Sequence[Sample], samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    """The rows of the arm that gives the same answer to every sample, fitted on the training split."""
+    thought = "The same answer for every image."
+    if not isinstance(task, Localization):
+        completion = render(thought, str(constant_answer(task, [sample.target for sample in train])))
+        return [prediction(task, sample, completion, 0) for sample in samples]
+    fitted = constant_box([(_target_boxes(sample), open_image(sample).size) for sample in train])
+    unit = Localization("unit")
+    completion = render(thought, json.dumps([{"bbox_2d": list(fitted)}]))
+    return [prediction(unit, sample, completion, 0, open_image(sample).size) for sample in samples]
+
+
+def _target_boxes(sample: Sample) -> tuple[Box, ...]:
+    assert isinstance(sample.target, tuple)
+    return sample.target

@@ -10,7 +10,9 @@ import torch
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
+from vrft.boxes import Size
 from vrft.errors import PolicyError
+from vrft.policies.families import processed_size
 
 TINY = Path(__file__).parent / "tiny" / "weights"
 """The folder of the embedded policy."""
@@ -38,10 +40,19 @@ class LoadedPolicy:
         named = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return sorted(ids | {token for token in named if token is not None})
 
+    def processed_size(self, image_size: Size) -> Size:
+        """Width and height of what the processor makes of an image."""
+        return processed_size(image_size, self.model.config, self.processor)
+
     def messages(self, prompt: str, image: Any) -> list[dict[str, Any]]:
         """The conversation that asks about one picture."""
         content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
         return [{"role": "user", "content": content}]
+
+
+def place_of(name: str) -> str:
+    """The folder or hub name behind the name of a policy in a recipe."""
+    return str(TINY) if name == "tiny" else os.path.expanduser(name)
 
 
 def load_policy(
@@ -66,7 +77,7 @@ def load_policy(
     Raises:
         PolicyError: it cannot be found or loaded, or does not pad on the left.
     """
-    path = str(TINY) if name == "tiny" else os.path.expanduser(name)
+    path = place_of(name)
     cuda = torch.cuda.is_available()
     chosen = DTYPES.get(dtype, torch.bfloat16 if cuda else torch.float32)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}

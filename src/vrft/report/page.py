@@ -4,6 +4,7 @@ All that a model wrote is escaped by the template (Jinja2 with autoescape); pict
 """
 
 import base64
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
+from vrft.evaluation.boxes import HIT, tally
 from vrft.evaluation.metrics import LOWER_IS_BETTER
 from vrft.response import parse
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_text
@@ -32,6 +34,10 @@ TITLES = {
     "macro_f1": "macro F1",
     "qwk": "quadratic kappa",
     "mae": "mean abs. error",
+    "mean_iou": "mean IoU",
+    "f1_50": "F1 at IoU 0.5",
+    "precision50": "precision at 0.5",
+    "recall50": "recall at 0.5",
     "format_rate": "format",
     "read_rate": "read",
 }
@@ -58,8 +64,8 @@ def write_report(directory: RunDirectory) -> Path:
         words=_in_words(metrics),
         comparisons=_comparisons(metrics),
         curves=_curves(directory, arms, colours),
-        confusions=_confusions(predictions, arms),
-        gallery=_gallery(directory, predictions, arms),
+        confusions=_confusions(predictions, arms) if "accuracy" in next(iter(metrics["arms"].values())) else [],
+        gallery=_gallery(directory, predictions, arms, colours),
         recipe=recipe_text,
         environment=read_json(directory.environment),
     )
@@ -77,13 +83,13 @@ def _columns(metrics: dict[str, Any]) -> list[str]:
 
 def _comparisons(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """Paired differences on the headline metric: kappa on ordinal grades, else accuracy; and accuracy always."""
-    return [row for row in metrics["comparisons"] if row["metric"] in ("accuracy", "qwk")]
+    return [row for row in metrics["comparisons"] if row["metric"] in ("accuracy", "qwk", "mean_iou", "f1_50")]
 
 
 def _in_words(metrics: dict[str, Any]) -> list[str]:
     """Sentences made of the numbers alone: what RFT changed against the base, SFT and the constant answer."""
     arms, sentences = metrics["arms"], []
-    metric = "qwk" if "qwk" in next(iter(arms.values())) else "accuracy"
+    metric = next(name for name in ("qwk", "mean_iou", "accuracy") if name in next(iter(arms.values())))
     for row in metrics["comparisons"]:
         if row["metric"] != metric or not row["a"].startswith("rft"):
             continue
@@ -189,7 +195,46 @@ def _confusions(predictions: pd.DataFrame, arms: list[str]) -> list[dict[str, An
     return tables
 
 
-def _gallery(directory: RunDirectory, predictions: pd.DataFrame, arms: list[str]) -> list[dict[str, Any]]:
+def _judged(row: dict[Any, Any]) -> tuple[str | None, bool]:
+    """What was read, in words, and whether it is right; boxes are where their overlap reaches one half."""
+    if pd.isna(row["answer"]):
+        return None, False
+    if not isinstance(row.get("image_size"), str):
+        return row["answer"], row["answer"] == row["target"]
+    boxes = json.loads(row["answer"])
+    reached = tally([{"target": json.loads(row["target"]), "answer": boxes}], "answer")[0, 0]
+    listed = "; ".join("[" + ", ".join(f"{number:.0f}" for number in box) + "]" for box in boxes[:4])
+    more = f" and {len(boxes) - 4} more" if len(boxes) > 4 else ""
+    return f"IoU {reached:.2f}: {listed or 'no box'}{more}", reached >= HIT
+
+
+DASHES = ("", "6 3", "2 3", "8 3 2 3", "4 4", "1 4")
+"""Line styles of the arms' boxes, beside their colours; the truth is a thick white line on a dark one."""
+
+
+def _drawn(rows: list[Any], arms: list[str], colours: dict[str, str]) -> dict[str, Any]:
+    """The boxes of the truth and of each arm in shares of the picture, where the answers are boxes."""
+    size = rows[0].get("image_size")
+    if not isinstance(size, str):
+        return {"boxes": []}
+    width, height = json.loads(size)
+
+    def shares(text: Any) -> list[dict[str, float]]:
+        boxes = json.loads(text) if isinstance(text, str) else []
+        return [
+            {"x": 100 * a / width, "y": 100 * b / height, "w": 100 * (c - a) / width, "h": 100 * (d - b) / height}
+            for a, b, c, d in boxes
+        ]
+
+    drawn = [{"boxes": shares(rows[0]["target"]), "colour": None, "dash": ""}]
+    for arm, row, dash in zip(arms, rows, DASHES * (1 + len(arms) // len(DASHES)), strict=False):
+        drawn.append({"boxes": shares(row["answer"]), "colour": colours[arm], "dash": dash})
+    return {"boxes": drawn, "ratio": width / height}
+
+
+def _gallery(
+    directory: RunDirectory, predictions: pd.DataFrame, arms: list[str], colours: dict[str, str]
+) -> list[dict[str, Any]]:
     """Test images with the reasoning and the answer of each arm (its first seed) side by side."""
     items = []
     first = predictions.groupby("arm")["seed"].transform("min") == predictions["seed"]
@@ -199,16 +244,18 @@ def _gallery(directory: RunDirectory, predictions: pd.DataFrame, arms: list[str]
         for arm in arms:
             row = rows[path.stem, arm]
             envelope = parse(row["completion"])
+            read, right = _judged(row)
             answers.append(
                 {
                     "arm": arm,
                     "think": envelope.think,
                     "answer": envelope.answer,
                     "raw": row["completion"] if envelope.problems else None,
-                    "read": None if pd.isna(row["answer"]) else row["answer"],
-                    "right": row["answer"] == row["target"],
+                    "read": read,
+                    "right": right,
                 }
             )
         picture = base64.b64encode(path.read_bytes()).decode("ascii")
-        items.append({"sample": path.stem, "target": row["target"], "picture": picture, "answers": answers})
+        drawn = _drawn([rows[path.stem, arm] for arm in arms], arms, colours)
+        items.append({"sample": path.stem, "target": row["target"], "picture": picture, "answers": answers, **drawn})
     return items

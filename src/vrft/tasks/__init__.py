@@ -8,7 +8,10 @@ from vrft.tasks.sections import SECTIONS, Section, read_section, task_from
 from vrft.tasks.vqa import Vqa
 
 ClosedTask = Classification | Grading
-"""A task whose targets are a closed list: what can be trained and measured by classes."""
+"""A task whose targets are a closed list: what is measured by classes."""
+
+TrainableTask = ClosedTask | Localization
+"""A task that a recipe can name."""
 
 __all__ = [
     "SECTIONS",
@@ -18,6 +21,7 @@ __all__ = [
     "Localization",
     "Section",
     "Task",
+    "TrainableTask",
     "Vqa",
     "read_section",
     "task_from",

@@ -60,6 +60,10 @@ class Task(ABC):
             ValueError: it is no target of this task; the message says what was expected.
         """
 
+    def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
+        """The text of a right answer, as the policy is to write it."""
+        return str(target)
+
     def matches(self, answer: Any, target: Target) -> bool:
         """Whether what was read is the target (as ``check_target`` returns it)."""
         return bool(answer == target)

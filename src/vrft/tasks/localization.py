@@ -1,16 +1,20 @@
 """Localization: where is it?
 
-A completion that earns everything, where the truth is one box and the policy speaks pixels::
+A prompt, and a completion that earns everything, where the truth is one box and the policy speaks pixels::
 
-    <think>A dense shadow in the lower lobe.</think><answer>[{"bbox_2d": [100, 120, 300, 320]}]</answer>
+    Where is the finding?
+    Answer with a JSON list of boxes in pixels of the image, like [{"bbox_2d":[x1,y1,x2,y2]}].
+    Think inside <think></think>, then give only the answer inside <answer></answer>.
+
+    <think>A dense shadow in the lower lobe.</think><answer>[{"bbox_2d":[100,120,300,320]}]</answer>
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vrft.boxes import Size, clip, has_area
-from vrft.response import Reading, parse, read_boxes
+from vrft.boxes import Size, clip, from_pixels, has_area
+from vrft.response import ENVELOPE_INSTRUCTION, Reading, parse, read_boxes
 from vrft.sample import Box, Target
 from vrft.tasks.base import Task
 
@@ -21,6 +25,21 @@ _FARTHEST = 1e7
 def _is_coordinate(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and abs(value) <= _FARTHEST  # NaN is not
+
+
+FRAMES_IN_WORDS = {
+    "pixel": "in pixels of the image",
+    "resized": "in pixels of the image",
+    "thousand": "in thousandths of the image's width and height (0 to 1000)",
+    "unit": "in shares of the image's width and height (0 to 1)",
+}
+"""How a prompt asks for a frame. Models that speak ``resized`` know the resized image alone as the image."""
+
+
+def localization_prompt(question: str, frame: str) -> str:
+    """The words of the prompt: the question, the form and frame of boxes, the envelope."""
+    form = f'Answer with a JSON list of boxes {FRAMES_IN_WORDS[frame]}, like [{{"bbox_2d":[x1,y1,x2,y2]}}].'
+    return "\n".join([question, form, ENVELOPE_INSTRUCTION])
 
 
 @dataclass(frozen=True)
@@ -34,11 +53,26 @@ class Localization(Task):
     frame: str
 
     kind: ClassVar[str] = "localization"
+    metrics: ClassVar[tuple[str, ...]] = (
+        *("mean_iou", "f1_50", "precision50", "recall50", "format_rate", "read_rate"),
+    )
 
     @property
     def columns(self) -> dict[str, Any]:
         """What the rewards need to know of this task."""
         return {"frame": self.frame}
+
+    def prompt(self, question: str) -> str:
+        return localization_prompt(question, self.frame)
+
+    def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
+        """A JSON list of boxes in the policy's frame: whole numbers, or shares with four digits."""
+        if image_size is None or not isinstance(target, tuple):
+            raise ValueError("boxes need image_size, [width, height] of the original image")
+        digits = 4 if self.frame == "unit" else None
+        boxes = [from_pixels(box, self.frame, image_size, processed_size) for box in target]
+        items = [",".join(str(round(number, digits)) for number in box) for box in boxes]
+        return "[" + ",".join(f'{{"bbox_2d":[{item}]}}' for item in items) + "]"
 
     def read_text(
         self,

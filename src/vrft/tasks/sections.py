@@ -55,8 +55,8 @@ class LocalizationTask(Section):
     """Boxes of what is asked for."""
 
     kind: Literal["localization"]
-    frame: Literal[*FRAMES]  # type: ignore[valid-type]
-    """The coordinates that the policy speaks; x first."""
+    frame: Literal[*FRAMES] | None = None  # type: ignore[valid-type]
+    """The coordinates that the policy speaks, x first; in a recipe, without it, those of its family."""
     question: str | None = None
     """The question; without it that of the data."""
 
@@ -84,13 +84,20 @@ SECTIONS: dict[str, type[Section]] = {
 """The sections by their kind."""
 
 
-def task_from(section: Section, *, labels: Sequence[str] | None = None, levels: int | None = None) -> Task:
+def task_from(
+    section: Section,
+    *,
+    labels: Sequence[str] | None = None,
+    levels: int | None = None,
+    frame: str | None = None,
+) -> Task:
     """Build the task of a section.
 
     Args:
         section: one of ``SECTIONS``.
         labels: those of the data, for a classification that names none.
         levels: how many grades the data has, for a grading that does not say.
+        frame: that of the policy's family, for a localization that does not say.
 
     Raises:
         ValueError: labels, levels or choices are missing or contradict each other.
@@ -119,7 +126,9 @@ def task_from(section: Section, *, labels: Sequence[str] | None = None, levels: 
                 raise ValueError(f"task.synonyms names {grade!r}, which is neither a grade nor the name of one")
         return Grading(count, tuple(names) if names else None, section.synonyms)
     if isinstance(section, LocalizationTask):
-        return Localization(section.frame)
+        if not (section.frame or frame):
+            raise ValueError(f"task.frame is missing; expected one of {', '.join(FRAMES)}")
+        return Localization(section.frame or frame or "")
     assert isinstance(section, VqaTask)
     if section.answers == "choice" and len(section.choices) < 2:
         raise ValueError("task.choices needs two or more, each a letter and its text")

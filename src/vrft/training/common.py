@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from PIL import Image
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 from vrft.policies import LoadedPolicy, load_policy, save_policy
@@ -20,7 +21,7 @@ from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
-from vrft.tasks import ClosedTask
+from vrft.tasks import TrainableTask
 
 BETAS = (0.9, 0.999)
 """Of AdamW, in every stage."""
@@ -45,18 +46,23 @@ def order_of(count: int, needed: int, seed: int) -> list[int]:
     return order[:needed]
 
 
-def lazy_dataset(samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample], dict[str, Any]]) -> Dataset:
+def lazy_dataset(
+    samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample, Image.Image], dict[str, Any]]
+) -> Dataset:
     """A dataset that opens the image of a sample when its row is asked for, once for all its repetitions in a batch."""
 
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
-        made = {index: {**row(samples[index]), "image": open_image(samples[index])} for index in set(batch["index"])}
+        made = {}
+        for index in set(batch["index"]):
+            image = open_image(samples[index])
+            made[index] = {**row(samples[index], image), "image": image}
         chosen = [made[index] for index in batch["index"]]
         return {key: [one[key] for one in chosen] for key in chosen[0]}
 
     return Dataset.from_dict({"index": list(order)}).with_transform(rows)
 
 
-def user_message(task: ClosedTask, sample: Sample) -> list[dict[str, str]]:
+def user_message(task: TrainableTask, sample: Sample) -> list[dict[str, str]]:
     """The prompt of a sample as TRL wants it: it adds the image itself."""
     return [{"role": "user", "content": task.prompt(sample.question)}]
 

@@ -24,7 +24,7 @@ from vrft.rewards import REWARDS
 from vrft.rewards.columns import text_of
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
-from vrft.tasks import ClosedTask
+from vrft.tasks import TrainableTask
 from vrft.training.common import (
     Bookkeeper,
     StageResult,
@@ -36,6 +36,12 @@ from vrft.training.common import (
     user_message,
 )
 
+OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
+    "fuzzy": lambda stage: {"schedule": stage.fuzzy_schedule},
+    "iou": lambda stage: {"measure": stage.overlap, "threshold": stage.iou_threshold},
+}
+"""What a stage says of single rewards."""
+
 
 class Scorer:
     """The recipe's rewards as TRL calls them, one function each, and what they paid in the step under way.
@@ -44,16 +50,17 @@ class Scorer:
     last one the step is taken stock of: figures for the log and one row a rollout.
     """
 
-    def __init__(self, stage: RftStage, task: ClosedTask, keeper: Bookkeeper) -> None:
+    def __init__(self, stage: RftStage, task: TrainableTask, keeper: Bookkeeper) -> None:
         self.stage, self.task, self.keeper = stage, task, keeper
         self.paid: dict[str, list[float | None]] = {}
         self.functions = [self._function(name) for name in stage.rewards]
 
     def _function(self, name: str) -> Callable[..., list[float | None]]:
-        options = self.task.columns | ({"schedule": self.stage.fuzzy_schedule} if name == "fuzzy" else {})
+        options = self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
-            paid = REWARDS[name](completions, target=target, **options)
+            sizes = {key: columns[key] for key in ("image_size", "processed_size") if key in columns}
+            paid = REWARDS[name](completions, target=target, **sizes, **options, **self._progress(name, columns))
             self.paid[name] = paid
             if len(self.paid) == len(self.stage.rewards):
                 self._take_stock(completions, target, columns)
@@ -61,6 +68,11 @@ class Scorer:
 
         reward.__name__ = name
         return reward
+
+    @staticmethod
+    def _progress(name: str, columns: dict[str, Any]) -> dict[str, Any]:
+        """What a threshold that rises needs to know."""
+        return {"trainer_state": columns.get("trainer_state")} if name == "iou" else {}
 
     def _take_stock(self, completions: Sequence[Any], target: Sequence[Any], columns: dict[str, Any]) -> None:
         names = list(self.stage.rewards)
@@ -123,7 +135,7 @@ def step_figures(rewards: NDArray[np.float64], weights: NDArray[np.float64], gro
 def train_rft(
     policy: LoadedPolicy,
     stage: RftStage,
-    task: ClosedTask,
+    task: TrainableTask,
     samples: Sequence[Sample],
     directory: StageDirectory,
     *,
@@ -136,7 +148,13 @@ def train_rft(
     dataset = lazy_dataset(
         samples,
         order_of(len(samples), stage.steps * stage.prompts_per_step, seed),
-        lambda sample: {"prompt": user_message(task, sample), "target": sample.target, "sample": sample.id},
+        lambda sample, image: {
+            "prompt": user_message(task, sample),
+            "target": task.check_target(sample.target, image.size),
+            "sample": sample.id,
+            "image_size": image.size,
+            "processed_size": policy.processed_size(image.size),
+        },
     )
     scorer = Scorer(stage, task, keeper)
     options = trainer_options(stage, directory, seed, stage.prompts_per_step * stage.group_size)

@@ -7,6 +7,7 @@ completion alone.
 
 from collections.abc import Sequence
 
+from PIL import Image
 from trl import SFTConfig, SFTTrainer
 
 from vrft.policies import LoadedPolicy
@@ -15,7 +16,7 @@ from vrft.recipe import SftStage
 from vrft.response import render
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
-from vrft.tasks import ClosedTask
+from vrft.tasks import TrainableTask
 from vrft.training.common import (
     StageResult,
     begin,
@@ -27,10 +28,16 @@ from vrft.training.common import (
 )
 
 
+def answer_of(policy: LoadedPolicy, task: TrainableTask, sample: Sample, image: Image.Image) -> str:
+    """The target of a sample as the policy is to write it."""
+    target = task.check_target(sample.target, image.size)
+    return task.written(target, image.size, policy.processed_size(image.size))
+
+
 def train_sft(
     policy: LoadedPolicy,
     stage: SftStage,
-    task: ClosedTask,
+    task: TrainableTask,
     samples: Sequence[Sample],
     directory: StageDirectory,
     *,
@@ -43,9 +50,11 @@ def train_sft(
     dataset = lazy_dataset(
         samples,
         order_of(len(samples), stage.steps * stage.batch_size, seed),
-        lambda sample: {
+        lambda sample, image: {
             "prompt": user_message(task, sample),
-            "completion": [{"role": "assistant", "content": render(stage.think, str(sample.target))}],
+            "completion": [
+                {"role": "assistant", "content": render(stage.think, answer_of(policy, task, sample, image))}
+            ],
         },
     )
     trainer = SFTTrainer(

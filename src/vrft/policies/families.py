@@ -1,0 +1,66 @@
+"""Families of policies: in which frame each writes boxes, and to which sizes its processor brings images.
+
+Qwen2-VL writes thousandths of the image, Qwen2.5-VL pixels of the resized image, Qwen3-VL thousandths again; a box that
+is read in the wrong frame earns nothing for ever. The family follows from the model's type; a recipe can overrule it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoConfig
+
+from vrft.boxes import Size, smart_resize
+from vrft.errors import PolicyError
+
+
+@dataclass(frozen=True)
+class Family:
+    """What models of one type have in common.
+
+    Args:
+        frame: the coordinates of boxes, one of ``vrft.boxes.FRAMES``; x first.
+        multiple: both sides of a resized image are multiples of it; 1 where the processor keeps the shape.
+    """
+
+    frame: str
+    multiple: int
+
+
+FAMILIES = {
+    "qwen2_vl": Family("thousand", 28),
+    "qwen2_5_vl": Family("resized", 28),
+    "qwen3_vl": Family("thousand", 32),
+    "qwen3_vl_moe": Family("thousand", 32),
+}
+"""Families by ``model_type``."""
+
+OTHER = Family("unit", 1)
+"""Of a type that is not listed: shares of the image, which need no sizes."""
+
+
+def family_of(config: Any) -> Family:
+    """The family of a model's configuration."""
+    return FAMILIES.get(getattr(config, "model_type", ""), OTHER)
+
+
+def frame_of(path: str, **options: Any) -> str:
+    """The frame that a policy speaks, told from its configuration; no weights are loaded.
+
+    Raises:
+        PolicyError: there is no configuration.
+    """
+    try:
+        return family_of(AutoConfig.from_pretrained(path, **options)).frame
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise PolicyError(f"policy.model {path!r} has no configuration that can be read: {first}") from None
+
+
+def processed_size(size: Size, config: Any, processor: Any) -> Size:
+    """The size that a processor gives an image, width and height; the size itself where the family has no rule."""
+    family = family_of(config)
+    if family.multiple == 1:
+        return size
+    bounds = processor.image_processor.size
+    low, high = bounds["shortest_edge"], bounds["longest_edge"]
+    return smart_resize(size, multiple=family.multiple, min_pixels=low, max_pixels=high)

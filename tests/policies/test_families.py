@@ -1,0 +1,39 @@
+"""Which frame a family speaks, and what its processor makes of an image."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vrft.errors import PolicyError
+from vrft.policies import TINY, frame_of, load_policy
+from vrft.policies.families import family_of, processed_size
+
+
+@pytest.mark.parametrize(
+    ("kind", "frame", "multiple"),
+    [("qwen2_vl", "thousand", 28), ("qwen2_5_vl", "resized", 28), ("qwen3_vl", "thousand", 32), ("llava", "unit", 1)],
+)
+def test_each_family_speaks_its_frame(kind: str, frame: str, multiple: int):
+    family = family_of(SimpleNamespace(model_type=kind))
+    assert (family.frame, family.multiple) == (frame, multiple)
+
+
+def test_the_embedded_policy_speaks_pixels_of_the_resized_image():
+    assert frame_of(str(TINY)) == "resized"
+
+
+def test_a_policy_without_a_configuration_is_named(tmp_path):
+    with pytest.raises(PolicyError, match="no configuration"):
+        frame_of(str(tmp_path))
+
+
+@pytest.mark.parametrize("size", [(112, 112), (640, 480), (300, 100), (97, 211)])
+def test_the_processed_size_is_that_of_the_processor(size: tuple[int, int]):
+    policy = load_policy("tiny")
+    image = Image.fromarray(np.zeros((size[1], size[0], 3), np.uint8))
+    made = policy.processor(text=["<|vision_start|><|image_pad|><|vision_end|>"], images=[image], return_tensors="pt")
+    (_, rows, columns) = made["image_grid_thw"][0].tolist()
+    assert policy.processed_size(size) == (columns * 14, rows * 14)
+    assert processed_size(size, SimpleNamespace(model_type="other"), None) == size
