@@ -201,3 +201,37 @@ def test_boxes_go_the_same_way_on_real_images(tmp_path: Path, shared: Path):
     (stage,) = directory.arm("rft", 0).stages()
     assert {"iou", "format"} == set(read_jsonl(stage.log)[0]["rewards"])
     assert "mean IoU" in directory.report.read_text(encoding="utf-8")
+
+
+PERCEPTION = """\
+name: perception
+data: {source: phantom, family: shifted, samples: {train: 8, validation: 2, test: 6}}
+task: {kind: classification}
+stages:
+  - {kind: rft, task: {kind: localization}, steps: 2, rewards: {iou: 1.0, format: 0.5}, prompts_per_step: 1,
+     group_size: 4, max_completion_tokens: 40, save_every: 1}
+  - {kind: rft, steps: 1, prompts_per_step: 1, group_size: 4, max_completion_tokens: 40}
+arms: [base, PA_pi, rft, rft+PA_pi, rft+extra, rft+shuffled]
+evaluation: {batch_size: 6, bootstrap: 100}
+"""
+
+
+def test_perception_first_goes_on_from_its_weights_and_its_controls_run(tmp_path: Path):
+    path = tmp_path / "perception.yaml"
+    path.write_text(PERCEPTION)
+    result = vrft("run", path, "--out", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    directory = RunDirectory(tmp_path / "run")
+    assert list(read_json(directory.metrics)["arms"]) == [
+        "base",
+        "PA_pi",
+        "rft",
+        "rft+PA_pi",
+        "rft+extra",
+        "rft+shuffled",
+    ]
+    first = weights(directory, "PA_pi", "stage-0-rft")
+    assert weights(directory, "rft+PA_pi", "stage-0-rft") == first  # the same stage gives the same weights
+    assert weights(directory, "rft+shuffled", "stage-0-rft") != first
+    # One step may teach nothing (all wrong, no advantage); where it starts from shows all the same.
+    assert weights(directory, "rft+PA_pi", "stage-1-rft") != weights(directory, "rft", "stage-0-rft")

@@ -175,3 +175,52 @@ def test_every_shipped_recipe_is_right(shared: Path):
 
 def test_every_reward_says_what_it_applies_to():
     assert set(REWARDS) == set(APPLIES)
+
+
+TWO = """\
+name: two
+data: {source: phantom, samples: {train: 8, validation: 2, test: 4}}
+task: {kind: classification}
+stages:
+  - {kind: rft, task: {kind: localization}, steps: 5, rewards: {iou: 1.0}, prompts_per_step: 2, group_size: 4}
+  - {kind: rft, steps: 3, prompts_per_step: 2, group_size: 4}
+arms: [base, sft, rft, PA_pi, rft+PA_pi, rft+extra, rft+shuffled]
+"""
+
+
+def test_the_controls_of_perception_first_differ_in_one_thing_each(tmp_path: Path):
+    path = tmp_path / "two.yaml"
+    path.write_text(TWO)
+    recipe = read_recipe(path)
+    stages = {
+        arm: [(s.task is not None, s.steps, s.shuffle_targets) for s in recipe.stages_of(arm)]
+        for arm in recipe.arm_names()
+    }
+    first, own = (True, 5, False), (False, 3, False)
+    assert stages["rft"] == [own]
+    assert stages["PA_pi"] == [first]
+    assert stages["rft+PA_pi"] == [first, own]
+    assert stages["rft+extra"] == [(False, 8, False)]  # as many optimiser steps as rft+PA_pi
+    assert stages["rft+shuffled"] == [(True, 5, True), own]
+    assert sum(steps for _, steps, _ in stages["sft"]) == 3
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.dump())
+    assert read_recipe(again).stages_of("rft+shuffled") == recipe.stages_of("rft+shuffled")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("stages.0.rewards={accuracy: 1}", "'accuracy', which does not apply to localization"),
+        ("stages.1.task={kind: localization}", "one must train the task of the recipe"),
+        ("stages.0.task=null", "which does not apply to classification"),
+        ("stages.0.data={source: voc, root: nowhere}", "nowhere/ImageSets/Main/train.txt: cannot be read"),
+        ("stages.1.data={source: phantom}", "stages.1.data needs stages.1.task"),
+    ],
+)
+def test_a_stage_of_its_own_is_checked_like_the_recipe(tmp_path: Path, override: str, words: str):
+    path = tmp_path / "two.yaml"
+    path.write_text(TWO)
+    with pytest.raises(RecipeError) as error:
+        read_recipe(path, [override])
+    assert words in str(error.value)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import transformers
@@ -25,7 +26,7 @@ from vrft.evaluation.predict import predict, predict_majority
 from vrft.evaluation.summary import summarise
 from vrft.policies import LoadedPolicy, frame_of, load_policy, place_of
 from vrft.progress import Reporter
-from vrft.recipe import Recipe, RftStage, build_task, open_source
+from vrft.recipe import Recipe, RftStage, SftStage, TaskSection, build_task, open_source
 from vrft.runs import ArmDirectory, RunDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
@@ -52,7 +53,7 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     directory.open(recipe.dump(), resume=resume)
     write_json(directory.environment, environment(recipe))
     source = open_source(recipe)
-    task = build_task(recipe, source, frame=_frame(recipe))
+    task = build_task(recipe, source, frame=_frame(recipe, recipe.task))
     train = _with_question(source.samples("train"), recipe)
     held_out = _with_question(source.samples(recipe.evaluation.split), recipe)[: recipe.evaluation.limit]
     if not train or not held_out:
@@ -103,11 +104,12 @@ def _run_arm(
                     recipe, arm.stage(index - 1, recipe.stages_of(name)[index - 1].kind).policy if index else None
                 )
             train_stage = train_rft if isinstance(stage, RftStage) else train_sft
+            asked, samples = _lessons(recipe, stage, task, train, seed)
             train_stage(
                 policy,
                 stage,  # type: ignore[arg-type]
-                task,
-                train,
+                asked,
+                samples,
                 place,
                 seed=seed,
                 reporter=reporter,
@@ -132,12 +134,39 @@ def _run_arm(
     write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": memory.peak_mb()})
 
 
-def _frame(recipe: Recipe) -> str | None:
+def _lessons(
+    recipe: Recipe, stage: RftStage | SftStage, task: TrainableTask, train: list[Sample], seed: int
+) -> tuple[TrainableTask, list[Sample]]:
+    """The task and the samples of a stage: those of the recipe, or its own."""
+    samples = train
+    if stage.task is not None:
+        source = open_source(recipe, stage)
+        task = build_task(recipe, source, stage=stage, frame=_frame(recipe, stage.task))
+        question = stage.task.question
+        samples = [replace(one, question=question or one.question) for one in source.samples("train")]
+        if not samples:
+            raise DataError("the data of a stage has no samples in train.")
+    if stage.shuffle_targets:
+        order = np.random.default_rng([seed, 0x5F1E]).permutation(len(samples))
+        samples = [_with_target_of(one, samples[other]) for one, other in zip(samples, order, strict=True)]
+    return task, samples
+
+
+def _with_target_of(sample: Sample, other: Sample) -> Sample:
+    """A sample with the target of another; boxes keep their place in shares of the image."""
+    if not isinstance(other.target, tuple):
+        return replace(sample, target=other.target)
+    (width, height), (wide, high) = open_image(sample).size, open_image(other).size
+    across, down = width / wide, height / high
+    return replace(sample, target=tuple((a * across, b * down, c * across, d * down) for a, b, c, d in other.target))
+
+
+def _frame(recipe: Recipe, task: TaskSection) -> str | None:
     """The frame that the policy of a recipe speaks, where boxes are asked for."""
-    if not isinstance(recipe.task, LocalizationTask):
+    if not isinstance(task, LocalizationTask):
         return None
     section = recipe.policy
-    return recipe.task.frame or frame_of(
+    return task.frame or frame_of(
         place_of(section.model), revision=section.revision, trust_remote_code=section.trust_remote_code
     )
 

@@ -218,7 +218,16 @@ class _Optimiser(Section):
     """Steps between lines of the log."""
 
 
-class RftStage(_Optimiser):
+class _Stage(_Optimiser):
+    task: TaskSection | None = None
+    """What the stage asks, where it is not the task of the recipe, such as localization before classification."""
+    data: Data | None = None
+    """Where the samples of the stage come from, where not from the data of the recipe."""
+    shuffle_targets: bool = False
+    """Permute the targets between the images: a control, from which nothing can be seen."""
+
+
+class RftStage(_Stage):
     """Reinforcement fine-tuning: GRPO on rule-based rewards."""
 
     kind: Literal["rft"]
@@ -252,7 +261,7 @@ class RftStage(_Optimiser):
     """What the centred reward is divided by: its deviation in the group, in the step, or nothing."""
 
 
-class SftStage(_Optimiser):
+class SftStage(_Stage):
     """Supervised fine-tuning on the targets, written in the envelope."""
 
     kind: Literal["sft"]
@@ -272,7 +281,11 @@ ARMS = {
     "majority": "the most frequent label, or the median grade, of the training split",
     "base": "the policy as it is loaded",
     "sft": "supervised fine-tuning on the same data, with as many steps and sequences as `rft`",
-    "rft": "the stages of the recipe",
+    "rft": "the stages of the recipe, without those on another task",
+    "PA_pi": "only the stages on another task: what localization alone teaches, zero-shot",
+    "rft+PA_pi": "all stages: first those on another task (perception), then those of `rft`",
+    "rft+extra": "as `rft`, with as many more steps as the stages on another task have: a control",
+    "rft+shuffled": "as `rft+PA_pi`, the targets of the other task permuted between its images: a control",
 }
 """The arms that a recipe can name, and what each is."""
 
@@ -324,7 +337,7 @@ class Recipe(Section):
     policy: Policy = Policy()
     """What is trained."""
     stages: Annotated[list[Stage], Field(min_length=1)]
-    """The training of the arm `rft`, in order; each stage starts from the weights of the one before."""
+    """The training, in order; each stage starts from the weights of the one before."""
     sft: Sft = Sft()
     """The training of the arm `sft`."""
     arms: Annotated[list[Literal[*ARMS] | ArmChange], Field(min_length=1)] = ["majority", "base", "sft", "rft"]  # type: ignore[valid-type]
@@ -341,23 +354,38 @@ class Recipe(Section):
         """The stages of an arm, every value written out; empty for an arm that is not trained."""
         if arm in ("majority", "base"):
             return []
+        own, other = self.own_stages(), [stage for stage in self.stages if stage.task is not None]
         if arm == "rft":
-            return list(self.stages)
+            return own
         if arm == "sft":
             return [self._matched_sft()]
+        if arm == "PA_pi":
+            return other
+        if arm == "rft+PA_pi":
+            return list(self.stages)
+        if arm == "rft+extra":
+            more = own[-1].steps + sum(stage.steps for stage in other)
+            return [*own[:-1], own[-1].model_copy(update={"steps": more})]
+        if arm == "rft+shuffled":
+            shuffled = {"shuffle_targets": True}
+            return [stage.model_copy(update=shuffled) if stage.task is not None else stage for stage in self.stages]
         (change,) = (a for a in self.arms if isinstance(a, ArmChange) and a.name == arm)
-        last = self.stages[-1]
-        return [*self.stages[:-1], type(last).model_validate({**last.model_dump(), **change.set})]
+        last = own[-1]
+        return [*own[:-1], type(last).model_validate({**last.model_dump(), **change.set})]
+
+    def own_stages(self) -> list[RftStage | SftStage]:
+        """The stages on the task of the recipe."""
+        return [stage for stage in self.stages if stage.task is None]
 
     def _matched_sft(self) -> SftStage:
-        last = self.stages[-1]
+        last = self.own_stages()[-1]
         sequences = last.prompts_per_step * last.group_size if isinstance(last, RftStage) else last.batch_size
         optimiser = {name: getattr(last, name) for name in _Optimiser.model_fields}
         if self.sft.learning_rate:
             optimiser["learning_rate"] = self.sft.learning_rate
         return SftStage(
             kind="sft",
-            steps=self.sft.steps or sum(stage.steps for stage in self.stages),
+            steps=self.sft.steps or sum(stage.steps for stage in self.own_stages()),
             batch_size=self.sft.batch_size or sequences,
             think=self.sft.think,
             **optimiser,
@@ -366,7 +394,7 @@ class Recipe(Section):
     @property
     def evaluation_tokens(self) -> int:
         """The most tokens of a completion at evaluation."""
-        last = self.stages[-1]
+        last = self.own_stages()[-1]
         training = last.max_completion_tokens if isinstance(last, RftStage) else 256
         return self.evaluation.max_completion_tokens or training
 
@@ -383,13 +411,14 @@ class Recipe(Section):
         return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
 
 
-def open_source(recipe: Recipe) -> Source:
-    """Open the data of a recipe for its task; no image is read.
+def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Source:
+    """Open the data of a recipe, or of a stage, for its task; no image is read.
 
     Raises:
         DataError: the data cannot be used so; the message tells why.
     """
-    data, kind = recipe.data, recipe.task.kind
+    data = (stage.data if stage else None) or recipe.data
+    kind = ((stage.task if stage else None) or recipe.task).kind
     if isinstance(data, PhantomData):
         return PhantomSource(
             kind,
@@ -425,9 +454,12 @@ def _reader(data: BoxData) -> Reader:
     return TableReader(root / data.file, root / data.images, **options)
 
 
-def build_task(recipe: Recipe, source: Source, *, frame: str | None = None) -> TrainableTask:
-    """The task of a recipe, with what it does not say from its data, and the frame from its policy's family."""
-    task = task_from(recipe.task, labels=source.labels, levels=source.levels, frame=frame)
+def build_task(
+    recipe: Recipe, source: Source, *, stage: RftStage | SftStage | None = None, frame: str | None = None
+) -> TrainableTask:
+    """The task of a recipe or a stage, with what it does not say from its data, and the frame from the family."""
+    section = (stage.task if stage else None) or recipe.task
+    task = task_from(section, labels=source.labels, levels=source.levels, frame=frame)
     assert isinstance(task, TrainableTask)
     return task
 
@@ -642,7 +674,9 @@ def _unfit_rewards(raw: dict[str, Any], places: Mapping[Path_, str], path: str) 
     if kind not in ("classification", "grading", "localization") or not isinstance(stages, list):
         return
     for index, stage in enumerate(stages):
-        rewards = stage.get("rewards") if isinstance(stage, dict) else None
+        if not isinstance(stage, dict) or stage.get("task") is not None:
+            continue
+        rewards = stage.get("rewards")
         for reward in rewards if isinstance(rewards, dict) else ():
             if reward in APPLIES and kind not in APPLIES[reward]:
                 keys: Path_ = ("stages", index, "rewards", reward)
@@ -661,8 +695,22 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
         return next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), path)
 
     kind = recipe.task.kind
+    if not recipe.own_stages():
+        yield Fault(at("stages"), "every stage is on another task; one must train the task of the recipe.")
+        return
     for index, stage in enumerate(recipe.stages):
         yield from _check_stage(stage, kind, f"stages.{index}.rewards", at("stages", index, "rewards"))
+        if stage.data is not None and stage.task is None:
+            yield Fault(at("stages", index, "data"), f"stages.{index}.data needs stages.{index}.task, what it asks.")
+        elif stage.task is not None:
+            try:
+                open_source(recipe, stage).check()
+            except DataError as error:
+                yield Fault(at("stages", index, "data"), str(error))
+    if len(recipe.own_stages()) == len(recipe.stages):
+        for index, arm in enumerate(recipe.arms):
+            if arm in ("PA_pi", "rft+PA_pi", "rft+extra", "rft+shuffled"):
+                yield Fault(at("arms", index), f"arms.{index} is {arm}, but no stage has a task of its own.")
     yield from _check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):
@@ -756,8 +804,9 @@ def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str)
         if parse(render(stage.think, "x")).problems:
             yield Fault(where, f"the think text {stage.think!r} breaks the envelope; write plain words without tags.")
         return
+    asked = stage.task.kind if stage.task is not None else kind
     for reward in stage.rewards:
-        if kind not in APPLIES[reward]:
-            yield _unfit(reward, kind, dotted, where)
+        if asked not in APPLIES[reward]:
+            yield _unfit(reward, asked, dotted, where)
     if not any(stage.rewards.values()):
         yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")
