@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from vrft.cli.main import app
+from vrft.evaluation.boxes import BOX_METRICS
 from vrft.evaluation.metrics import METRICS
 from vrft.recipe import ARMS, Recipe
 from vrft.rewards import APPLIES, REWARDS
@@ -95,7 +96,7 @@ def pages() -> dict[str, str]:
     return {
         "recipe.md": recipe_page(),
         "rewards.md": functions_page("Rewards", REWARDS, applies),
-        "metrics.md": functions_page("Metrics", dict(METRICS), {}),
+        "metrics.md": functions_page("Metrics", {**METRICS, **BOX_METRICS}, {}),
         "commands.md": commands_page(),
     }
 

@@ -278,7 +278,7 @@ Stage = Annotated[RftStage | SftStage, Field(discriminator="kind")]
 # --- arms -----------------------------------------------------------------------------------------------------------
 
 ARMS = {
-    "majority": "the most frequent label, or the median grade, of the training split",
+    "majority": "the most frequent label, the median grade, or the best constant box, of the training split",
     "base": "the policy as it is loaded",
     "sft": "supervised fine-tuning on the same data, with as many steps and sequences as `rft`",
     "rft": "the stages of the recipe, without those on another task",
