@@ -48,7 +48,7 @@ def test_a_dataset_opens_an_image_once_for_its_repetitions():
     from vrft.data import PhantomSource
 
     samples = list(PhantomSource("grading", sizes={"train": 4, "validation": 0, "test": 0}).samples("train"))
-    dataset = lazy_dataset(samples, [2, 2, 3], lambda sample: {"target": sample.target})
+    dataset = lazy_dataset(samples, [2, 2, 3], lambda sample, image: {"target": sample.target})
     rows = dataset[[0, 1, 2]]
     assert rows["image"][0] is rows["image"][1]
     assert rows["target"] == [samples[2].target, samples[2].target, samples[3].target]
