@@ -47,11 +47,7 @@ def to_pixels(box: Box, frame: str, image_size: Size, processed_size: Size | Non
     >>> to_pixels((250, 250, 750, 750), "thousand", (640, 480))
     (160.0, 120.0, 480.0, 360.0)
     """
-    if frame == "pixel":
-        return box
-    width, height = frame_size(frame, image_size, processed_size)
-    x, y = image_size
-    return box[0] * x / width, box[1] * y / height, box[2] * x / width, box[3] * y / height
+    return box if frame == "pixel" else rescale(box, frame_size(frame, image_size, processed_size), image_size)
 
 
 def from_pixels(box: Box, frame: str, image_size: Size, processed_size: Size | None = None) -> Box:
@@ -60,11 +56,23 @@ def from_pixels(box: Box, frame: str, image_size: Size, processed_size: Size | N
     >>> from_pixels((160, 120, 480, 360), "unit", (640, 480))
     (0.25, 0.25, 0.75, 0.75)
     """
-    if frame == "pixel":
-        return box
-    width, height = frame_size(frame, image_size, processed_size)
-    x, y = image_size
-    return box[0] * width / x, box[1] * height / y, box[2] * width / x, box[3] * height / y
+    return box if frame == "pixel" else rescale(box, image_size, frame_size(frame, image_size, processed_size))
+
+
+def rescale(box: Box, size: tuple[float, float], new: tuple[float, float]) -> Box:
+    """The same place in an image of another size (width, height)."""
+    (width, height), (wide, high) = size, new
+    return box[0] * wide / width, box[1] * high / height, box[2] * wide / width, box[3] * high / height
+
+
+def hull(numbers: Sequence[float]) -> Box:
+    """The box around corners x1 y1 x2 y2 ...
+
+    >>> hull([3, 0, 1, 5, 2, 2])
+    (1, 0, 3, 5)
+    """
+    xs, ys = numbers[::2], numbers[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def clip(box: Box, image_size: Size) -> Box:

@@ -24,6 +24,12 @@ class PolicyError(UserError):
     """A policy cannot be loaded or cannot be used as the recipe asks."""
 
 
+def nearest(found: str, expected: Sequence[str]) -> str | None:
+    """The right spelling that is nearest to what was found, where one is near."""
+    near = get_close_matches(found, expected, n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong in a recipe.
@@ -37,8 +43,8 @@ class Fault:
     expected: Sequence[str] = ()
 
     def __str__(self) -> str:
-        near = get_close_matches(self.found, self.expected, n=1, cutoff=0.5) if self.found else []
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        near = nearest(self.found, self.expected) if self.found else None
+        hint = f" Did you mean {near!r}?" if near else ""
         return f"{self.where}: {self.message}{hint}"
 
 

@@ -21,6 +21,7 @@ import torch
 import transformers
 from peft import LoraConfig
 
+from vrft.boxes import rescale
 from vrft.errors import DataError
 from vrft.evaluation.predict import predict, predict_majority
 from vrft.evaluation.summary import summarise
@@ -156,9 +157,8 @@ def _with_target_of(sample: Sample, other: Sample) -> Sample:
     """A sample with the target of another; boxes keep their place in shares of the image."""
     if not isinstance(other.target, tuple):
         return replace(sample, target=other.target)
-    (width, height), (wide, high) = open_image(sample).size, open_image(other).size
-    across, down = width / wide, height / high
-    return replace(sample, target=tuple((a * across, b * down, c * across, d * down) for a, b, c, d in other.target))
+    here, there = open_image(sample).size, open_image(other).size
+    return replace(sample, target=tuple(rescale(box, there, here) for box in other.target))
 
 
 def _frame(recipe: Recipe, task: TaskSection) -> str | None:

@@ -763,26 +763,23 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
             yield Fault(where, f"task.synonyms names {label!r}, which is no label.", label, known)
         if unknown:
             return
-        try:
-            task = build_task(recipe, source)
-        except ValueError as error:
-            yield Fault(at("task", "labels"), f"{error}.")
-            return
-        assert isinstance(task, Classification)
+    elif isinstance(recipe.task, LocalizationTask):
+        return
+    try:
+        task = build_task(recipe, source)
+    except ValueError as error:
+        key = "labels" if isinstance(recipe.task, ClassificationTask) else "names"
+        yield Fault(at("task", key), f"{error}.")
+        return
+    if isinstance(task, Classification):
         for target in task.classes:
             for name in [str(target), *recipe.task.synonyms.get(str(target), ())]:
                 if task.read(render("x", name)).answer != target:
                     where = at("task", "synonyms") if recipe.task.synonyms else at("task", "labels")
                     yield Fault(where, f"task: {name!r} is a name of {target!r} and of another label, or is no text.")
         return
-    if isinstance(recipe.task, LocalizationTask):
-        return
-    try:
-        task = build_task(recipe, source)
-    except ValueError as error:
-        yield Fault(at("task", "names"), f"{error}.")
-        return
     assert isinstance(task, Grading)
+    assert isinstance(recipe.task, GradingTask)
     if task.levels != source.levels:
         if recipe.task.names:
             yield Fault(at("task", "names"), f"task.names has {task.levels} names for {source.levels} grades.")

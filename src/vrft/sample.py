@@ -39,10 +39,17 @@ def open_image(sample: Sample) -> Image.Image:
     Raises:
         DataError: the file is missing or is no readable image; the message names it.
     """
-    if callable(sample.image):
-        return sample.image().convert("RGB")
+    return sample.image().convert("RGB") if callable(sample.image) else read_image(sample.image)
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read an image file in RGB.
+
+    Raises:
+        DataError: the file is missing or is no readable image; the message names it.
+    """
     try:
-        with Image.open(sample.image) as image:
+        with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DataError(f"{sample.image}: cannot be read as an image ({error}); replace or remove it.") from None
+        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it.") from None

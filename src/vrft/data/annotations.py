@@ -16,9 +16,14 @@ from PIL import Image, UnidentifiedImageError
 
 from vrft.boxes import Size, clip, has_area
 from vrft.errors import DataError
-from vrft.sample import Box, Sample
+from vrft.sample import Box, Sample, read_image
 
 SPLITS = ("train", "validation", "test")
+FOLDERS = {"train": ("train",), "validation": ("valid", "val", "validation"), "test": ("test",)}
+"""What exports call the folder of a split."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
+"""Of images beside annotations."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +190,4 @@ def around(box: Box, margin: float, size: Size) -> tuple[int, int, int, int]:
 
 
 def _cut_out(path: Path, region: tuple[int, int, int, int]) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB").crop(region)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it.") from None
+    return read_image(path).crop(region)

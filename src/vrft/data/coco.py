@@ -11,11 +11,9 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
-from vrft.data.annotations import Annotation, Counts, Record, image_size
+from vrft.boxes import hull
+from vrft.data.annotations import FOLDERS, Annotation, Counts, Record, image_size
 from vrft.errors import DataError
-from vrft.sample import Box
-
-FOLDERS = {"train": ("train",), "validation": ("valid", "val", "validation"), "test": ("test",)}
 
 
 class COCOReader:
@@ -89,7 +87,10 @@ class COCOReader:
             raise DataError(f"{where} has category {one.get('category_id')!r}, which categories does not list.")
         try:
             if self.boxes == "polygon" and one.get("segmentation"):
-                box = _hull([float(v) for ring in one["segmentation"] for v in ring])
+                corners = [float(v) for ring in one["segmentation"] for v in ring]
+                if len(corners) < 6 or len(corners) % 2:
+                    raise ValueError("no polygon")
+                box = hull(corners)
             else:
                 if self.boxes == "polygon":
                     counts["no polygon"] += 1
@@ -98,11 +99,3 @@ class COCOReader:
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{where} has no bbox [x, y, width, height] and no polygon.") from None
         return Annotation(names[one["category_id"]], box)
-
-
-def _hull(numbers: list[float]) -> Box:
-    """The box around a polygon x1 y1 x2 y2 ..."""
-    if len(numbers) < 6 or len(numbers) % 2:
-        raise ValueError("no polygon")
-    xs, ys = numbers[::2], numbers[1::2]
-    return min(xs), min(ys), max(xs), max(ys)

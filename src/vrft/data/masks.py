@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vrft.data.annotations import Annotation, Counts, Record, image_size, share_out
+from vrft.data.annotations import SUFFIXES, Annotation, Counts, Record, image_size, share_out
 from vrft.errors import DataError
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
 
 
 class MaskReader:

@@ -14,13 +14,9 @@ from pathlib import Path
 
 import yaml
 
-from vrft.boxes import Size
-from vrft.data.annotations import Annotation, Counts, Record, image_size
+from vrft.boxes import Size, hull
+from vrft.data.annotations import FOLDERS, SUFFIXES, Annotation, Counts, Record, image_size
 from vrft.errors import DataError
-from vrft.sample import Box
-
-FOLDERS = {"train": ("train",), "validation": ("valid", "val", "validation"), "test": ("test",)}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 
 
 class YOLOReader:
@@ -64,7 +60,7 @@ class YOLOReader:
         numbers = [_number(part) for part in parts]
         if len(parts) in (9, 10) and None not in numbers[:8] and (numbers[8] is None or len(parts) == 10):
             counts["oriented"] += 1  # DOTA: corners in pixels, then the class by its name
-            return Annotation(parts[8], _hull([n for n in numbers[:8] if n is not None]))
+            return Annotation(parts[8], hull([n for n in numbers[:8] if n is not None]))
         values = [number for number in numbers if number is not None]
         if len(values) != len(parts) or len(parts) < 5 or len(parts) == 6 or len(parts) % 2 == 0:
             raise DataError(
@@ -78,7 +74,7 @@ class YOLOReader:
             box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         else:
             counts["polygon"] += 1
-            box = _hull(values[1:])
+            box = hull(values[1:])
         wide, high = size
         return Annotation(self.names[kind], (box[0] * wide, box[1] * high, box[2] * wide, box[3] * high))
 
@@ -89,9 +85,3 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _hull(numbers: list[float]) -> Box:
-    """The box around corners x1 y1 x2 y2 ..."""
-    xs, ys = numbers[::2], numbers[1::2]
-    return min(xs), min(ys), max(xs), max(ys)

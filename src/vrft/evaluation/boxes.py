@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from vrft.boxes import iou
 from vrft.response import Reading
-from vrft.rewards.overlap import match, overlap
+from vrft.rewards.f1 import hits
+from vrft.rewards.overlap import overlap
 from vrft.sample import Box
 
 HIT = 0.5
@@ -36,11 +37,8 @@ def _counted(true: tuple[Box, ...], answer: Any, stated: int) -> tuple[float, fl
         return 0.0, 0.0, float(stated), float(len(true))
     boxes = _boxes(answer)
     stated = max(stated, len(boxes))
-    hits = 0.0
-    if boxes and true:
-        reached = (iou(boxes, true) >= HIT).astype(float)
-        hits = float(reached[match(reached)].sum())
-    return overlap(Reading(boxes, (), stated), true), hits, float(stated), float(len(true))
+    hit = hits(boxes, true, HIT) if boxes and true else 0.0
+    return overlap(Reading(boxes, (), stated), true), hit, float(stated), float(len(true))
 
 
 def mean_iou(counts: Tally) -> float:

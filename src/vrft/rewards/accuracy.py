@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vrft.response import Reading, parse
-from vrft.rewards.columns import Completion, spread, tasks_of, text_of
+from vrft.response import Reading
+from vrft.rewards.columns import Completion, pay, spread, tasks_of
 from vrft.sample import Target
 from vrft.tasks import Task
 
@@ -60,11 +60,5 @@ def accuracy_reward(
     """
     n = len(completions)
     tasks = tasks_of(n, labels=labels, synonyms=synonyms, levels=levels, names=names, answers=answers, choices=choices)
-    rewards: list[float | None] = []
-    for completion, true, task in zip(completions, spread(target, n, one=(str, int)), tasks, strict=True):
-        if task is None or true is None:
-            rewards.append(None)
-        else:
-            wanted = task.check_target(true)
-            rewards.append(accuracy(task, task.read_answer(parse(text_of(completion))), wanted))
-    return rewards
+    targets = spread(target, n, one=(str, int))
+    return pay(completions, targets, tasks, lambda _, task, reading, true: accuracy(task, reading, true))

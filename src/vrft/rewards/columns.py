@@ -1,8 +1,10 @@
 """What the rewards share: texts of completions, columns of one value or one for each, and the task they describe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vrft.response import Reading, parse
+from vrft.sample import Target
 from vrft.tasks import Classification, Grading, Localization, Task, Vqa
 
 Completion = str | Sequence[Mapping[str, Any]]
@@ -104,12 +106,39 @@ def _task(labels: Any, synonyms: Any, levels: Any, names: Any, answers: Any, cho
 
 def localizations_of(
     count: int, *, frame: Any, image_size: Any, processed_size: Any
-) -> list[tuple[Localization | None, Any, Any]]:
-    """The localization task, image size and processed size of each of ``count`` completions."""
-    columns = zip(
-        spread(frame, count, one=str),
-        spread(image_size, count, one=(list, tuple)),
-        spread(processed_size, count, one=(list, tuple)),
-        strict=True,
-    )
-    return [(Localization(spoken) if spoken else None, size, processed) for spoken, size, processed in columns]
+) -> tuple[list[Localization | None], list[tuple[Any, Any]]]:
+    """The localization task of each of ``count`` completions, and the sizes (original, processed) of its image."""
+    tasks = [Localization(spoken) if spoken else None for spoken in spread(frame, count, one=str)]
+    of_image, processed = (spread(column, count, one=(list, tuple)) for column in (image_size, processed_size))
+    return tasks, list(zip(of_image, processed, strict=True))
+
+
+def pay(
+    completions: Sequence[Any],
+    targets: Sequence[Any],
+    tasks: Sequence[Task | None],
+    reward: Callable[[int, Task, Reading, Target], float],
+    sizes: Sequence[tuple[Any, Any]] | None = None,
+) -> list[float | None]:
+    """Read each completion and pay for it; None where a sample has no task or no target.
+
+    Args:
+        completions: texts or chat messages, length n.
+        targets: n targets.
+        tasks: n tasks.
+        reward: from the position, the task, what was read and the checked target to a number.
+        sizes: n pairs of the sizes of the image, original and processed; only boxes need them.
+
+    Raises:
+        ValueError: a target is none of its task.
+    """
+    paid: list[float | None] = []
+    for index, (completion, true, task) in enumerate(zip(completions, targets, tasks, strict=True)):
+        if task is None or true is None:
+            paid.append(None)
+            continue
+        size, processed = sizes[index] if sizes else (None, None)
+        target = task.check_target(true, size)
+        reading = task.read_answer(parse(text_of(completion)), size, processed)
+        paid.append(reward(index, task, reading, target))
+    return paid

@@ -4,20 +4,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from vrft.boxes import iou
-from vrft.response import Reading, parse
-from vrft.rewards.columns import Completion, localizations_of, spread_boxes, text_of
-from vrft.rewards.overlap import match
-from vrft.sample import Box
+from vrft.response import Reading
+from vrft.rewards.columns import Completion, localizations_of, pay, spread_boxes
+from vrft.rewards.overlap import match, without_boxes
+from vrft.sample import Box, Target
+from vrft.tasks import Task
 
 
 def f1(reading: Reading, target: Sequence[Box], *, threshold: float = 0.5) -> float:
     """2 hits / (stated + true), with as many hits as one-to-one matching allows."""
-    if not isinstance(reading.answer, tuple):
-        return 0.0
-    if not target or not reading.answer:
-        return 1.0 if not target and not reading.stated else 0.0
-    hits = (iou(reading.answer, target) >= threshold).astype(float)
-    return 2 * float(hits[match(hits)].sum()) / (reading.stated + len(target))
+    if not (isinstance(reading.answer, tuple) and reading.answer and target):
+        return without_boxes(reading, target)
+    return 2 * hits(reading.answer, target, threshold) / (reading.stated + len(target))
+
+
+def hits(read: Sequence[Box], target: Sequence[Box], threshold: float) -> float:
+    """How many pairs of boxes reach the threshold at most, each box in one pair; both lists hold boxes."""
+    reached = (iou(read, target) >= threshold).astype(float)
+    return float(reached[match(reached)].sum())
 
 
 def f1_reward(
@@ -55,13 +59,10 @@ def f1_reward(
     [0.6666666666666666]
     """
     n = len(completions)
-    tasks = localizations_of(n, frame=frame, image_size=image_size, processed_size=processed_size)
-    rewards: list[float | None] = []
-    for completion, true, (task, size, processed) in zip(completions, spread_boxes(target, n), tasks, strict=True):
-        if task is None or true is None:
-            rewards.append(None)
-            continue
-        boxes = task.check_target(true, size)
+    tasks, sizes = localizations_of(n, frame=frame, image_size=image_size, processed_size=processed_size)
+
+    def reward(_: int, task: Task, reading: Reading, boxes: Target) -> float:
         assert isinstance(boxes, tuple)
-        rewards.append(f1(task.read_answer(parse(text_of(completion)), size, processed), boxes, threshold=f1_threshold))
-    return rewards
+        return f1(reading, boxes, threshold=f1_threshold)
+
+    return pay(completions, spread_boxes(target, n), tasks, reward, sizes)

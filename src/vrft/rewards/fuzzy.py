@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vrft.response import Reading, parse
-from vrft.rewards.columns import Completion, spread, tasks_of, text_of
+from vrft.response import Reading
+from vrft.rewards.columns import Completion, pay, spread, tasks_of
+from vrft.sample import Target
+from vrft.tasks import Task
 
 FUZZY_SCHEDULES: dict[str, Callable[[int], float]] = {
     "table": lambda distance: (1.0, 0.25, 0.1)[distance] if distance < 3 else 0.0,
@@ -57,18 +59,10 @@ def fuzzy_reward(
     [1.0, 0.25, 0.0625, 0.0]
     """
     n = len(completions)
-    rewards: list[float | None] = []
-    for completion, true, task, paid in zip(
-        completions,
-        spread(target, n, one=(str, int)),
-        tasks_of(n, levels=levels, names=names, synonyms=synonyms),
-        spread(schedule, n, one=str),
-        strict=True,
-    ):
-        if task is None or true is None:
-            rewards.append(None)
-            continue
-        grade = task.check_target(true)
+    tasks, schedules = tasks_of(n, levels=levels, names=names, synonyms=synonyms), spread(schedule, n, one=str)
+
+    def reward(index: int, task: Task, reading: Reading, grade: Target) -> float:
         assert isinstance(grade, int)
-        rewards.append(fuzzy(task.read_answer(parse(text_of(completion))), grade, paid))
-    return rewards
+        return fuzzy(reading, grade, schedules[index])
+
+    return pay(completions, spread(target, n, one=(str, int)), tasks, reward)

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrft.boxes import diou, giou, iou
-from vrft.response import Reading, parse
-from vrft.rewards.columns import Completion, localizations_of, spread_boxes, text_of
-from vrft.sample import Box
+from vrft.response import Reading
+from vrft.rewards.columns import Completion, localizations_of, pay, spread_boxes
+from vrft.sample import Box, Target
+from vrft.tasks import Task
 
 Overlap = Callable[[Sequence[Box], Sequence[Box]], NDArray[np.float64]]
 
@@ -39,12 +40,15 @@ def match(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.int
     return rows, columns
 
 
+def without_boxes(reading: Reading, target: Sequence[Box]) -> float:
+    """What is earned where no box is read or none is true: 1 for a right absence, else 0."""
+    return 1.0 if reading.answer == () and not target and not reading.stated else 0.0
+
+
 def overlap(reading: Reading, target: Sequence[Box], *, measure: str = "iou", threshold: float = 0.0) -> float:
     """The total overlap of the matched boxes, divided by the larger of the two counts."""
-    if not isinstance(reading.answer, tuple):
-        return 0.0
-    if not target or not reading.answer:
-        return 1.0 if not target and not reading.stated else 0.0
+    if not (isinstance(reading.answer, tuple) and reading.answer and target):
+        return without_boxes(reading, target)
     values = OVERLAPS[measure](reading.answer, target)
     values = np.where(values >= threshold, values, 0.0)
     total = float(values[match(values)].sum())
@@ -125,14 +129,10 @@ def iou_reward(
     if progress is None and trainer_state is not None:
         progress = trainer_state.global_step / max(1, trainer_state.max_steps)
     least = threshold_at(threshold, progress)
-    tasks = localizations_of(n, frame=frame, image_size=image_size, processed_size=processed_size)
-    rewards: list[float | None] = []
-    for completion, true, (task, size, processed) in zip(completions, spread_boxes(target, n), tasks, strict=True):
-        if task is None or true is None:
-            rewards.append(None)
-            continue
-        boxes = task.check_target(true, size)
+    tasks, sizes = localizations_of(n, frame=frame, image_size=image_size, processed_size=processed_size)
+
+    def reward(_: int, task: Task, reading: Reading, boxes: Target) -> float:
         assert isinstance(boxes, tuple)
-        reading = task.read_answer(parse(text_of(completion)), size, processed)
-        rewards.append(overlap(reading, boxes, measure=measure, threshold=least))
-    return rewards
+        return overlap(reading, boxes, measure=measure, threshold=least)
+
+    return pay(completions, spread_boxes(target, n), tasks, reward, sizes)

@@ -1,11 +1,25 @@
 """What all tasks have in common: a completion is taken apart, its answer is read, and compared with the target."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from vrft.boxes import Size
 from vrft.response import Envelope, Reading, parse
 from vrft.sample import Target
+
+
+class Around(NamedTuple):
+    """What a reading may need to know besides the answer; only boxes do."""
+
+    image_size: Size | None = None
+    """Width and height of the original image."""
+    processed_size: Size | None = None
+    """Width and height of what the processor made of it."""
+    cut: bool = False
+    """Whether the answer ends where the completion does."""
+
+
+NOTHING_AROUND = Around()
 
 
 class Task(ABC):
@@ -19,32 +33,19 @@ class Task(ABC):
         """What the rewards need to know of this task."""
 
     @abstractmethod
-    def read_text(
-        self,
-        answer: str | None,
-        image_size: Size | None = None,
-        processed_size: Size | None = None,
-        *,
-        cut: bool = False,
-    ) -> Reading:
-        """Read the text of an answer.
-
-        Args:
-            answer: what stands inside the answer tags; None where nothing does.
-            image_size: width and height of the original image; only boxes need it.
-            processed_size: width and height of what the processor made of it; only boxes need it.
-            cut: whether the text ends where the completion does.
-        """
+    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
+        """Read the text of an answer; None where there is none."""
 
     def read_answer(
         self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
     ) -> Reading:
         """Read the answer of a completion that was taken apart; the problems are those of the answer alone."""
         if envelope.answer is None and 1 < len(envelope.answers) <= 10 and all(envelope.answers):
-            readings = [self.read_text(answer, image_size, processed_size) for answer in envelope.answers]
+            around = Around(image_size, processed_size)
+            readings = [self.read_text(answer, around) for answer in envelope.answers]
             if all(reading.answer == readings[0].answer for reading in readings):
                 return readings[0]  # the same answer in other words
-        return self.read_text(envelope.answer, image_size, processed_size, cut=envelope.cut)
+        return self.read_text(envelope.answer, Around(image_size, processed_size, envelope.cut))
 
     def read(self, completion: str, image_size: Size | None = None, processed_size: Size | None = None) -> Reading:
         """The strict reading, which rewards and headline metrics use; its problems are those of the envelope too."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size
 from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_label, parse, read_label
 from vrft.sample import Target
-from vrft.tasks.base import Task
+from vrft.tasks.base import NOTHING_AROUND, Around, Task
 
 
 def classification_prompt(question: str, labels: Sequence[str]) -> str:
@@ -55,14 +55,7 @@ class Classification(Task):
     def prompt(self, question: str) -> str:
         return classification_prompt(question, self.labels)
 
-    def read_text(
-        self,
-        answer: str | None,
-        image_size: Size | None = None,
-        processed_size: Size | None = None,
-        *,
-        cut: bool = False,
-    ) -> Reading:
+    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
         return read_label(answer, self.labels, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:

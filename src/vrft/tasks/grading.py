@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size
 from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_grade, parse, read_grade
 from vrft.sample import Target
-from vrft.tasks.base import Task
+from vrft.tasks.base import NOTHING_AROUND, Around, Task
 
 
 def grading_prompt(question: str, levels: int, names: Sequence[str] | None = None) -> str:
@@ -62,14 +62,7 @@ class Grading(Task):
     def prompt(self, question: str) -> str:
         return grading_prompt(question, self.levels, self.names)
 
-    def read_text(
-        self,
-        answer: str | None,
-        image_size: Size | None = None,
-        processed_size: Size | None = None,
-        *,
-        cut: bool = False,
-    ) -> Reading:
+    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
         return read_grade(answer, self.levels, self.names, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size, clip, from_pixels, has_area
 from vrft.response import ENVELOPE_INSTRUCTION, Reading, parse, read_boxes
 from vrft.sample import Box, Target
-from vrft.tasks.base import Task
+from vrft.tasks.base import NOTHING_AROUND, Around, Task
 
 _FARTHEST = 1e7
 """Pixels; no image is larger."""
@@ -74,17 +74,10 @@ class Localization(Task):
         items = [",".join(str(round(number, digits)) for number in box) for box in boxes]
         return "[" + ",".join(f'{{"bbox_2d":[{item}]}}' for item in items) + "]"
 
-    def read_text(
-        self,
-        answer: str | None,
-        image_size: Size | None = None,
-        processed_size: Size | None = None,
-        *,
-        cut: bool = False,
-    ) -> Reading:
-        if image_size is None:
+    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
+        if around.image_size is None:
             raise ValueError("boxes need image_size, [width, height] of the original image")
-        return read_boxes(answer, self.frame, image_size, processed_size, cut=cut)
+        return read_boxes(answer, self.frame, around.image_size, around.processed_size, cut=around.cut)
 
     def read_leniently(
         self, completion: str, image_size: Size, processed_size: Size | None = None

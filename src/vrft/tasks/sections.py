@@ -1,12 +1,12 @@
 """The section ``task`` of a recipe and of a line of ``vrft score``: typed, unknown keys are errors."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from vrft.boxes import FRAMES
+from vrft.errors import nearest
 from vrft.response import normalise
 from vrft.tasks.base import Task
 from vrft.tasks.classification import Classification
@@ -177,5 +177,5 @@ def read_section(raw: Mapping[str, Any]) -> Section:
 
 
 def _near(found: str, expected: list[str]) -> str:
-    near = get_close_matches(found, expected, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    near = nearest(found, expected)
+    return f" (did you mean {near!r}?)" if near else ""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size
 from vrft.response import Reading, normalise, parse, read_choice, read_open, read_yes_no, same_text
 from vrft.sample import Target
-from vrft.tasks.base import Task
+from vrft.tasks.base import NOTHING_AROUND, Around, Task
 
 ANSWERS = ("yes_no", "choice", "open")
 """The kinds of answer that a question can ask for."""
@@ -39,14 +39,7 @@ class Vqa(Task):
         """What the rewards need to know of this task."""
         return {"answers": self.answers, "choices": dict(self.choices), "synonyms": dict(self.synonyms)}
 
-    def read_text(
-        self,
-        answer: str | None,
-        image_size: Size | None = None,
-        processed_size: Size | None = None,
-        *,
-        cut: bool = False,
-    ) -> Reading:
+    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
         if self.answers == "yes_no":
             return read_yes_no(answer, self.synonyms)
         return read_choice(answer, self.choices) if self.answers == "choice" else read_open(answer)

@@ -59,8 +59,7 @@ class Scorer:
         options = self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
-            sizes = {key: columns[key] for key in ("image_size", "processed_size") if key in columns}
-            paid = REWARDS[name](completions, target=target, **sizes, **options, **self._progress(name, columns))
+            paid = REWARDS[name](completions, target=target, **{**columns, **options})
             self.paid[name] = paid
             if len(self.paid) == len(self.stage.rewards):
                 self._take_stock(completions, target, columns)
@@ -68,11 +67,6 @@ class Scorer:
 
         reward.__name__ = name
         return reward
-
-    @staticmethod
-    def _progress(name: str, columns: dict[str, Any]) -> dict[str, Any]:
-        """What a threshold that rises needs to know."""
-        return {"trainer_state": columns.get("trainer_state")} if name == "iou" else {}
 
     def _take_stock(self, completions: Sequence[Any], target: Sequence[Any], columns: dict[str, Any]) -> None:
         names = list(self.stage.rewards)
