@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from vrft.sample import Box, Sample, Target
 
@@ -33,7 +33,7 @@ ATTRIBUTES: dict[str, tuple[str, str]] = {
 }
 """What can be seen of a finding, and the two values of each attribute."""
 
-FAMILIES = {"standard": ("radiograph", "ultrasound", "stain"), "shifted": ("angiogram",)}
+FAMILIES = {"standard": ("radiograph", "ultrasound", "stain", "fundus"), "shifted": ("angiogram",)}
 """The looks of each family; the embedded policy has never seen the shifted one."""
 
 SPLITS = ("train", "validation", "test")
@@ -109,7 +109,7 @@ def compose(
     """
     look = str(rng.choice(FAMILIES[family]))
     chosen = {name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()} | dict(attributes or {})
-    low, high = (5.0, 8.0) if chosen["size"] == "small" else (12.0, 20.0 if count <= 2 else 15.0)
+    low, high = (6.0, 9.0) if chosen["size"] == "small" else (12.0, 20.0 if count <= 2 else 15.0)
     contrast = rng.uniform(30, 55) if family == "shifted" else rng.uniform(45, 85)
     findings = _place(rng, count, (radius, radius) if radius is not None else (low, high))
     return Phantom(
@@ -144,12 +144,14 @@ def _place(rng: np.random.Generator, count: int, radii: tuple[float, float]) -> 
 def draw(phantom: Phantom) -> Image.Image:
     """Draw a phantom: ``PIXELS`` x ``PIXELS``, RGB."""
     rng = np.random.default_rng(phantom.texture_seed)
-    picture = _LOOKS[phantom.look](rng)
+    picture = _LOOKS[phantom.look](rng) + _distractors(rng)
     sign = 1.0 if phantom.brightness == "bright" else -1.0
     for finding in phantom.findings:
         picture += (sign * phantom.contrast * _mask(phantom, finding))[..., None]
+    picture = 127 + (picture - 127) * rng.uniform(0.9, 1.1) + rng.uniform(-8, 8)
     picture += rng.standard_normal((PIXELS, PIXELS, 1), dtype=np.float32) * rng.uniform(2, 8)
-    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9)))) if rng.random() < 0.3 else image
 
 
 _ROWS, _COLUMNS = np.mgrid[:PIXELS, :PIXELS].astype(np.float32)
@@ -164,7 +166,7 @@ def _mask(phantom: Phantom, finding: Finding) -> Plane:
         normals = (finding.turn + pi * (2 * k + 1) / phantom.sides for k in range(phantom.sides))
         apothem = 1.25 * finding.radius * cos(pi / phantom.sides)
         outside = np.max([dx * cos(a) + dy * sin(a) for a in normals], axis=0) - apothem
-    edge = 1.2 if phantom.margin == "sharp" else 0.8 * finding.radius + 2
+    edge = 1.2 if phantom.margin == "sharp" else 0.7 * finding.radius + 2
     return np.clip(0.5 - outside / edge, 0, 1).astype(np.float32)
 
 
@@ -178,13 +180,28 @@ def _tinted(plane: Plane, colour: Sequence[float]) -> Plane:
     return plane[..., None] * np.asarray(colour, np.float32)
 
 
+def _distractors(rng: np.random.Generator) -> Plane:
+    """What is no finding: now and then a thin faint line, and specks far smaller than a finding."""
+    plane = np.zeros((PIXELS, PIXELS), np.float32)
+    if rng.random() < 0.3:
+        angle, offset = rng.uniform(0, pi), rng.uniform(-40, 40)
+        away = (_COLUMNS - PIXELS / 2) * cos(angle) + (_ROWS - PIXELS / 2) * sin(angle) - offset
+        plane += rng.choice([-1, 1]) * rng.uniform(12, 22) * np.exp(-((away / 1.2) ** 2))
+    if rng.random() < 0.3:
+        for _ in range(int(rng.integers(1, 5))):
+            x, y = rng.uniform(4, PIXELS - 4, 2)
+            spot = np.exp(-(((_COLUMNS - x) ** 2 + (_ROWS - y) ** 2) / 2.0))
+            plane += rng.choice([-1, 1]) * rng.uniform(20, 40) * spot
+    return plane[..., None].astype(np.float32)
+
+
 def _radiograph(rng: np.random.Generator) -> Plane:
     plane = rng.uniform(95, 150) + _smooth(rng, int(rng.integers(3, 7)), 14)
     return _tinted(plane.astype(np.float32), (1, 1, 1))
 
 
 def _ultrasound(rng: np.random.Generator) -> Plane:
-    speckle = _smooth(rng, 40, 0.16) + rng.standard_normal((PIXELS, PIXELS), dtype=np.float32) * 0.08
+    speckle = _smooth(rng, 40, 0.12) + rng.standard_normal((PIXELS, PIXELS), dtype=np.float32) * 0.06
     depth = 1.1 - 0.25 * _ROWS / PIXELS
     return _tinted((rng.uniform(100, 140) * depth * (1 + speckle)).astype(np.float32), (1, 1, 1))
 
@@ -192,6 +209,17 @@ def _ultrasound(rng: np.random.Generator) -> Plane:
 def _stain(rng: np.random.Generator) -> Plane:
     plane = rng.uniform(120, 150) + _smooth(rng, 8, 8) + _smooth(rng, 24, 5)
     return _tinted(plane.astype(np.float32), (1.12 + rng.uniform(-0.05, 0.05), 0.85, 1.08))
+
+
+def _fundus(rng: np.random.Generator) -> Plane:
+    away = np.sqrt((_COLUMNS - PIXELS / 2) ** 2 + (_ROWS - PIXELS / 2) ** 2) / PIXELS
+    plane = rng.uniform(135, 160) * (1 - 0.55 * away**2) + _smooth(rng, 5, 6)
+    x, y = rng.choice([-0.15, 1.15]) * PIXELS, rng.uniform(0.3, 0.7) * PIXELS
+    for angle in rng.uniform(0, 2 * pi, 5):  # vessels from a disc beyond the edge
+        bend = 14 * np.sin((_COLUMNS - x) / 34 + angle)
+        across = (_COLUMNS - x) * sin(angle / 3) - (_ROWS - y + bend) * cos(angle / 3)
+        plane -= 16 * np.exp(-((across / 1.6) ** 2))
+    return _tinted(plane.astype(np.float32), (1.2, 0.82 + rng.uniform(-0.08, 0.08), 0.62))
 
 
 def _angiogram(rng: np.random.Generator) -> Plane:
@@ -207,6 +235,7 @@ _LOOKS: dict[str, Callable[[np.random.Generator], Plane]] = {
     "radiograph": _radiograph,
     "ultrasound": _ultrasound,
     "stain": _stain,
+    "fundus": _fundus,
     "angiogram": _angiogram,
 }
 

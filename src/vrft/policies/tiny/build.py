@@ -27,6 +27,7 @@ PIECES = ("<think>", "</think>", "<answer>", "</answer>", '[{"bbox_2d":[', "]}]"
 """Pieces of one token each that decoding keeps: they are the envelope that a reward reads."""
 
 VOCABULARY = 1536
+ROPE_THETA = 1e6
 NUMBERS = 225
 """0 to 224 are one token each: pixels, counts and grades."""
 
@@ -96,7 +97,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 
 
 def build_config(
-    tokenizer: PreTrainedTokenizerFast, *, width: int = 128, layers: int = 4, vision_width: int = 96
+    tokenizer: PreTrainedTokenizerFast, *, width: int = 128, layers: int = 4, vision_width: int = 128
 ) -> Qwen2_5_VLConfig:
     """The configuration: ``width`` of the text layers (a multiple of 32), ``vision_width`` of the vision tower."""
     ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("im_end", "endoftext")}
@@ -120,7 +121,7 @@ def build_config(
             "rms_norm_eps": 1e-6,
             "max_position_embeddings": 4096,
             "initializer_range": width**-0.5,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+            "rope_parameters": {"rope_type": "default", "rope_theta": ROPE_THETA, "mrope_section": [4, 6, 6]},
             "bos_token_id": None,
             "eos_token_id": ids["im_end"],
             "pad_token_id": ids["endoftext"],
@@ -146,13 +147,77 @@ def build_config(
     )
 
 
-def build_model(config: Qwen2_5_VLConfig, *, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """A freshly initialised policy: deviations of 1 / sqrt(inputs), which small widths need to learn quickly."""
+def build_model(
+    config: Qwen2_5_VLConfig, tokenizer: PreTrainedTokenizerFast, *, seed: int
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A freshly initialised policy: deviations of 1 / sqrt(inputs), which small widths need to learn quickly.
+
+    Two layers start as a circuit that copies (``wire_copying``); everything is trained from there.
+    """
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(config)
+    wire_copying(model, tokenizer)
     patches = model.model.visual.patch_embed.proj.weight
     torch.nn.init.normal_(patches, std=patches[0].numel() ** -0.5)
     model.generation_config.eos_token_id = config.eos_token_id
     model.generation_config.pad_token_id = config.pad_token_id
     model.generation_config.do_sample = False
     return model
+
+
+@torch.no_grad()
+def wire_copying(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Start the first two text layers as an induction circuit: what followed here before follows again.
+
+    Attention that looks a word up in the prompt and copies what stands behind it (Olsson et al., arXiv 2209.11895) is
+    what reading a card needs, and what a small model finds last. In layer 0, one head attends one token back and one
+    two tokens back (constant keys; the phase of the rotary embedding does the rest), and each writes what it sees into
+    a subspace of its own. In layer 1, one head attends where the token before is the present one, another where the
+    token two before is the one before the present; both write the token that they find. Content is compared in the
+    slowly rotating dimensions only. All other outputs start small, so that the circuit is heard.
+    """
+    text = model.model.language_model
+    config = text.config
+    width, heads = config.hidden_size, config.num_attention_heads
+    size, share = width // heads, heads // config.num_key_value_heads
+    basis = torch.linalg.qr(torch.randn(width, width))[0].T
+    code, before, two_before = basis[:size], basis[size : 2 * size], basis[2 * size : 3 * size]
+    pieces, embedding = tokenizer.get_vocab(), text.embed_tokens.weight
+    for piece, index in pieces.items():
+        if piece.startswith("Ġ") and piece[1:] in pieces:  # a word is nearly the same with a space before it
+            embedding[index] = 0.8 * embedding[pieces[piece[1:]]] + 0.6 * embedding[index]
+    embedding -= embedding @ before.T @ before + embedding @ two_before.T @ two_before
+    for layer in text.layers:
+        layer.mlp.down_proj.weight *= 0.03
+        layer.self_attn.o_proj.weight *= 0.03
+
+    rates = ROPE_THETA ** (-torch.arange(size // 2) / (size // 2))  # radians a position
+    strength = (12 * size**0.5) ** 0.5
+
+    def turned(tokens: int) -> torch.Tensor:
+        """A query that finds constant keys ``tokens`` back."""
+        return strength * torch.cat([torch.cos(rates * tokens), -torch.sin(rates * tokens)])
+
+    first, second = text.layers[0].self_attn, text.layers[1].self_attn
+    first.k_proj.weight[:size] = 0
+    first.k_proj.bias[:size] = turned(0)
+    first.v_proj.weight[:size], first.v_proj.bias[:size] = code, 0
+    for head, place in enumerate((before, two_before)):
+        rows = slice(head * size, (head + 1) * size)
+        first.q_proj.weight[rows], first.q_proj.bias[rows] = 0, turned(head + 1)
+        first.o_proj.weight[:, rows] = 0.0625 * place.T
+
+    slow = [pair for pair in range(size // 2) if rates[pair] < 0.006]
+    slow += [pair + size // 2 for pair in slow]
+    for group, (wanted, found) in enumerate(((code, before), (before, two_before))):
+        mix = torch.linalg.qr(torch.randn(size, len(slow)))[0].T
+        keys, queries = (slice(first * size, (first + 1) * size) for first in (group, group * share))
+        for projection, part, reads, scale in (
+            (second.k_proj, keys, found, 1.0),
+            (second.q_proj, queries, wanted, 4.0),
+        ):
+            weight = torch.zeros(size, width)
+            weight[slow] = scale * mix @ reads
+            projection.weight[part], projection.bias[part] = weight, 0
+        second.v_proj.weight[keys], second.v_proj.bias[keys] = code, 0
+        second.o_proj.weight[:, queries] = 0.6 * code.T

@@ -1,9 +1,10 @@
 """The held-out examination of the embedded policy: ``python -m vrft.policies.tiny.examine [DIR] [--samples N]``.
 
-Greedy answers to lessons that pretraining never showed, skill by skill, with 95% Wilson intervals. What is counted:
-``format`` over all skills; each attribute as it is named in the think block; ``count`` and ``extent`` as grades;
-``attribute`` as labels; ``listed``, whether an answer about labels without a meaning is one of those in the prompt;
-``box``, mean IoU and the share above 0.5.
+Greedy answers to lessons that pretraining never showed, skill by skill, with 95% intervals (Wilson for shares). What is
+counted: ``format`` over all skills; each attribute as it is named in the think block; ``count``, ``extent`` and
+``attribute`` as answers; ``listed``, whether an answer about labels without a meaning is one of those in the prompt;
+``card2`` and ``card4``, labels of two and four classes that only a card in the prompt explains; ``card_removed``, the
+same as ``card2`` without the card; ``mean_iou`` and ``iou50``, one box.
 """
 
 import argparse
@@ -13,10 +14,17 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from vrft.data.phantom import ATTRIBUTES
+from vrft.data.phantom import ATTRIBUTES, PIXELS, Phantom, draw
 from vrft.policies import TINY, LoadedPolicy, decode, load_policy
-from vrft.policies.tiny.lessons import HELD_OUT, LESSONS, lesson
+from vrft.policies.tiny.lessons import HELD_OUT, Lesson, lesson
 from vrft.response import parse
+from vrft.rewards.overlap import overlap
+from vrft.tasks import Localization
+
+EXAMINED = ("count", "extent", "attribute", "code", "box", "card2", "card4", "card_removed")
+"""The skills that are examined; ``reading`` without a picture is only a step on the way to cards."""
+
+BOXES = Localization("pixel")
 
 
 def examine(policy: LoadedPolicy, *, samples: int = 500, batch_size: int = 100) -> dict[str, dict[str, float]]:
@@ -24,21 +32,22 @@ def examine(policy: LoadedPolicy, *, samples: int = 500, batch_size: int = 100) 
     hits: dict[str, list[bool]] = {}
     overlaps: list[float] = []
     policy.model.eval()
-    for skill in LESSONS:
+    for skill in EXAMINED:
         lessons = [lesson(HELD_OUT, 0, index, skill) for index in range(samples)]
         for first in range(0, samples, batch_size):
             batch = lessons[first : first + batch_size]
-            tokens = decode(policy, [one.prompt for one in batch], [one.image for one in batch], max_tokens=48)
+            tokens = decode(policy, [one.prompt for one in batch], [draw(shown(one)) for one in batch], max_tokens=56)
             texts = policy.processor.batch_decode(tokens, skip_special_tokens=True)
             for made, text in zip(batch, texts, strict=True):
-                envelope = parse(text)
+                envelope, phantom = parse(text), shown(made)
                 hits.setdefault("format", []).append(not envelope.problems)
-                if made.phantom.findings and skill != "extent":  # there a finding is larger than "large"
-                    said = (envelope.think or "").split()
+                if phantom.findings and skill != "extent":  # there a finding is larger than "large"
+                    said = (envelope.think or "").partition(",")[0].split()
                     for name in ATTRIBUTES:
-                        hits.setdefault(name, []).append(made.phantom.attributes[name] in said)
+                        hits.setdefault(name, []).append(phantom.attributes[name] in said)
                 if skill == "box":
-                    overlaps.append(_overlap(envelope.answer, made.phantom.boxes()[0]))
+                    reading = BOXES.read_answer(envelope, (PIXELS, PIXELS))
+                    overlaps.append(overlap(reading, phantom.boxes()))
                 elif skill == "code":
                     hits.setdefault("listed", []).append(envelope.answer in made.prompt.split("\n")[2:-1])
                 else:
@@ -51,16 +60,10 @@ def examine(policy: LoadedPolicy, *, samples: int = 500, batch_size: int = 100) 
     return {name: {key: round(value, 4) for key, value in figure.items()} for name, figure in figures.items()}
 
 
-def _overlap(answer: str | None, truth: Sequence[float]) -> float:
-    """IoU of the one box in an answer with the true one; 0 where none is written."""
-    try:
-        x1, y1, x2, y2 = json.loads(answer or "")[0]["bbox_2d"]
-        width, height = min(x2, truth[2]) - max(x1, truth[0]), min(y2, truth[3]) - max(y1, truth[1])
-        both = max(width, 0) * max(height, 0)
-        area = max(x2 - x1, 0) * max(y2 - y1, 0) + (truth[2] - truth[0]) * (truth[3] - truth[1])
-        return float(both / (area - both))
-    except (ValueError, TypeError, KeyError, IndexError, ZeroDivisionError):
-        return 0.0
+def shown(made: Lesson) -> Phantom:
+    """The phantom of a lesson that has a picture."""
+    assert made.phantom is not None
+    return made.phantom
 
 
 def _wilson(hits: Sequence[bool], z: float = 1.96) -> dict[str, float]:

@@ -5,8 +5,10 @@ resumed at any step and never shows a picture of a user's split. Every answer fi
 visible, which supervises all of them in each lesson.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import numpy as np
 from PIL import Image
@@ -22,17 +24,20 @@ TRAINING, HELD_OUT = 0x7EAC4, 0x4E1D
 
 @dataclass(frozen=True)
 class Lesson:
-    """A picture, a prompt, the completion to learn, and what a held-out check compares."""
+    """A picture, a prompt, the completion to learn, and what a held-out check compares.
+
+    A lesson without a picture tells in its prompt what is to be seen.
+    """
 
     skill: str
-    phantom: Phantom
+    phantom: Phantom | None
     prompt: str
     thought: str
     answer: str
 
     @property
-    def image(self) -> Image.Image:
-        return draw(self.phantom)
+    def image(self) -> Image.Image | None:
+        return draw(self.phantom) if self.phantom is not None else None
 
     @property
     def completion(self) -> str:
@@ -84,11 +89,7 @@ def _attribute(rng: np.random.Generator) -> tuple[Phantom, str, str]:
 
 def _code(rng: np.random.Generator) -> tuple[Phantom, str, str]:
     """Labels without a meaning: any of them will do, and the policy learns to choose among those listed."""
-    count = int(rng.integers(2, 7))
-    if rng.random() < 0.6:
-        labels = code_names(int(rng.integers(2**31)), count)
-    else:
-        labels = [str(w) for w in rng.permutation(WORDS)[:count]]
+    labels = _labels(rng, int(rng.integers(2, 7)))
     question = "Which class is this finding?" if rng.random() < 0.5 else _question(rng, "class")
     return compose(rng, count=int(rng.integers(0, 3))), classification_prompt(question, labels), str(rng.choice(labels))
 
@@ -122,23 +123,84 @@ def _question(rng: np.random.Generator, what: str) -> str:
     return str(rng.choice(forms))
 
 
-LESSONS: dict[str, tuple[float, Callable[[np.random.Generator], tuple[Phantom, str, str]]]] = {
-    "count": (0.28, _count),
-    "extent": (0.1, _extent),
-    "attribute": (0.22, _attribute),
-    "code": (0.18, _code),
-    "box": (0.22, _box),
+def _card(rng: np.random.Generator, classes: int, *, shown: bool = True) -> tuple[Phantom, str, str, str]:
+    """Labels whose meaning only the card in the prompt tells, drawn anew each time; ``shown`` False removes the card.
+
+    The last part is what the thought quotes: the line of the card that fits.
+    """
+    names = [str(n) for n in rng.permutation(list(ATTRIBUTES))[: {2: 1, 4: 2}[classes]]]
+    meanings = list(product(*(ATTRIBUTES[name] for name in names)))
+    labels = _labels(rng, classes)
+    phantom = compose(rng, count=int(rng.integers(1, 3)))
+    right = meanings.index(tuple(phantom.attributes[name] for name in names))
+    question = "Which class is this finding?" if rng.random() < 0.5 else _question(rng, "class")
+    prompt = classification_prompt(question, [str(label) for label in rng.permutation(labels)])
+    lines = [f"- {' '.join(meanings[i])} {labels[i]}" for i in rng.permutation(classes)]
+    if shown:
+        head, instruction = prompt.rsplit("\n", 1)
+        prompt = "\n".join([head, "What is known:", *lines, instruction])
+    return phantom, prompt, labels[right], f", {' '.join(meanings[right])} {labels[right]}"
+
+
+def _labels(rng: np.random.Generator, count: int) -> list[str]:
+    """Made-up code names, or words that go with no picture."""
+    if rng.random() < 0.6:
+        return code_names(int(rng.integers(2**31)), count)
+    return [str(word) for word in rng.permutation(WORDS)[:count]]
+
+
+def _reading(rng: np.random.Generator) -> tuple[None, str, str, str]:
+    """A card without a picture: what is to be seen is told. Half of the attributes are words of no meaning."""
+    classes = int(rng.choice([2, 4]))
+    values: Mapping[str, Sequence[str]] = ATTRIBUTES
+    if rng.random() < 0.5:
+        drawn = [str(word).lower() for word in rng.permutation(WORDS)[:8]]
+        values = dict(zip(ATTRIBUTES, zip(drawn[::2], drawn[1::2], strict=True), strict=True))
+    names = [str(n) for n in rng.permutation(list(ATTRIBUTES))[: {2: 1, 4: 2}[classes]]]
+    meanings = list(product(*(values[name] for name in names)))
+    labels = _labels(rng, classes)
+    seen = {name: str(rng.choice(list(values[name]))) for name in ATTRIBUTES}
+    right = meanings.index(tuple(seen[name] for name in names))
+    lines = [f"- {' '.join(meanings[i])} {labels[i]}" for i in rng.permutation(classes)]
+    told = f"1 {' '.join(seen.values())} finding"
+    prompt = "\n".join([f"Seen: {told}", "What is known:", *lines])
+    if rng.random() < 0.3:
+        listed = classification_prompt(
+            "Which class is this finding?", [str(label) for label in rng.permutation(labels)]
+        )
+        head, instruction = listed.rsplit("\n", 1)
+        prompt = "\n".join([f"Seen: {told}", head, "What is known:", *lines, instruction])
+    return None, prompt, labels[right], f"{told}, {' '.join(meanings[right])} {labels[right]}"
+
+
+Made = tuple[Phantom | None, str, str] | tuple[Phantom | None, str, str, str]
+"""A phantom, a prompt, an answer; and of a card what the thought says of it."""
+
+LESSONS: dict[str, tuple[float, Callable[[np.random.Generator], Made]]] = {
+    "count": (0.2, _count),
+    "extent": (0.06, _extent),
+    "attribute": (0.14, _attribute),
+    "code": (0.06, _code),
+    "box": (0.2, _box),
+    "card2": (0.1, partial(_card, classes=2)),
+    "card4": (0.12, partial(_card, classes=4)),
+    "reading": (0.12, _reading),
 }
 """The skills: how often each is taught, and how a lesson of it is made."""
 
 
 def lesson(purpose: int, seed: int, index: int, skill: str | None = None) -> Lesson:
-    """Make lesson ``index`` of a seed; ``purpose`` is ``TRAINING`` or ``HELD_OUT``; a skill can be insisted on."""
+    """Make lesson ``index`` of a seed; ``purpose`` is ``TRAINING`` or ``HELD_OUT``; a skill can be insisted on.
+
+    ``card_removed``, which is examined and never taught, is ``card2`` with the card taken out of the prompt.
+    """
     rng = np.random.default_rng([purpose, seed, index, 0])
     if skill is None:
         skill = str(rng.choice(list(LESSONS), p=[share for share, _ in LESSONS.values()]))
-    phantom, prompt, answer = LESSONS[skill][1](rng)
-    return Lesson(skill, phantom, prompt, describe(phantom), answer)
+    made = _card(rng, 2, shown=False) if skill == "card_removed" else LESSONS[skill][1](rng)
+    phantom, prompt, answer, *quoted = made
+    thought = (describe(phantom) if phantom is not None else "") + "".join(quoted)
+    return Lesson(skill, phantom, prompt, thought, answer)
 
 
 WORDS = """

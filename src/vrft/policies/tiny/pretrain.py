@@ -32,14 +32,18 @@ class Plan:
     """All that decides the weights, on one machine."""
 
     seed: int = 0
-    steps: int = 6000
+    steps: int = 12_000
     batch: int = 64
     learning_rate: float = 2e-3
     warmup: int = 300
     weight_decay: float = 0.01
     width: int = 128
     layers: int = 4
-    vision_width: int = 96
+    vision_width: int = 128
+    reading_steps: int = 1500
+    """Steps at the start that hold only cards without pictures: short and quick, and the skill that comes last."""
+    examine_every: int = 1000
+    """Steps between two examinations (100 lessons a skill), which make the curves."""
 
 
 class Lessons(torch.utils.data.Dataset):
@@ -52,13 +56,16 @@ class Lessons(torch.utils.data.Dataset):
         return self.plan.steps - self.start
 
     def __getitem__(self, item: int) -> tuple[dict[str, torch.Tensor], int]:
-        first = (self.start + item) * self.plan.batch
-        lessons = [lesson(TRAINING, self.plan.seed, first + i) for i in range(self.plan.batch)]
-        prompts = [prompt_text(self.processor, made.prompt) for made in lessons]
+        step = self.start + item
+        skill = "reading" if step < self.plan.reading_steps else None
+        numbers = range(step * self.plan.batch, (step + 1) * self.plan.batch)
+        lessons = [lesson(TRAINING, self.plan.seed, number, skill) for number in numbers]
+        prompts = [prompt_text(self.processor, made.prompt, pictured=made.phantom is not None) for made in lessons]
+        images = [image for made in lessons if (image := made.image) is not None]
         endings = [f"{made.completion}<|im_end|>" for made in lessons]
         inputs = self.processor(
             text=[p + e for p, e in zip(prompts, endings, strict=True)],
-            images=[made.image for made in lessons],
+            images=images or None,
             padding=True,
             return_tensors="pt",
         )
@@ -70,8 +77,8 @@ class Lessons(torch.utils.data.Dataset):
         return {**inputs, "completion_labels": labels}, keep
 
 
-def prompt_text(processor: Qwen2_5_VLProcessor, prompt: str) -> str:
-    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+def prompt_text(processor: Qwen2_5_VLProcessor, prompt: str, *, pictured: bool = True) -> str:
+    content = [{"type": "image"}] * pictured + [{"type": "text", "text": prompt}]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
@@ -101,7 +108,7 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
         model = AutoModelForImageTextToText.from_pretrained(checkpoint).to(device)
     else:
         sizes = {"width": plan.width, "layers": plan.layers, "vision_width": plan.vision_width}
-        model = build_model(build_config(tokenizer, **sizes), seed=plan.seed).to(device)
+        model = build_model(build_config(tokenizer, **sizes), tokenizer, seed=plan.seed).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay
     )
@@ -147,6 +154,10 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
                     log.write(json.dumps(row) + "\n")
             if (step + 1) % save_every == 0 or step + 1 == plan.steps:
                 _save(checkpoint, model, processor, {"optimizer": optimizer.state_dict(), "step": step + 1})
+            if (step + 1) % plan.examine_every == 0:
+                figures = examine(load_policy(str(checkpoint)), samples=100)
+                with (out / "curves.jsonl").open("a") as curves:
+                    curves.write(json.dumps({"step": step + 1, "samples": (step + 1) * plan.batch, **figures}) + "\n")
     policy = out / "policy"
     shutil.rmtree(policy, ignore_errors=True)
     model.save_pretrained(policy)
