@@ -9,7 +9,7 @@ from vrft.policies import load_policy
 from vrft.policies.tiny import pretrain as module
 from vrft.policies.tiny.pretrain import Plan, pretrain, rate
 
-PLAN = Plan(steps=4, batch=4, warmup=2)
+PLAN = Plan(steps=4, batch=4, warmup=2, reading_steps=2)
 
 
 @pytest.fixture(autouse=True)

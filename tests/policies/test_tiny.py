@@ -18,7 +18,7 @@ from transformers import (
 from vrft.errors import PolicyError
 from vrft.policies import TINY, LoadedPolicy, decode, load_policy
 from vrft.policies.tiny.build import PIECES
-from vrft.policies.tiny.examine import examine
+from vrft.policies.tiny.examine import EXAMINED, examine
 from vrft.policies.tiny.lessons import HELD_OUT, LESSONS, TRAINING, lesson
 
 CARD = json.loads((TINY / "card.json").read_text())
@@ -76,7 +76,7 @@ def test_picture_tokens_are_suppressed(tiny: LoadedPolicy):
 
 
 def test_a_completion_does_not_depend_on_its_neighbours(tiny: LoadedPolicy):
-    lessons = [lesson(HELD_OUT, 1, index) for index in range(6)]
+    lessons = [lesson(HELD_OUT, 1, index, skill) for index, skill in enumerate(EXAMINED)]
     together = decode(tiny, [one.prompt for one in lessons], [one.image for one in lessons], max_tokens=40)
     alone = [decode(tiny, [one.prompt], [one.image], max_tokens=40)[0] for one in lessons]
     assert together == alone
@@ -90,7 +90,7 @@ def test_its_skills_still_stand(tiny: LoadedPolicy):
 
 def test_held_out_lessons_are_not_those_of_training():
     for index in range(50):
-        assert lesson(TRAINING, 0, index).phantom != lesson(HELD_OUT, 0, index).phantom
+        assert lesson(TRAINING, 0, index, "count").phantom != lesson(HELD_OUT, 0, index, "count").phantom
 
 
 @pytest.mark.parametrize("skill", LESSONS)
