@@ -4,10 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -20,6 +17,7 @@ from vrft.policies import TINY, LoadedPolicy, decode, load_policy
 from vrft.policies.tiny.build import PIECES
 from vrft.policies.tiny.examine import EXAMINED, examine
 from vrft.policies.tiny.lessons import HELD_OUT, LESSONS, TRAINING, lesson
+from vrft.policies.tiny.ship import logits
 
 CARD = json.loads((TINY / "card.json").read_text())
 
@@ -47,14 +45,7 @@ def test_it_loads_by_the_auto_classes_of_the_large_models(tiny: LoadedPolicy):
 
 
 def test_loaded_weights_give_the_stored_logits(tiny: LoadedPolicy):
-    image = Image.fromarray(np.arange(112 * 112 * 3, dtype=np.uint32).reshape(112, 112, 3).astype(np.uint8))
-    text = tiny.processor.apply_chat_template(
-        tiny.messages("How many findings are there?", image), tokenize=False, add_generation_prompt=True
-    )
-    inputs = tiny.processor(text=[text], images=[image], return_tensors="pt")
-    with torch.inference_mode():
-        logits = tiny.model(**inputs).logits[0, -1, :8]
-    assert logits.tolist() == pytest.approx(CARD["logits"], abs=2e-3)
+    assert logits(tiny) == pytest.approx(CARD["logits"], abs=2e-3)
 
 
 def test_a_tag_of_the_envelope_is_one_piece_that_decoding_keeps(tiny: LoadedPolicy):
