@@ -28,7 +28,7 @@ LIMITS = [
 
 
 def logits(policy: LoadedPolicy) -> list[float]:
-    """The first logits behind one question about one picture: they change with the weights, the tokenizer or the processor."""
+    """The first logits behind one question about one picture; any change of weights or processing changes them."""
     pixels = np.arange(PIXELS * PIXELS * 3, dtype=np.uint32).reshape(PIXELS, PIXELS, 3).astype(np.uint8)
     image = Image.fromarray(pixels)
     messages = policy.messages("How many findings are there?", image)
@@ -62,7 +62,7 @@ def ship(run: Path, *, samples: int) -> dict[str, Any]:
         "name": "tiny",
         "architecture": type(policy.model).__name__,
         "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
-        "data": f"phantoms of the looks {', '.join(FAMILIES['standard'])}, and cards without pictures; no medical image",
+        "data": f"phantoms of the looks {', '.join(FAMILIES['standard'])}, and cards without pictures",
         "limits": LIMITS,
         "command": "python -m vrft.policies.tiny.pretrain --out DIR",
         "plan": plan,
