@@ -9,7 +9,7 @@ from vrft.policies import load_policy
 from vrft.policies.tiny import pretrain as module
 from vrft.policies.tiny.pretrain import Plan, pretrain, rate
 
-PLAN = Plan(steps=4, batch=4, warmup=2, reading_steps=2)
+PLAN = Plan(steps=6, batch=4, warmup=2, seeing_steps=2, reading_steps=2)
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_another_plan_is_refused(tmp_path: Path):
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
-    factors = [rate(step, Plan(steps=100, warmup=10)) for step in range(101)]
+    factors = [rate(step, Plan(steps=150, warmup=10, seeing_steps=50)) for step in range(50, 151)]
     assert factors.index(max(factors)) in (9, 10)
     assert factors[:10] == sorted(factors[:10])
     assert factors[-1] == pytest.approx(0, abs=1e-9)

@@ -44,12 +44,16 @@ class Lesson:
         return f"<think>{self.thought}</think><answer>{self.answer}</answer>"
 
 
+def is_large(phantom: Phantom) -> bool:
+    return bool(np.mean([finding.radius for finding in phantom.findings]) >= 10)
+
+
 def describe(phantom: Phantom) -> str:
     """Name what is visible, always in the same order: ``2 small bright round sharp findings``."""
     count = len(phantom.findings)
     if not count:
         return "0 findings"
-    size = "small" if np.mean([f.radius for f in phantom.findings]) < 10 else "large"
+    size = "large" if is_large(phantom) else "small"
     words = (
         str(count),
         size,
@@ -177,14 +181,14 @@ Made = tuple[Phantom | None, str, str] | tuple[Phantom | None, str, str, str]
 """A phantom, a prompt, an answer; and of a card what the thought says of it."""
 
 LESSONS: dict[str, tuple[float, Callable[[np.random.Generator], Made]]] = {
-    "count": (0.2, _count),
-    "extent": (0.06, _extent),
-    "attribute": (0.14, _attribute),
-    "code": (0.06, _code),
-    "box": (0.2, _box),
+    "count": (0.15, _count),
+    "extent": (0.05, _extent),
+    "attribute": (0.1, _attribute),
+    "code": (0.05, _code),
+    "box": (0.3, _box),
     "card2": (0.1, partial(_card, classes=2)),
-    "card4": (0.12, partial(_card, classes=4)),
-    "reading": (0.12, _reading),
+    "card4": (0.15, partial(_card, classes=4)),
+    "reading": (0.1, _reading),
 }
 """The skills: how often each is taught, and how a lesson of it is made."""
 

@@ -1,8 +1,10 @@
 """Pretrain the embedded policy: ``python -m vrft.policies.tiny.pretrain --out DIR``.
 
-Supervised next-token training on endless lessons (``lessons.py``): AdamW, linear warm-up, then a cosine to zero. Lesson
-``i`` depends on the seed and ``i`` alone, so a killed run goes on from its last checkpoint to the same weights. At the
-end ``DIR/policy`` holds what ships in the package, and ``DIR/examination.json`` how it does on held-out lessons.
+Three stages, one after another: the vision tower learns to see (``seeing.py``), the text layers learn to look things up
+in cards without pictures, and then both learn all lessons together (``lessons.py``): AdamW, in each of the two parts a
+linear warm-up and then a cosine to zero. What step ``s`` shows depends on the seed and ``s`` alone, so a killed run goes
+on from its last checkpoint to the same weights. At the end ``DIR/policy`` holds what ships in the package, and
+``DIR/examination.json`` how it does on held-out lessons.
 """
 
 import argparse
@@ -14,15 +16,19 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import AutoModelForImageTextToText, PreTrainedModel, Qwen2_5_VLProcessor
 
+from vrft.data.phantom import Phantom, draw
 from vrft.policies import load_policy
 from vrft.policies.tiny.build import build_config, build_model, build_processor, build_tokenizer
 from vrft.policies.tiny.examine import examine
-from vrft.policies.tiny.lessons import TRAINING, lesson
+from vrft.policies.tiny.lessons import TRAINING, Lesson, lesson
+from vrft.policies.tiny.seeing import SeeingHead, by_token, cells_of, seeing_loss, seen_phantom
 
 IGNORED = -100
 
@@ -32,22 +38,29 @@ class Plan:
     """All that decides the weights, on one machine."""
 
     seed: int = 0
-    steps: int = 12_000
+    steps: int = 9000
+    """All steps, those of ``seeing_steps`` and ``reading_steps`` among them."""
     batch: int = 64
     learning_rate: float = 2e-3
-    warmup: int = 300
+    warmup: int = 200
     weight_decay: float = 0.01
     width: int = 128
     layers: int = 4
     vision_width: int = 128
-    reading_steps: int = 1500
-    """Steps at the start that hold only cards without pictures: short and quick, and the skill that comes last."""
+    seeing_steps: int = 2000
+    """Steps at the start that teach the vision tower alone, each picture in 64 places."""
+    reading_steps: int = 1200
+    """Steps after those that hold only cards without pictures: short and quick, and the skill that comes last."""
     examine_every: int = 1000
     """Steps between two examinations (100 lessons a skill), which make the curves."""
 
 
-class Lessons(torch.utils.data.Dataset):
-    """Batches of lessons, ready for the model; item ``s`` is the batch of step ``s``."""
+Part = dict[str, Tensor]
+"""Inputs of the model, and ``labels`` of the last tokens or the ``cells`` to be seen."""
+
+
+class Steps(torch.utils.data.Dataset[list[Part]]):
+    """What each step shows, ready for the model, from step ``start`` on."""
 
     def __init__(self, plan: Plan, processor: Qwen2_5_VLProcessor, start: int) -> None:
         self.plan, self.processor, self.start = plan, processor, start
@@ -55,11 +68,22 @@ class Lessons(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.plan.steps - self.start
 
-    def __getitem__(self, item: int) -> tuple[dict[str, torch.Tensor], int]:
-        step = self.start + item
-        skill = "reading" if step < self.plan.reading_steps else None
-        numbers = range(step * self.plan.batch, (step + 1) * self.plan.batch)
-        lessons = [lesson(TRAINING, self.plan.seed, number, skill) for number in numbers]
+    def __getitem__(self, item: int) -> list[Part]:
+        plan, step = self.plan, self.start + item
+        numbers = range(step * plan.batch, (step + 1) * plan.batch)
+        if step < plan.seeing_steps:
+            return [self._seen([seen_phantom(np.random.default_rng([TRAINING, plan.seed, n, 1])) for n in numbers])]
+        skill = "reading" if step < plan.seeing_steps + plan.reading_steps else None
+        lessons = [lesson(TRAINING, plan.seed, number, skill) for number in numbers]
+        lessons.sort(key=lambda made: len(made.prompt) + len(made.completion))  # two halves need less padding than one
+        half = plan.batch // 2
+        return [self._said(lessons[:half]), self._said(lessons[half:])]
+
+    def _seen(self, phantoms: list[Phantom]) -> Part:
+        inputs = self.processor.image_processor(images=[draw(one) for one in phantoms], return_tensors="pt")
+        return {**inputs, "cells": torch.from_numpy(np.stack([cells_of(one) for one in phantoms]))}
+
+    def _said(self, lessons: list[Lesson]) -> Part:
         prompts = [prompt_text(self.processor, made.prompt, pictured=made.phantom is not None) for made in lessons]
         images = [image for made in lessons if (image := made.image) is not None]
         endings = [f"{made.completion}<|im_end|>" for made in lessons]
@@ -74,7 +98,23 @@ class Lessons(torch.utils.data.Dataset):
         labels = inputs["input_ids"][:, -keep:].clone()
         for row, length in zip(labels, lengths, strict=True):
             row[: keep - length] = IGNORED
-        return {**inputs, "completion_labels": labels}, keep
+        return {**inputs, "labels": labels}
+
+
+def seen_loss(model: PreTrainedModel, head: SeeingHead, part: Part) -> Tensor:
+    """How wrongly the image tokens tell what lies in their cells; ``cells`` are [B, CELLS, CELLS, CHANNELS]."""
+    tokens = model.model.visual(part["pixel_values"], grid_thw=part["image_grid_thw"]).pooler_output
+    return seeing_loss(head(tokens).float(), by_token(part["cells"]))
+
+
+def said_loss(model: PreTrainedModel, part: Part) -> Tensor:
+    """The summed cross-entropy of the completions; ``labels`` [B, T] are those of the last T tokens."""
+    labels = part["labels"]
+    inputs = {name: value for name, value in part.items() if name != "labels"}
+    logits = model(**inputs, logits_to_keep=labels.shape[1] + 1).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
 
 
 def prompt_text(processor: Qwen2_5_VLProcessor, prompt: str, *, pictured: bool = True) -> str:
@@ -85,10 +125,12 @@ def prompt_text(processor: Qwen2_5_VLProcessor, prompt: str, *, pictured: bool =
 
 
 def rate(step: int, plan: Plan) -> float:
-    """The learning rate's factor: up over the warm-up, then half a cosine down to zero."""
+    """The learning rate's factor: in seeing, and again in all that follows, up linearly, then half a cosine to zero."""
+    first, last = (0, plan.seeing_steps) if step < plan.seeing_steps else (plan.seeing_steps, plan.steps)
+    step, steps = step - first, last - first
     if step < plan.warmup:
         return (step + 1) / plan.warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - plan.warmup) / max(1, plan.steps - plan.warmup)))
+    return 0.5 * (1 + math.cos(math.pi * (step - plan.warmup) / max(1, steps - plan.warmup)))
 
 
 def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
@@ -109,18 +151,19 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
     else:
         sizes = {"width": plan.width, "layers": plan.layers, "vision_width": plan.vision_width}
         model = build_model(build_config(tokenizer, **sizes), tokenizer, seed=plan.seed).to(device)
+    head = SeeingHead(plan.width).to(device)
+    parameters = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay
+        parameters, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay
     )
     start = 0
     if checkpoint.exists():
         state = torch.load(checkpoint / "optimizer.pt", weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
+        head.load_state_dict(state["head"])
         start = state["step"]
     model.train()
-    loader = DataLoader(
-        Lessons(plan, processor, start), batch_size=None, shuffle=False, num_workers=1, prefetch_factor=4
-    )
+    loader = DataLoader(Steps(plan, processor, start), batch_size=None, shuffle=False, num_workers=1, prefetch_factor=4)
     columns = (
         TextColumn("pretraining"),
         BarColumn(),
@@ -130,31 +173,29 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
     began = time.monotonic()
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=plan.steps, completed=start, loss=float("nan"))
-        for step, (inputs, keep) in enumerate(loader, start=start):
-            labels = inputs.pop("completion_labels").to(device)
+        for step, parts in enumerate(loader, start=start):
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * rate(step, plan)
-            logits = model(**{k: v.to(device) for k, v in inputs.items()}, logits_to_keep=keep + 1).logits[:, :-1]
-            loss = torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED
-            )
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            words = sum(int((part["labels"] != IGNORED).sum()) for part in parts if "labels" in part)
+            loss = 0.0
+            for cpu in parts:
+                part = {name: value.to(device) for name, value in cpu.items()}
+                with torch.autocast(device, torch.bfloat16):
+                    share = said_loss(model, part) / words if words else seen_loss(model, head, part)
+                share.backward()
+                loss += share.item()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            progress.update(bar, advance=1, loss=loss.item())
+            progress.update(bar, advance=1, loss=loss)
             if (step + 1) % 50 == 0:
-                row = {
-                    "step": step + 1,
-                    "loss": loss.item(),
-                    "grad_norm": norm.item(),
-                    "seconds": time.monotonic() - began,
-                }
+                row = {"step": step + 1, "loss": loss, "grad_norm": norm.item(), "seconds": time.monotonic() - began}
                 with (out / "log.jsonl").open("a") as log:
                     log.write(json.dumps(row) + "\n")
             if (step + 1) % save_every == 0 or step + 1 == plan.steps:
-                _save(checkpoint, model, processor, {"optimizer": optimizer.state_dict(), "step": step + 1})
-            if (step + 1) % plan.examine_every == 0:
+                state = {"optimizer": optimizer.state_dict(), "head": head.state_dict(), "step": step + 1}
+                _save(checkpoint, model, processor, state)
+            if (step + 1) % plan.examine_every == 0 and step + 1 > plan.seeing_steps:
                 figures = examine(load_policy(str(checkpoint)), samples=100)
                 with (out / "curves.jsonl").open("a") as curves:
                     curves.write(json.dumps({"step": step + 1, "samples": (step + 1) * plan.batch, **figures}) + "\n")
