@@ -1,10 +1,10 @@
 """Pretrain the embedded policy: ``python -m vrft.policies.tiny.pretrain --out DIR``.
 
 Three stages, one after another: the vision tower learns to see (``seeing.py``), the text layers learn to look things up
-in cards without pictures, and then both learn all lessons together (``lessons.py``): AdamW, in each of the two parts a
-linear warm-up and then a cosine to zero. What step ``s`` shows depends on the seed and ``s`` alone, so a killed run goes
-on from its last checkpoint to the same weights. At the end ``DIR/policy`` holds what ships in the package, and
-``DIR/examination.json`` how it does on held-out lessons.
+in cards without pictures, and then both learn all lessons together (``lessons.py``): AdamW, with a linear warm-up and
+then a cosine to zero, once for seeing and once for the rest. What step ``s`` shows depends on the seed and ``s`` alone,
+so a killed run goes on from its last checkpoint to the same weights. At the end ``DIR/policy`` holds what ships in the
+package, and ``DIR/examination.json`` how it does on held-out lessons.
 """
 
 import argparse
@@ -153,9 +153,7 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
         model = build_model(build_config(tokenizer, **sizes), tokenizer, seed=plan.seed).to(device)
     head = SeeingHead(plan.width).to(device)
     parameters = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay
-    )
+    optimizer = torch.optim.AdamW(parameters, lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay)
     start = 0
     if checkpoint.exists():
         state = torch.load(checkpoint / "optimizer.pt", weights_only=True)

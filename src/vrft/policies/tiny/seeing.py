@@ -1,12 +1,12 @@
 """Teach the vision tower to see before anything is said: every cell of the picture tells what lies there.
 
 A linear head on the image tokens says, for each cell of one patch, whether a finding's centre lies in it, whether it is
-inside a finding, where the finding's sides are from here (as in FCOS, arXiv 1904.01355), and what it is like. So a picture teaches 64 places at once, where a completion teaches a handful of words. The head is thrown away; what it read
+inside a finding, where the finding's sides are from here (as in FCOS, arXiv 1904.01355), and what it is like. So a
+picture teaches 64 places at once, where a completion teaches a handful of words. The head is thrown away; what it read
 stays in the image tokens, for the text layers to find.
 """
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
@@ -84,7 +84,9 @@ def by_token(cells: Tensor) -> Tensor:
 def seeing_loss(told: Tensor, truth: Tensor) -> Tensor:
     """Centres and insides in every cell; sides and kinds inside findings."""
     inside = truth[..., INSIDE] > 0.5
-    loss = 4 * cross_entropy(told[..., CENTRE], truth[..., CENTRE]) + cross_entropy(told[..., INSIDE], truth[..., INSIDE])
+    loss = 4 * cross_entropy(told[..., CENTRE], truth[..., CENTRE]) + cross_entropy(
+        told[..., INSIDE], truth[..., INSIDE]
+    )
     if inside.any():
         loss = loss + 2 * smooth_l1_loss(told[inside][:, SIDES], truth[inside][:, SIDES], beta=0.1)
         loss = loss + 2 * cross_entropy(told[inside][:, KINDS], truth[inside][:, KINDS])
