@@ -18,20 +18,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import transformers
-from peft import LoraConfig
 
 from vrft.boxes import rescale
 from vrft.errors import DataError
 from vrft.evaluation.predict import predict, predict_majority
 from vrft.evaluation.summary import summarise
-from vrft.policies import LoadedPolicy, frame_of, load_policy, place_of
+from vrft.policies import quiet_libraries
+from vrft.policies.of_recipe import frame_for, load_for
 from vrft.progress import Reporter
-from vrft.recipe import Recipe, RftStage, SftStage, TaskSection, build_task, open_source
+from vrft.recipe import Recipe, RftStage, SftStage, build_task, open_source
 from vrft.runs import ArmDirectory, RunDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
-from vrft.tasks.sections import LocalizationTask
 from vrft.training import train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
@@ -49,12 +47,11 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     Raises:
         UserError: data, policy or directory cannot be used; what is finished stays.
     """
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    quiet_libraries()
     directory.open(recipe.dump(), resume=resume)
     write_json(directory.environment, environment(recipe))
     source = open_source(recipe)
-    task = build_task(recipe, source, frame=_frame(recipe, recipe.task))
+    task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
     train = _with_question(source.samples("train"), recipe)
     held_out = _with_question(source.samples(recipe.evaluation.split), recipe)[: recipe.evaluation.limit]
     if not train or not held_out:
@@ -101,7 +98,7 @@ def _run_arm(
         if not place.done.exists():
             place.path.mkdir(parents=True, exist_ok=True)
             if policy is None:
-                policy = _load(
+                policy = load_for(
                     recipe, arm.stage(index - 1, recipe.stages_of(name)[index - 1].kind).policy if index else None
                 )
             train_stage = train_rft if isinstance(stage, RftStage) else train_sft
@@ -119,9 +116,9 @@ def _run_arm(
         cost = read_json(place.done)
         seconds, tokens = seconds + cost["seconds"], tokens + cost["tokens"]
         # Every stage starts from the weights on disk, so that a run that resumes here starts from the same ones.
-        policy = _load(recipe, place.policy)
+        policy = load_for(recipe, place.policy)
     if policy is None:
-        policy = _load(recipe, None)
+        policy = load_for(recipe, None)
     predict(
         policy,
         task,
@@ -142,7 +139,7 @@ def _lessons(
     samples = train
     if stage.task is not None:
         source = open_source(recipe, stage)
-        task = build_task(recipe, source, stage=stage, frame=_frame(recipe, stage.task))
+        task = build_task(recipe, source, stage=stage, frame=frame_for(recipe, stage.task))
         question = stage.task.question
         samples = [replace(one, question=question or one.question) for one in source.samples("train")]
         if not samples:
@@ -159,36 +156,6 @@ def _with_target_of(sample: Sample, other: Sample) -> Sample:
         return replace(sample, target=other.target)
     here, there = open_image(sample).size, open_image(other).size
     return replace(sample, target=tuple(rescale(box, there, here) for box in other.target))
-
-
-def _frame(recipe: Recipe, task: TaskSection) -> str | None:
-    """The frame that the policy of a recipe speaks, where boxes are asked for."""
-    if not isinstance(task, LocalizationTask):
-        return None
-    section = recipe.policy
-    return task.frame or frame_of(
-        place_of(section.model), revision=section.revision, trust_remote_code=section.trust_remote_code
-    )
-
-
-def _load(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
-    """The policy of the recipe, or what a stage made of it."""
-    section = recipe.policy
-    lora = section.lora and LoraConfig(
-        r=section.lora.rank,
-        lora_alpha=section.lora.alpha,
-        lora_dropout=section.lora.dropout,
-        target_modules=section.lora.targets,
-        task_type="CAUSAL_LM",
-    )
-    return load_policy(
-        str(trained) if trained else section.model,
-        revision=None if trained else section.revision,
-        dtype=section.dtype,
-        lora=lora or None,
-        max_pixels=section.max_pixels,
-        trust_remote_code=section.trust_remote_code,
-    )
 
 
 def _with_question(samples: Iterable[Sample], recipe: Recipe) -> list[Sample]:

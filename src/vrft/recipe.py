@@ -82,8 +82,10 @@ class _Boxes(Section):
     """The folder of the data set."""
     find: list[str] = []
     """The labels that are looked for, or told apart; without it all."""
+    region: Literal["crop", "box"] = "crop"
+    """Classification of regions: a box is cut out, or shown in the whole image and told in the question."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
-    """Classification of regions: what is shown around a box, as a share of its longer side."""
+    """Of a crop: what is shown around the box, as a share of its longer side."""
 
 
 class VOCData(_Boxes):
@@ -435,7 +437,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
     if kind == "grading":
         raise DataError(f"{data.source} gives boxes with labels; task.kind must be localization or classification.")
-    return BoxSource(_reader(data), kind=kind, find=data.find, margin=data.margin)
+    return BoxSource(_reader(data), kind=kind, find=data.find, region=data.region, margin=data.margin)
 
 
 def _reader(data: BoxData) -> Reader:

@@ -22,7 +22,8 @@ class Sample:
 
     ``image`` is a path or a function without arguments that returns the picture, so that a list of samples holds no
     pixels. ``target`` is a label (classification), a grade from 0 (grading) or boxes (localization). ``facts`` are
-    further truths that a source knows (the attributes of a phantom); nothing is trained on them.
+    further truths that a source knows (the attributes of a phantom); nothing is trained on them. ``region`` is the box
+    that the question is about, where it is about one place; the policy is told it in the frame that it speaks.
     """
 
     id: str
@@ -31,6 +32,7 @@ class Sample:
     target: Target
     split: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    region: Box | None = None
 
 
 def open_image(sample: Sample) -> Image.Image:

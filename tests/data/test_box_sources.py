@@ -175,6 +175,25 @@ def test_regions_are_cut_out_with_a_margin(tmp_path: Path):
     assert around((0, 0, 0.2, 0.2), 0, (100, 80)) == (0, 0, 1, 1)
 
 
+class OneImage:
+    """A reader of one image with two cells."""
+
+    def __init__(self, path: Path) -> None:
+        self.record = Record(path, (100, 80), (Annotation("RBC", (0, 0, 9, 9)), Annotation("WBC", (20, 20, 60, 60))))
+
+    def read(self, split: str, counts: Counter[str]) -> list[Record]:
+        return [self.record] if split == "train" else []
+
+
+@pytest.mark.parametrize(("region", "size"), [("crop", (60, 60)), ("box", (100, 80))])
+def test_a_region_is_cut_out_or_told(tmp_path: Path, region: str, size: tuple[int, int]):
+    reader = OneImage(picture(tmp_path / "a.png"))
+    source = BoxSource(reader, kind="classification", region=region, margin=0.25)  # type: ignore[arg-type]
+    _, cell = source.samples("train")
+    assert (cell.target, open_image(cell).size) == ("WBC", size)
+    assert cell.region == ((20, 20, 60, 60) if region == "box" else None)
+
+
 @pytest.mark.parametrize(
     ("name", "make", "expected", "labels"),
     [

@@ -9,6 +9,8 @@ from PIL import Image
 from vrft.errors import PolicyError
 from vrft.policies import TINY, frame_of, load_policy
 from vrft.policies.families import family_of, processed_size
+from vrft.sample import Sample
+from vrft.tasks import Classification
 
 
 @pytest.mark.parametrize(
@@ -37,3 +39,10 @@ def test_the_processed_size_is_that_of_the_processor(size: tuple[int, int]):
     (_, rows, columns) = made["image_grid_thw"][0].tolist()
     assert policy.processed_size(size) == (columns * 14, rows * 14)
     assert processed_size(size, SimpleNamespace(model_type="other"), None) == size
+
+
+def test_a_region_is_told_in_the_frame_of_the_family():
+    image, task = Image.new("RGB", (224, 224)), Classification(("RBC", "WBC"))
+    sample = Sample("a", lambda: image, "Which cell?", "WBC", "test", region=(20, 40, 100, 120))
+    prompt = load_policy("tiny").prompt(task, sample, image)
+    assert 'It lies in [{"bbox_2d":[10,20,50,60]}], in pixels of the image.' in prompt  # of the resized one, 112 x 112

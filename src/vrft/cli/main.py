@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vrft.cli.predict import predict
 from vrft.cli.score import score
 from vrft.errors import UserError
 
@@ -57,6 +58,7 @@ def run(
 
 
 app.command()(score)
+app.command()(predict)
 
 
 @app.command()

@@ -9,30 +9,20 @@ from typing import Annotated, Any
 
 import typer
 
+from vrft.cli.options import Answers, Choices, Frame, Kind, Labels, Levels, Names, Synonyms, task_keys
 from vrft.errors import DataError, UserError
 
 
 def score(
     file: Annotated[str, typer.Argument(help="JSON lines; - for standard input.")] = "-",
-    kind: Annotated[
-        str | None, typer.Option("--task", "--kind", help="classification, grading, localization or vqa.")
-    ] = None,
-    labels: Annotated[
-        list[str] | None, typer.Option("--labels", "--label", help="A label; repeat it for each.")
-    ] = None,
-    synonyms: Annotated[
-        list[str] | None,
-        typer.Option("--synonyms", "--synonym", metavar="LABEL=NAME", help="Another name of a label."),
-    ] = None,
-    levels: Annotated[int | None, typer.Option(help="How many grades the scale has.")] = None,
-    names: Annotated[
-        list[str] | None, typer.Option("--names", "--name", help="A name of a grade, lowest first; repeat it.")
-    ] = None,
-    frame: Annotated[str | None, typer.Option(help="Of the boxes: pixel, resized, thousand or unit.")] = None,
-    answers: Annotated[str | None, typer.Option(help="Of a question: yes_no, choice or open.")] = None,
-    choices: Annotated[
-        list[str] | None, typer.Option("--choices", "--choice", metavar="LETTER=TEXT", help="A choice; repeat it.")
-    ] = None,
+    kind: Kind = None,
+    labels: Labels = None,
+    synonyms: Synonyms = None,
+    levels: Levels = None,
+    names: Names = None,
+    frame: Frame = None,
+    answers: Answers = None,
+    choices: Choices = None,
     image_size: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of the original image, such as 640x480.")
     ] = None,
@@ -53,18 +43,17 @@ def score(
     """
     from vrft.rewards.scoring import Summary, score_lines, write_line
 
-    task = {
-        "kind": kind,
-        "labels": labels or None,
-        "synonyms": _pairs(synonyms, "--synonym", several=True),
-        "levels": levels,
-        "names": names or None,
-        "frame": frame,
-        "answers": answers,
-        "choices": _pairs(choices, "--choice", several=False),
-    }
     defaults = {
-        "task": {key: value for key, value in task.items() if value is not None},
+        "task": task_keys(
+            kind=kind,
+            labels=labels,
+            synonyms=synonyms,
+            levels=levels,
+            names=names,
+            frame=frame,
+            answers=answers,
+            choices=choices,
+        ),
         "image_size": _size(image_size, "--image-size"),
         "processed_size": _size(processed_size, "--processed-size"),
         "schedule": schedule,
@@ -105,20 +94,6 @@ def _lines(file: str) -> Iterator[Iterable[bytes]]:
         raise DataError(f"{file}: cannot be read ({error.strerror}).") from None
     with stream as lines:
         yield lines
-
-
-def _pairs(options: list[str] | None, name: str, *, several: bool) -> dict[str, Any] | None:
-    """``KEY=VALUE`` options as a dictionary."""
-    found: dict[str, Any] = {}
-    for option in options or ():
-        key, equals, value = option.partition("=")
-        if not (key and equals and value):
-            raise UserError(f"{name} {option}: expected {'LABEL=NAME' if several else 'LETTER=TEXT'}.")
-        if several:
-            found.setdefault(key, []).append(value)
-        else:
-            found[key] = value
-    return found or None
 
 
 def _size(option: str | None, name: str) -> list[int] | None:

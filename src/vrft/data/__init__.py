@@ -19,6 +19,10 @@ class Source(Protocol):
     def levels(self) -> int | None:
         """How many grades there are, where the targets are grades."""
 
+    @property
+    def question(self) -> str:
+        """What is asked about each sample, where the recipe does not say."""
+
     def check(self) -> None:
         """Raise ``DataError`` where a file is missing; read none."""
 

@@ -112,7 +112,9 @@ class BoxSource:
         reader: reads the records of a split.
         kind: ``localization`` (the boxes of ``find``), or ``classification`` (one sample a box: what is it?).
         find: the labels that are looked for or told apart; without it all.
-        margin: of a region, on each side, as a share of the longer side of its box.
+        region: what a classification shows of a region: ``crop`` (it alone, with a margin) or ``box`` (the whole image,
+            and the question tells the box).
+        margin: of a crop, on each side, as a share of the longer side of its box.
     """
 
     levels: int | None = None
@@ -123,9 +125,11 @@ class BoxSource:
         *,
         kind: Literal["localization", "classification"],
         find: Sequence[str] | None = None,
+        region: Literal["crop", "box"] = "crop",
         margin: float = 0.25,
     ) -> None:
-        self.reader, self.kind, self.find, self.margin = reader, kind, tuple(find or ()), margin
+        self.reader, self.kind, self.find = reader, kind, tuple(find or ())
+        self.region, self.margin = region, margin
         self.counts: dict[str, Counts] = {}
         self._records: dict[str, list[Record]] = {}
 
@@ -148,7 +152,8 @@ class BoxSource:
     @property
     def question(self) -> str:
         if self.kind == "classification":
-            return "Which class is shown in the middle of this image?"
+            where = "in the middle of" if self.region == "crop" else "in the given box of"
+            return f"Which class is shown {where} this image?"
         return f"Where is every {' or '.join(self.find)}?" if self.find else "Where are the findings?"
 
     def check(self) -> None:
@@ -171,14 +176,15 @@ class BoxSource:
                 yield Sample(record.image.stem, record.image, self.question, target, split)
                 continue
             for index, one in enumerate(wanted):
-                region = around(one.box, self.margin, record.size)
+                cut = partial(_cut_out, record.image, around(one.box, self.margin, record.size))
                 yield Sample(
                     id=f"{record.image.stem}-{index}",
-                    image=partial(_cut_out, record.image, region),
+                    image=cut if self.region == "crop" else record.image,
                     question=self.question,
                     target=one.label,
                     split=split,
                     facts={"image": record.image.name, "box": one.box},
+                    region=one.box if self.region == "box" else None,
                 )
 
 

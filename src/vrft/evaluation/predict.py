@@ -41,8 +41,8 @@ def predict(
     with path.open("a", encoding="utf-8") as file:
         for first in range(len(done), len(samples), batch_size):
             batch = samples[first : first + batch_size]
-            prompts = [task.prompt(sample.question) for sample in batch]
             images = [open_image(sample) for sample in batch]
+            prompts = [policy.prompt(task, sample, image) for sample, image in zip(batch, images, strict=True)]
             tokens = decode(policy, prompts, images, max_tokens=max_tokens)
             texts = policy.processor.batch_decode(tokens, skip_special_tokens=True)
             rows = [

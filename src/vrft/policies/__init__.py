@@ -1,7 +1,17 @@
 """Policies: loading a vision-language model and its processor, and decoding."""
 
-from vrft.policies.decoding import decode
+from vrft.policies.decoding import decode, token_probabilities
 from vrft.policies.families import frame_of
-from vrft.policies.loading import TINY, LoadedPolicy, load_policy, place_of, save_policy
+from vrft.policies.loading import TINY, LoadedPolicy, load_policy, place_of, quiet_libraries, save_policy
 
-__all__ = ["TINY", "LoadedPolicy", "decode", "frame_of", "load_policy", "place_of", "save_policy"]
+__all__ = [
+    "TINY",
+    "LoadedPolicy",
+    "decode",
+    "frame_of",
+    "load_policy",
+    "place_of",
+    "quiet_libraries",
+    "save_policy",
+    "token_probabilities",
+]

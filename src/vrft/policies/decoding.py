@@ -1,22 +1,26 @@
-"""Greedy decoding."""
+"""Greedy decoding, and how sure a policy is of what it wrote."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from transformers import BatchFeature
 
 from vrft.policies.loading import LoadedPolicy
 
 
-def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], *, max_tokens: int) -> list[list[int]]:
-    """Decode greedily; returns the tokens of each completion, without padding or what follows the end of turn."""
+def _inputs(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any]) -> BatchFeature:
     texts = [
         policy.processor.apply_chat_template(policy.messages(prompt, image), tokenize=False, add_generation_prompt=True)
         for prompt, image in zip(prompts, images, strict=True)
     ]
-    inputs = policy.processor(text=texts, images=list(images), padding=True, return_tensors="pt").to(
-        policy.model.device
-    )
+    inputs = policy.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
+    return inputs.to(policy.model.device)
+
+
+def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], *, max_tokens: int) -> list[list[int]]:
+    """Decode greedily; returns the tokens of each completion, without padding or what follows the end of turn."""
+    inputs = _inputs(policy, prompts, images)
     with torch.inference_mode():
         output = policy.model.generate(
             **inputs,
@@ -37,3 +41,17 @@ def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], 
         length = next((i for i, token in enumerate(row) if token in stops), len(row))
         completions.append(row[:length])
     return completions
+
+
+def token_probabilities(policy: LoadedPolicy, prompt: str, image: Any, tokens: Sequence[int]) -> list[float]:
+    """The probability of each token of a completion, given all before it; tokens of pictures cannot be written."""
+    inputs = _inputs(policy, [prompt], [image])
+    written = torch.tensor([list(tokens)], device=policy.model.device)
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], written], dim=1)
+    for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+        if name in inputs:
+            inputs[name] = torch.cat([inputs[name], torch.full_like(written, value)], dim=1)
+    with torch.inference_mode():
+        logits = policy.model(**inputs, logits_to_keep=len(tokens) + 1).logits[0, :-1].float()
+        logits[:, policy.suppressed] = -torch.inf
+        return logits.softmax(-1).gather(1, written.T)[:, 0].tolist()

@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig, PeftModel
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from vrft.boxes import Size
 from vrft.errors import PolicyError
-from vrft.policies.families import processed_size
+from vrft.policies.families import family_of, processed_size
+from vrft.sample import Sample
+from vrft.tasks import TrainableTask
+from vrft.tasks.localization import pointing_question
 
 TINY = Path(__file__).parent / "tiny" / "weights"
 """The folder of the embedded policy."""
@@ -44,10 +49,24 @@ class LoadedPolicy:
         """Width and height of what the processor makes of an image."""
         return processed_size(image_size, self.model.config, self.processor)
 
+    def prompt(self, task: TrainableTask, sample: Sample, image: Image.Image) -> str:
+        """What the policy is asked about a sample; a region is told in the frame that its family speaks."""
+        question = sample.question
+        if sample.region is not None:
+            frame, size = family_of(self.model.config).frame, image.size
+            question = pointing_question(question, sample.region, frame, size, self.processed_size(size))
+        return task.prompt(question)
+
     def messages(self, prompt: str, image: Any) -> list[dict[str, Any]]:
         """The conversation that asks about one picture."""
         content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
         return [{"role": "user", "content": content}]
+
+
+def quiet_libraries() -> None:
+    """Keep bars and notes of transformers off the terminal; errors are told by exceptions."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
 
 
 def place_of(name: str) -> str:

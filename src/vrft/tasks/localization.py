@@ -36,6 +36,30 @@ FRAMES_IN_WORDS = {
 """How a prompt asks for a frame. Models that speak ``resized`` know the resized image alone as the image."""
 
 
+def write_boxes(boxes: Sequence[Box], frame: str, image_size: Size, processed_size: Size | None = None) -> str:
+    """Boxes in pixels as a JSON list in a frame: whole numbers, or shares with four digits.
+
+    >>> write_boxes([(160, 120, 480, 360)], "thousand", (640, 480))
+    '[{"bbox_2d":[250,250,750,750]}]'
+    """
+    digits = 4 if frame == "unit" else None
+    turned = [from_pixels(box, frame, image_size, processed_size) for box in boxes]
+    items = [",".join(str(round(number, digits)) for number in box) for box in turned]
+    return "[" + ",".join(f'{{"bbox_2d":[{item}]}}' for item in items) + "]"
+
+
+def pointing_question(
+    question: str, region: Box, frame: str, image_size: Size, processed_size: Size | None = None
+) -> str:
+    """A question about one place of the image, told as a box in the frame that the policy speaks.
+
+    >>> pointing_question("Which cell is this?", (160, 120, 480, 360), "thousand", (640, 480)).splitlines()[1]
+    'It lies in [{"bbox_2d":[250,250,750,750]}], in thousandths of the image\'s width and height (0 to 1000).'
+    """
+    written = write_boxes([region], frame, image_size, processed_size)
+    return f"{question}\nIt lies in {written}, {FRAMES_IN_WORDS[frame]}."
+
+
 def localization_prompt(question: str, frame: str) -> str:
     """The words of the prompt: the question, the form and frame of boxes, the envelope."""
     form = f'Answer with a JSON list of boxes {FRAMES_IN_WORDS[frame]}, like [{{"bbox_2d":[x1,y1,x2,y2]}}].'
@@ -66,13 +90,10 @@ class Localization(Task):
         return localization_prompt(question, self.frame)
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
-        """A JSON list of boxes in the policy's frame: whole numbers, or shares with four digits."""
+        """A JSON list of boxes in the policy's frame."""
         if image_size is None or not isinstance(target, tuple):
             raise ValueError("boxes need image_size, [width, height] of the original image")
-        digits = 4 if self.frame == "unit" else None
-        boxes = [from_pixels(box, self.frame, image_size, processed_size) for box in target]
-        items = [",".join(str(round(number, digits)) for number in box) for box in boxes]
-        return "[" + ",".join(f'{{"bbox_2d":[{item}]}}' for item in items) + "]"
+        return write_boxes(target, self.frame, image_size, processed_size)
 
     def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
         if around.image_size is None:

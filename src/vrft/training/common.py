@@ -62,9 +62,9 @@ def lazy_dataset(
     return Dataset.from_dict({"index": list(order)}).with_transform(rows)
 
 
-def user_message(task: TrainableTask, sample: Sample) -> list[dict[str, str]]:
+def user_message(policy: LoadedPolicy, task: TrainableTask, sample: Sample, image: Image.Image) -> list[dict[str, str]]:
     """The prompt of a sample as TRL wants it: it adds the image itself."""
-    return [{"role": "user", "content": task.prompt(sample.question)}]
+    return [{"role": "user", "content": policy.prompt(task, sample, image)}]
 
 
 @dataclass

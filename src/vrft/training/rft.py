@@ -143,7 +143,7 @@ def train_rft(
         samples,
         order_of(len(samples), stage.steps * stage.prompts_per_step, seed),
         lambda sample, image: {
-            "prompt": user_message(task, sample),
+            "prompt": user_message(policy, task, sample, image),
             "target": task.check_target(sample.target, image.size),
             "sample": sample.id,
             "image_size": image.size,

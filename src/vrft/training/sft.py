@@ -51,7 +51,7 @@ def train_sft(
         samples,
         order_of(len(samples), stage.steps * stage.batch_size, seed),
         lambda sample, image: {
-            "prompt": user_message(task, sample),
+            "prompt": user_message(policy, task, sample, image),
             "completion": [
                 {"role": "assistant", "content": render(stage.think, answer_of(policy, task, sample, image))}
             ],

@@ -1,0 +1,74 @@
+"""``vrft predict``: one line of JSON an image, and pictures of the boxes."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from vrft.cli.options import Answers, Choices, Frame, Kind, Labels, Levels, Names, Synonyms, task_keys
+from vrft.errors import UserError
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="A run directory, tiny, a directory with a model, or a hub name.")],
+    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="Of a run directory: the arm; its last trained one without it.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of a run directory: the seed; its first one without it.")] = None,
+    split: Annotated[
+        Literal["train", "validation", "test"] | None,
+        typer.Option(help="Of a run directory: ask about the images of a split, and tell their truth."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images of the split.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write a picture with the boxes for each image.")
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="What is asked; that of the run without it.")] = None,
+    kind: Kind = None,
+    labels: Labels = None,
+    synonyms: Synonyms = None,
+    levels: Levels = None,
+    names: Names = None,
+    frame: Frame = None,
+    answers: Answers = None,
+    choices: Choices = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="A completion is cut here.")] = None,
+) -> None:
+    """Ask a policy about images: one JSON object a line, with answer, reasoning and confidence.
+
+    A run directory knows its task, and --split takes its images. For any other model the task is told by options:
+    vrft predict tiny scan.png --task localization --question "Where is the finding?"
+    """
+    task = task_keys(
+        kind=kind,
+        labels=labels,
+        synonyms=synonyms,
+        levels=levels,
+        names=names,
+        frame=frame,
+        answers=answers,
+        choices=choices,
+    )
+    given = {"--arm": arm, "--seed": seed, "--split": split, "--limit": limit}
+    is_run = (Path(model) / "recipe.yaml").exists()
+    if is_run and task:
+        raise UserError(f"{model} is a run and knows its task; leave the options of the task out.")
+    if not is_run and (wrong := [name for name, value in given.items() if value is not None]):
+        raise UserError(f"{wrong[0]} needs a run directory, and {model} is none (recipe.yaml is missing).")
+    from vrft.evaluation.ask import ask_model, ask_run
+    from vrft.report.draw import write_drawing
+    from vrft.runs import RunDirectory
+
+    files = tuple(images or ())
+    asked: dict[str, Any] = {"question": question, "max_tokens": max_tokens}
+    rows = (
+        ask_run(RunDirectory(Path(model)), files, arm=arm, seed=seed, split=split, limit=limit, **asked)
+        if is_run
+        else ask_model(model, files, task, **asked)
+    )
+    for sample, row in rows:
+        if draw is not None:
+            row["drawing"] = str(write_drawing(draw, sample, row))
+        typer.echo(json.dumps(row, ensure_ascii=False))

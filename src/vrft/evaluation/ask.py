@@ -1,0 +1,156 @@
+"""Questions about single images: the answer, the reasoning before it, and how sure the policy is."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+from vrft.errors import UserError
+from vrft.evaluation.predict import prediction
+from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
+from vrft.policies.of_recipe import frame_for, load_arm
+from vrft.recipe import build_task, open_source, read_recipe
+from vrft.response import parse
+from vrft.runs import RunDirectory
+from vrft.sample import Sample, open_image
+from vrft.tasks import Localization, TrainableTask, read_section, task_from
+
+Asked = Iterator[tuple[Sample, dict[str, Any]]]
+"""Samples, and what ``ask`` says of each."""
+
+MAX_TOKENS = 256
+
+
+def ask_run(
+    directory: RunDirectory,
+    images: Sequence[Path] = (),
+    *,
+    arm: str | None = None,
+    seed: int | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    question: str | None = None,
+    max_tokens: int | None = None,
+) -> Asked:
+    """Ask an arm of a run, by default its last trained one, about image files or about a split of its data.
+
+    The rows of a split also hold ``target``.
+
+    Raises:
+        UserError: the run, the data or an image cannot be used, or nothing is asked about.
+    """
+    recipe = read_recipe(directory.recipe, [])
+    source = open_source(recipe)
+    task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
+    samples = _files(images, question or recipe.task.question or source.question)
+    if split:
+        asked = question or recipe.task.question
+        known = (replace(one, question=asked or one.question) for one in source.samples(split))
+        samples += list(islice(known, limit))
+    if not samples:
+        raise UserError("there is nothing to ask about; name image files, or a split of the run.")
+    quiet_libraries()
+    trained = [name for name in recipe.arm_names() if recipe.stages_of(name)]
+    policy = load_arm(recipe, directory, arm or (trained or ["base"])[-1], recipe.seeds[0] if seed is None else seed)
+    for sample in samples:
+        row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)
+        yield sample, {"image": sample.id} | ({"target": sample.target} if sample.split else {}) | row
+
+
+def ask_model(
+    model: str,
+    images: Sequence[Path],
+    section: Mapping[str, Any],
+    *,
+    question: str | None,
+    max_tokens: int | None = None,
+) -> Asked:
+    """Ask a policy about image files; the section ``task`` and the question say what.
+
+    Raises:
+        UserError: the task, the policy or an image cannot be used.
+    """
+    if not question:
+        raise UserError('what is asked? give --question, such as "Where is the finding?"')
+    if not images:
+        raise UserError("there is nothing to ask about; name image files.")
+    try:
+        read = read_section(section)
+        boxes = section["kind"] == "localization" and not section.get("frame")
+        task = task_from(read, frame=frame_of(place_of(model)) if boxes else None)
+    except ValueError as error:
+        raise UserError(f"the options do not describe a task: {error}.") from None
+    if not isinstance(task, TrainableTask):
+        raise UserError(
+            f"a {section['kind']} task cannot be asked yet; expected classification, grading or localization."
+        )
+    samples = _files(images, question)
+    quiet_libraries()
+    policy = load_policy(model)
+    for sample in samples:
+        yield sample, {"image": sample.id} | ask(policy, task, sample, max_tokens=max_tokens or MAX_TOKENS)
+
+
+def _files(images: Sequence[Path], question: str) -> list[Sample]:
+    """Samples of image files, whose truth nobody knows.
+
+    Raises:
+        UserError: one of them is no file.
+    """
+    for path in images:
+        if not path.is_file():
+            raise UserError(f"{path}: there is no such file.")
+    return [Sample(str(path), path, question, (), split="") for path in images]
+
+
+def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens: int) -> dict[str, Any]:
+    """Ask about one sample, whose target is not looked at.
+
+    Returns:
+        ``answer`` as it is read (None where it is not), ``reasoning`` (the think block), ``confidence`` in [0, 1],
+        ``problems`` and ``completion``; for a localization also ``boxes``, in pixels of the image, and ``image_size``.
+        The confidence is the geometric mean of the probabilities of the answer's tokens after that reasoning: 1 where
+        there was no doubt. It is no calibrated chance of being right, and None where no answer is read.
+    """
+    policy.model.eval()
+    image = open_image(sample)
+    prompt = policy.prompt(task, sample, image)
+    (tokens,) = decode(policy, [prompt], [image], max_tokens=max_tokens)
+    text = str(policy.processor.batch_decode([tokens], skip_special_tokens=True)[0])
+    row = prediction(task, sample, text, len(tokens), image.size, policy.processed_size(image.size))
+    envelope = parse(text)
+    asked = {
+        "answer": row["answer"],
+        "reasoning": envelope.think,
+        "confidence": None,
+        "problems": row["problems"],
+        "completion": text,
+    }
+    if row["answer"] is not None and envelope.answer:
+        probabilities = token_probabilities(policy, prompt, image, tokens)
+        span = answer_span(tokens, lambda ids: policy.processor.tokenizer.decode(ids, skip_special_tokens=True))
+        asked["confidence"] = round(geometric_mean(probabilities[span]), 4)
+    if isinstance(task, Localization):
+        asked |= {"boxes": row["answer"], "image_size": list(image.size)}
+    return asked
+
+
+def answer_span(tokens: Sequence[int], text_of: Callable[[Sequence[int]], str]) -> slice:
+    """Which tokens write the answer: those after ``<answer>`` and before ``</answer>``, or the end.
+
+    A token that holds part of a tag and part of the answer counts.
+
+    >>> pieces = ["<answer>", "no", "t", "</", "answer>"]
+    >>> answer_span(range(5), lambda ids: "".join(pieces[i] for i in ids))
+    slice(1, 3, None)
+    """
+    whole = text_of(tokens)
+    opened = whole.rfind("<answer>") + len("<answer>")
+    closed = whole.find("</answer>", opened)
+    closed = len(whole) if closed < 0 else closed
+    lengths = [len(text_of(tokens[: count + 1])) for count in range(len(tokens))]
+    starts = [0, *lengths[:-1]]
+    inside = [i for i, (start, end) in enumerate(zip(starts, lengths, strict=True)) if end > opened and start < closed]
+    return slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)

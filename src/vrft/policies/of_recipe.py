@@ -1,0 +1,64 @@
+"""The policy that a recipe or a run names."""
+
+from pathlib import Path
+
+from peft import LoraConfig
+
+from vrft.errors import RunError
+from vrft.policies.families import frame_of
+from vrft.policies.loading import LoadedPolicy, load_policy, place_of
+from vrft.recipe import Recipe, TaskSection
+from vrft.runs import RunDirectory
+from vrft.tasks.sections import LocalizationTask
+
+
+def frame_for(recipe: Recipe, task: TaskSection) -> str | None:
+    """The frame that the policy of a recipe speaks, where boxes are asked for."""
+    if not isinstance(task, LocalizationTask):
+        return None
+    section = recipe.policy
+    return task.frame or frame_of(
+        place_of(section.model), revision=section.revision, trust_remote_code=section.trust_remote_code
+    )
+
+
+def load_for(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
+    """The policy of the recipe, or what a stage made of it."""
+    section = recipe.policy
+    lora = section.lora and LoraConfig(
+        r=section.lora.rank,
+        lora_alpha=section.lora.alpha,
+        lora_dropout=section.lora.dropout,
+        target_modules=section.lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    return load_policy(
+        str(trained) if trained else section.model,
+        revision=None if trained else section.revision,
+        dtype=section.dtype,
+        lora=lora or None,
+        max_pixels=section.max_pixels,
+        trust_remote_code=section.trust_remote_code,
+    )
+
+
+def load_arm(recipe: Recipe, directory: RunDirectory, name: str, seed: int) -> LoadedPolicy:
+    """The policy of a trained arm, or that of the recipe for an arm that is not trained.
+
+    Raises:
+        RunError: the arm is not there, answers without a policy, or its training is not done.
+    """
+    if name not in recipe.arm_names() or name == "majority":
+        arms = ", ".join(arm for arm in recipe.arm_names() if arm != "majority")
+        raise RunError(f"{directory.path} has no policy of an arm {name!r}; it has {arms}.")
+    stages = recipe.stages_of(name)
+    if not stages:
+        return load_for(recipe, None)
+    place = directory.arm(name, seed).stage(len(stages) - 1, stages[-1].kind)
+    if not place.done.exists():
+        seeds = ", ".join(map(str, recipe.seeds))
+        raise RunError(
+            f"{directory.path}: the training of {name} with seed {seed} is not done (the recipe has seeds {seeds}); "
+            f"finish it with vrft run --resume."
+        )
+    return load_for(recipe, place.policy)

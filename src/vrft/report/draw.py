@@ -1,0 +1,77 @@
+"""Boxes drawn on an image: the truth as a white line on a dark one, the answer dashed in a colour."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from vrft.errors import UserError
+from vrft.runs import replacing
+from vrft.sample import Box, Sample, open_image
+
+LEAST = 336
+"""Smaller images are enlarged to this longer side, in pixels."""
+
+TRUTH, SHADOW, ANSWER = "#ffffff", "#101820", "#ff9d2e"
+DASH, GAP = 9, 5
+"""Of the answer's line, in pixels."""
+
+
+def draw_boxes(image: Image.Image, answer: Sequence[Box], truth: Sequence[Box] | None = None) -> Image.Image:
+    """Return a copy of an image with boxes (x1, y1, x2, y2 in its pixels) and a line that says which is which."""
+    scale = max(1, -(-LEAST // max(image.size)))
+    canvas = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(canvas)
+    for box in truth or ():
+        corners = _scaled(box, scale)
+        pen.rectangle(corners, outline=SHADOW, width=5)
+        pen.rectangle((corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1), outline=TRUTH, width=2)
+    for box in answer:
+        _dashed(pen, _scaled(box, scale))
+    return _with_legend(canvas, answer, truth)
+
+
+def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any]) -> Path:
+    """Draw what was said about a sample (``boxes``) and, where it is known, the truth; returns the PNG's path.
+
+    Raises:
+        UserError: the answers hold no boxes.
+    """
+    if "boxes" not in row:
+        raise UserError("only boxes can be drawn; the task is no localization.")
+    truth = sample.target if sample.split and isinstance(sample.target, tuple) else None
+    path = folder / f"{Path(sample.id).stem}.png"
+    with replacing(path) as fresh:
+        draw_boxes(open_image(sample), row["boxes"] or (), truth).save(fresh, format="PNG")
+    return path
+
+
+def _scaled(box: Box, scale: int) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (number * scale for number in box)
+    return x1, y1, max(x1 + 4, x2), max(y1 + 4, y2)  # too small a box would turn inside out
+
+
+def _dashed(pen: ImageDraw.ImageDraw, corners: tuple[float, float, float, float]) -> None:
+    x1, y1, x2, y2 = corners
+    for fixed in (y1, y2):
+        for start in _starts(x1, x2):
+            pen.line((start, fixed, min(start + DASH, x2), fixed), fill=ANSWER, width=3)
+    for fixed in (x1, x2):
+        for start in _starts(y1, y2):
+            pen.line((fixed, start, fixed, min(start + DASH, y2)), fill=ANSWER, width=3)
+
+
+def _starts(low: float, high: float) -> list[float]:
+    return [low + step * (DASH + GAP) for step in range(int((high - low) // (DASH + GAP)) + 1)]
+
+
+def _with_legend(canvas: Image.Image, answer: Sequence[Box], truth: Sequence[Box] | None) -> Image.Image:
+    said = "answer: dashed" if answer else "answer: no box"
+    told = "" if truth is None else "truth: white line     " if truth else "truth: no box     "
+    page = Image.new("RGB", (canvas.width, canvas.height + 22), SHADOW)
+    page.paste(canvas)
+    pen = ImageDraw.Draw(page)
+    pen.text((6, canvas.height + 5), told, fill=TRUTH)
+    pen.text((6 + pen.textlength(told), canvas.height + 5), said, fill=ANSWER)
+    return page

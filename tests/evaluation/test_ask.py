@@ -1,0 +1,97 @@
+"""Single questions: what is asked of an image or a split, and how sure the answer is."""
+
+from pathlib import Path
+
+import pytest
+
+from vrft.data import PhantomSource
+from vrft.errors import RunError, UserError
+from vrft.evaluation.ask import ask, ask_model, ask_run
+from vrft.pipeline import run
+from vrft.policies import LoadedPolicy, decode, load_policy, token_probabilities
+from vrft.progress import Reporter
+from vrft.recipe import read_recipe
+from vrft.runs import RunDirectory
+from vrft.sample import Sample, open_image
+from vrft.tasks import Classification, Localization
+
+BRIGHTNESS = {"kind": "classification", "labels": ["dark", "bright"]}
+QUESTION = "What is the brightness of the finding?"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> LoadedPolicy:
+    return load_policy("tiny")
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return list(PhantomSource("localization", sizes={"train": 0, "validation": 0, "test": 3}).samples("test"))
+
+
+@pytest.fixture
+def picture(samples: list[Sample], tmp_path: Path) -> Path:
+    path = tmp_path / "one.png"
+    open_image(samples[0]).save(path)
+    return path
+
+
+def test_probabilities_are_those_of_sampling_one_token_after_the_other(tiny: LoadedPolicy, samples: list[Sample]):
+    image = open_image(samples[0])
+    (tokens,) = decode(tiny, ["Where is the finding?"], [image], max_tokens=12)
+    whole = token_probabilities(tiny, "Where is the finding?", image, tokens)
+    steps = [token_probabilities(tiny, "Where is the finding?", image, tokens[: n + 1])[-1] for n in range(len(tokens))]
+    assert whole == pytest.approx(steps, abs=1e-4)
+    assert all(0 < probability <= 1 for probability in whole)
+
+
+def test_a_box_is_told_in_pixels_of_the_image(tiny: LoadedPolicy, samples: list[Sample]):
+    row = ask(tiny, Localization("resized"), samples[0], max_tokens=60)
+    assert row["boxes"] == row["answer"]
+    assert row["image_size"] == [112, 112]
+    assert 0 < row["confidence"] <= 1
+
+
+def test_without_an_answer_there_is_no_confidence(tiny: LoadedPolicy, samples: list[Sample]):
+    row = ask(tiny, Classification(("dark", "bright")), samples[0], max_tokens=3)
+    assert (row["answer"], row["confidence"]) == (None, None)
+
+
+def test_an_image_file_is_asked_about_by_options(picture: Path):
+    ((sample, row),) = ask_model("tiny", [picture], BRIGHTNESS, question=QUESTION)
+    assert sample.id == row["image"] == str(picture)
+    assert row["answer"] in ("dark", "bright")
+    assert row["reasoning"].startswith("1 ")
+
+
+@pytest.mark.parametrize(
+    ("section", "question", "words"),
+    [
+        (BRIGHTNESS, None, "give --question"),
+        ({"kind": "clasification"}, QUESTION, "did you mean 'classification'"),
+        ({"kind": "vqa", "answers": "yes_no"}, QUESTION, "cannot be asked yet"),
+    ],
+)
+def test_what_is_missing_is_named(picture: Path, section: dict[str, str], question: str | None, words: str):
+    with pytest.raises(UserError, match=words):
+        list(ask_model("tiny", [picture], section, question=question))
+
+
+def test_a_missing_image_is_named():
+    with pytest.raises(UserError, match=r"nowhere\.png: there is no such file"):
+        list(ask_model("tiny", [Path("nowhere.png")], BRIGHTNESS, question=QUESTION))
+
+
+def test_a_run_is_asked_about_a_split_and_about_files(small_recipe: Path, picture: Path, tmp_path: Path):
+    recipe = read_recipe(small_recipe, ["arms=[majority, sft]"])
+    directory = RunDirectory(tmp_path / "run")
+    run(recipe, directory, reporter=Reporter(quiet=True))
+    rows = [row for _, row in ask_run(directory, [picture], split="test", limit=2)]
+    assert [row["image"] for row in rows] == [str(picture), "phantom-0-test-00000", "phantom-0-test-00001"]
+    assert ["target" in row for row in rows] == [False, True, True]
+    with pytest.raises(RunError, match="has no policy of an arm 'rft'; it has sft"):
+        list(ask_run(directory, [picture], arm="rft"))
+    with pytest.raises(RunError, match="sft with seed 7 is not done"):
+        list(ask_run(directory, [picture], seed=7))
+    with pytest.raises(UserError, match="nothing to ask about"):
+        list(ask_run(directory))

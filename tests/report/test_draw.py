@@ -1,0 +1,42 @@
+"""Boxes drawn on an image."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageColor
+
+from vrft.errors import UserError
+from vrft.report.draw import ANSWER, TRUTH, draw_boxes, write_drawing
+from vrft.sample import Sample
+
+BLACK = Image.new("RGB", (112, 112))
+
+
+def count(image: Image.Image, colour: str) -> int:
+    wanted = ImageColor.getrgb(colour)
+    return sum(pixel == wanted for pixel in image.crop((0, 0, 336, 336)).get_flattened_data())
+
+
+def test_truth_and_answer_lie_where_their_boxes_are_in_lines_of_their_own():
+    drawn = draw_boxes(BLACK, [(10, 10, 40, 40)], [(60, 60, 100, 100)])
+    assert drawn.width == 336  # three times as large
+    assert drawn.getpixel((32, 30)) == ImageColor.getrgb(ANSWER)
+    assert count(drawn.crop((20, 20, 130, 130)), ANSWER) == count(drawn, ANSWER) > 0
+    assert count(drawn.crop((175, 175, 305, 305)), TRUTH) == count(drawn, TRUTH) > 0
+
+
+@pytest.mark.parametrize("box", [(0, 0, 112, 112), (50, 50, 50.2, 50.2), (0, 0, 1, 112)])
+def test_any_box_can_be_drawn(box: tuple[float, float, float, float]):
+    assert count(draw_boxes(BLACK, [box], [box]), ANSWER) > 0
+
+
+def test_without_a_known_truth_none_is_drawn(tmp_path: Path):
+    sample = Sample("folder/one.jpg", lambda: BLACK, "", ((0, 0, 9, 9),), split="")
+    path = write_drawing(tmp_path / "new", sample, {"boxes": None})
+    assert path == tmp_path / "new" / "one.png"
+    assert count(Image.open(path), TRUTH) == 0
+
+
+def test_labels_cannot_be_drawn(tmp_path: Path):
+    with pytest.raises(UserError, match="only boxes can be drawn"):
+        write_drawing(tmp_path, Sample("a", lambda: BLACK, "", 1, split="test"), {"answer": 1})
