@@ -14,7 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 
+from vrft.policies import load_policy
 from vrft.runs import RunDirectory, read_json, read_jsonl
+
+ADAPTER = "adapter_model.safetensors"
 
 RECIPE = """\
 name: small
@@ -34,6 +37,18 @@ def command(*arguments: object) -> list[str]:
 
 def vrft(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+
+
+def run_and_kill(recipe: Path, out: Path, moment: Path) -> None:
+    """Start a run, and kill it as soon as a file is there and holds something."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command("run", recipe, "--out", out), **quiet)
+    deadline = time.monotonic() + 240
+    while not (moment.exists() and moment.stat().st_size) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +124,7 @@ def test_training_moves_the_weights_and_starts_from_the_shipped_ones(whole: RunD
 )
 def test_a_killed_run_goes_on_to_the_same_weights_and_metrics(recipe: Path, whole: RunDirectory, moment: str):
     out = recipe.parent / f"killed-{moment.split('/')[1]}"
-    process = subprocess.Popen(
-        command("run", recipe, "--out", out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 240
-    while not ((out / moment).exists() and (out / moment).stat().st_size) and time.monotonic() < deadline:
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    run_and_kill(recipe, out, out / moment)
     assert not (out / "metrics.json").exists()
     finished = {path: path.stat().st_mtime_ns for path in out.rglob("done.json")}
 
@@ -171,6 +178,30 @@ def test_two_stages_with_adapters_and_two_seeds(tmp_path: Path):
     assert [stage.path.name for stage in stages] == ["stage-0-sft", "stage-1-rft"]
     assert all((stage.policy / "model.safetensors").exists() for stage in stages)
     assert not list(run.path.rglob("*.bin"))
+
+
+def test_the_adapters_of_one_stage_go_on_in_the_next_through_a_kill(tmp_path: Path):
+    path = tmp_path / "stages.yaml"
+    path.write_text(
+        RECIPE.replace("stages:\n", "stages:\n  - {kind: sft, steps: 2, batch_size: 4}\n").replace(
+            "steps: 7", "steps: 5"
+        )
+        + "policy: {model: tiny, lora: {rank: 4, alpha: 8.0, between_stages: continue}}\narms: [rft]\n"
+    )
+    whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
+    result = vrft("run", path, "--out", whole.path, "--quiet")
+    assert result.returncode == 0, result.stderr
+    first, second = whole.arm("rft", 0).stages()
+    for stage in (first, second):
+        assert {file.name for file in stage.policy.glob("*.safetensors")} == {"adapter_model.safetensors"}
+    assert (first.policy / ADAPTER).read_bytes() != (second.policy / ADAPTER).read_bytes()
+    assert read_jsonl(second.log)[0]["kl"] == pytest.approx(0, abs=1e-6)  # the reference has the first stage's adapters
+    assert load_policy(str(second.policy)).model.num_parameters() == load_policy("tiny").model.num_parameters()
+
+    run_and_kill(path, killed.path, killed.path / "arms/rft/seed-0/stage-1-rft/checkpoint-3/whole.json")
+    assert vrft("run", path, "--out", killed.path, "--resume", "--quiet").returncode == 0
+    _, again = killed.arm("rft", 0).stages()
+    assert (again.policy / ADAPTER).read_bytes() == (second.policy / ADAPTER).read_bytes()
 
 
 BOXES = """\

@@ -179,6 +179,8 @@ class Lora(Section):
     """Dropout inside the adapters."""
     targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
     """Ends of the names of the layers that get an adapter."""
+    between_stages: Literal["merge", "continue"] = "merge"
+    """The next stage trains new adapters on weights with these merged into them, or goes on with these."""
 
 
 class Policy(Section):

@@ -35,6 +35,8 @@ class LoadedPolicy:
     processor: ProcessorMixin
     name: str
     lora: LoraConfig | None = None
+    keeps_adapters: bool = False
+    """Adapters are saved as they are, for the next stage to go on with; else merged into the weights."""
 
     @property
     def suppressed(self) -> list[int]:
@@ -80,6 +82,7 @@ def load_policy(
     revision: str | None = None,
     dtype: str = "auto",
     lora: LoraConfig | None = None,
+    keep_adapters: bool = False,
     max_pixels: int | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedPolicy:
@@ -90,6 +93,7 @@ def load_policy(
         revision: of a hub model.
         dtype: a key of ``DTYPES``, or ``auto``: bfloat16 on a GPU, float32 elsewhere.
         lora: adapters to train; the trainer puts them in.
+        keep_adapters: train the adapters of a directory on, and save adapters alone; without it they are merged.
         max_pixels: upper bound on the pixels of an image after resizing.
         trust_remote_code: run code that comes with the model.
 
@@ -105,7 +109,8 @@ def load_policy(
         base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.is_file() else path
         model = AutoModelForImageTextToText.from_pretrained(base, dtype=chosen, **options)
         if adapter.is_file():
-            model = PeftModel.from_pretrained(model, path).merge_and_unload()
+            model = PeftModel.from_pretrained(model, path, is_trainable=keep_adapters)
+            model = model if keep_adapters else model.merge_and_unload()
         processor = AutoProcessor.from_pretrained(path, padding_side="left", **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().split("\n")[0]
@@ -121,10 +126,14 @@ def load_policy(
         raise PolicyError(f"policy.model {name!r}: its tokenizer does not pad on the left, which sampling needs.")
     if cuda:
         model = model.to("cuda")
-    return LoadedPolicy(model, processor, path, lora)
+    lora = None if isinstance(model, PeftModel) else lora
+    return LoadedPolicy(model, processor, path, lora, keep_adapters)
 
 
 def save_policy(policy: LoadedPolicy, path: Path) -> None:
-    """Write weights (safetensors), tokenizer and processor."""
-    policy.model.save_pretrained(path)
+    """Write weights or adapters (safetensors), tokenizer and processor."""
+    if isinstance(policy.model, PeftModel):
+        policy.model.save_pretrained(path, selected_adapters=["default"])  # TRL's "ref" is no part of the policy
+    else:
+        policy.model.save_pretrained(path)
     policy.processor.save_pretrained(path)

@@ -196,7 +196,7 @@ def start_policy(policy: LoadedPolicy, checkpoint: Path | None) -> None:
     pass over all of them in silence. The policy keeps the name of the weights that the stage started from, which TRL
     loads as the reference policy.
     """
-    if checkpoint is None or policy.lora is not None:
+    if checkpoint is None or policy.lora is not None or isinstance(policy.model, PeftModel):
         return
     saved = load_policy(str(checkpoint), dtype=str(policy.model.dtype).removeprefix("torch."))
     policy.model.load_state_dict(saved.model.state_dict(), strict=True)
@@ -228,7 +228,7 @@ def finish(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     keeper.reporter.stop()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(policy.model, PeftModel):  # whole weights, so that the next stage and other tools need no chain
+    if isinstance(policy.model, PeftModel) and not policy.keeps_adapters:  # whole weights: other tools need no chain
         policy.model = policy.model.merge_and_unload()
     with replacing(directory.policy) as fresh:
         save_policy(policy, fresh)
