@@ -439,10 +439,11 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
     if kind == "grading":
         raise DataError(f"{data.source} gives boxes with labels; task.kind must be localization or classification.")
-    return BoxSource(_reader(data), kind=kind, find=data.find, region=data.region, margin=data.margin)
+    return BoxSource(box_reader(data), kind=kind, find=data.find, region=data.region, margin=data.margin)
 
 
-def _reader(data: BoxData) -> Reader:
+def box_reader(data: BoxData) -> Reader:
+    """The reader of a source of boxes."""
     root = Path(data.root)
     if isinstance(data, VOCData):
         return VOCReader(root)

@@ -1,6 +1,8 @@
 """Sources of boxes: on small files of every layout, and on the real sets with the counts of their notes."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError
 from vrft.sample import open_image
+
+ROOT = Path(__file__).parents[2]
 
 
 def picture(path: Path, size: tuple[int, int] = (100, 80), mode: str = "RGB") -> Path:
@@ -194,64 +198,13 @@ def test_a_region_is_cut_out_or_told(tmp_path: Path, region: str, size: tuple[in
     assert cell.region == ((20, 20, 60, 60) if region == "box" else None)
 
 
-@pytest.mark.parametrize(
-    ("name", "make", "expected", "labels"),
-    [
-        (
-            "bccd",
-            VOCReader,
-            {"images": 364, "boxes": 4888, "kept": 4886, "no area": 2},
-            {"RBC": 4153, "WBC": 372, "Platelets": 361},
-        ),
-        ("rbc_coco", COCOReader, {"images": 30, "boxes": 691, "kept": 691}, {"rbc": 662, "wbc": 29}),
-        ("brain_tumor_coco", COCOReader, {"images": 21, "boxes": 27, "kept": 27}, {"object": 27}),
-        (
-            "brain_tumor_coco_polygons",
-            COCOReader,
-            {"images": 12, "empty": 6, "not annotated": 6, "kept": 6},
-            {"Tumor": 6},
-        ),
-        (
-            "brain_tumor_yolo",
-            YOLOReader,
-            {"images": 39, "empty": 13, "polygon": 13, "kept": 26},
-            {"object": 13, "tumor": 13},
-        ),
-        (
-            "lumbar_spine_obb",
-            YOLOReader,
-            {"images": 14, "oriented": 48},
-            {"Buldging": 19, "Normal": 16, "Herniation": 13},
-        ),
-        ("wbc_masks", lambda root: cells(root), {"images": 40, "kept": 40}, {"cell": 40}),
-        ("hyperkvasir_polyps", lambda root: polyps(root), {"images": 5, "kept": 6, "speck": 1}, {"polyp": 6}),
-        (
-            "nih_cxr",
-            lambda root: radiographs(root),
-            {"images": 25, "kept": 23, "row without image": 961},
-            {"Pneumonia": 17},
-        ),
-    ],
-)
-def test_real_sets_have_the_counts_of_their_notes(shared: Path, name: str, make, expected: dict, labels: dict):
-    source = BoxSource(make(shared / "data" / name), kind="localization")
-    met = totals(source)
-    assert {key: met[key] for key in expected} == expected
-    found = Counter(one.label for split in SPLITS for record in source.records(split) for one in record.annotations)
-    assert {label: found[label] for label in labels} == labels
-
-
-def cells(root: Path) -> MaskReader:
-    return MaskReader(root / "Dataset 1", root / "Dataset 1", classes={128: "cytoplasm", 255: "nucleus"}, merge="cell")
-
-
-def polyps(root: Path) -> MaskReader:
-    return MaskReader(root / "images", root / "masks", classes={255: "polyp"})
-
-
-def radiographs(root: Path) -> TableReader:
-    columns = Columns("Image Index", "Finding Label", corner_and_size=("Bbox [x", "y", "w", "h]"))
-    return TableReader(root / "BBox_List_2017.csv", root, columns=columns, group="_", negatives=True)
+def test_real_sets_have_the_counts_of_their_notes(shared: Path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "box_sets.py"), str(shared / "data"), "--json"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.stderr, result.returncode) == ("", 0)
+    table = json.loads(result.stdout)
+    assert len(table) == 9
+    assert all(row["read"][key] == count for row in table.values() for key, count in row["notes"].items())
 
 
 def test_single_cells_are_samples_of_their_own(shared: Path):
