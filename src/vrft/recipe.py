@@ -9,10 +9,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from vrft.data import MedMNISTSource, PhantomSource, Source
 from vrft.data.annotations import BoxSource, Reader
@@ -26,8 +26,9 @@ from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, Fault, RecipeError
 from vrft.response import parse, render
 from vrft.rewards import APPLIES, FUZZY_SCHEDULES, OVERLAPS, REWARDS
-from vrft.tasks import Classification, Grading, Section, TrainableTask, task_from
+from vrft.tasks import Classification, Grading, TrainableTask, task_from
 from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
+from vrft.typed import Keys, Loader, Section, YamlError, fault_of, read_yaml, validate
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -471,17 +472,6 @@ def build_task(
 
 # --- reading and checking -------------------------------------------------------------------------------------------
 
-Path_ = tuple[str | int, ...]
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which ``1e-4`` is a number; YAML 1.1 takes it for a text unless a dot and a sign are written."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
@@ -494,62 +484,21 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: anything is wrong with it; all faults together.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError([Fault(str(path), f"cannot be read as text ({error}).")]) from None
-    try:
-        raw = yaml.load(text, _Loader)
-        lines = dict(_lines(yaml.compose(text)))
-        repeated = list(_duplicates(yaml.compose(text)))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise RecipeError([Fault(f"{path}:{mark.line + 1 if mark else 1}", f"is no YAML: {problem}.")]) from None
-    if not isinstance(raw, dict):
-        raise RecipeError([Fault(f"{path}:1", f"expected keys and values, found {type(raw).__name__}.")])
-
-    places: dict[Path_, str] = {keys: f"{path}:{line}" for keys, line in lines.items()}
-    faults = [Fault(f"{path}:{line}", f"{key!r} is given twice.") for line, key in repeated]
+        raw, places, faults = read_yaml(path)
+    except YamlError as error:
+        raise RecipeError([error.fault]) from None
     for override in overrides:
         faults += _override(raw, override, places)
-    unfit = list(_unfit_rewards(raw, places, str(path)))
-    recipe, more = _validate(raw, places, str(path))
+    unfit = list(_unfit_rewards(raw, places, path))
+    recipe, more = validate(Recipe, raw, places, path)
     faults += more
-    faults += unfit if recipe is None else list(_cross_check(recipe, places, str(path)))
+    faults += unfit if recipe is None else list(_cross_check(recipe, places, path))
     if faults or recipe is None:
         raise RecipeError(faults)
     return recipe
 
 
-def _lines(node: yaml.Node | None, keys: Path_ = ()) -> Iterator[tuple[Path_, int]]:
-    """The line of every key and list item."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*keys, key.value), key.start_mark.line + 1
-            yield from _lines(value, (*keys, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*keys, index), value.start_mark.line + 1
-            yield from _lines(value, (*keys, index))
-
-
-def _duplicates(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """Keys that a mapping holds twice: YAML keeps the last in silence."""
-    children: list[Any] = []
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield key.start_mark.line + 1, key.value
-            seen.add(key.value)
-            children.append(value)
-    elif isinstance(node, yaml.SequenceNode):
-        children = node.value
-    for child in children:
-        yield from _duplicates(child)
-
-
-def _override(raw: dict[str, Any], override: str, places: dict[Path_, str]) -> list[Fault]:
+def _override(raw: dict[str, Any], override: str, places: dict[Keys, str]) -> list[Fault]:
     """Put a ``--set`` value into the raw recipe and note where it came from."""
     where = f"--set {override}"
     dotted, equals, text = override.partition("=")
@@ -557,7 +506,7 @@ def _override(raw: dict[str, Any], override: str, places: dict[Path_, str]) -> l
         return [Fault(where, "expected KEY=VALUE, such as stages.0.steps=50.")]
     keys: list[str | int] = [int(part) if re.fullmatch("[0-9]{1,5}", part) else part for part in dotted.split(".")]
     try:
-        value = yaml.load(text, _Loader)
+        value = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         return [Fault(where, f"{text!r} is no YAML value.")]
     place: Any = raw
@@ -579,100 +528,7 @@ def _override(raw: dict[str, Any], override: str, places: dict[Path_, str]) -> l
     return []
 
 
-def _validate(raw: dict[str, Any], places: Mapping[Path_, str], path: str) -> tuple[Recipe | None, list[Fault]]:
-    """Check against the models; faulty keys are taken out and the rest is checked again, so that all faults show."""
-    faults: list[Fault] = []
-    removed: set[Path_] = set()
-    while True:
-        try:
-            return Recipe.model_validate(raw), faults
-        except ValidationError as error:
-            found: dict[Path_, dict[str, Any]] = {}
-            for one in error.errors():  # of the alternatives of a union, the first speaks
-                if one["type"] == "literal_error" and isinstance(one["input"], dict):
-                    continue  # a mapping was meant for another alternative
-                found.setdefault(_keys_in(raw, one["loc"]), dict(one))
-            fresh = {k: one for k, one in found.items() if not any(gone[: len(k)] == k for gone in removed)}
-            faults += [_fault(keys, one, places, path) for keys, one in fresh.items()]
-            if removed >= set(found) or any(
-                one["type"].startswith(("missing", "union_tag_not")) for one in found.values()
-            ):
-                return None, faults
-            for keys in reversed(found):  # of a list the last items first, so that positions hold
-                _remove(raw, keys)
-            removed |= set(found)
-
-
-def _keys_in(raw: Any, loc: tuple[str | int, ...]) -> Path_:
-    """The part of an error's location that are keys of the recipe; pydantic adds the names of alternatives."""
-    keys: list[str | int] = []
-    for position, part in enumerate(loc):
-        last = position == len(loc) - 1
-        inside = part in raw if isinstance(raw, dict) else isinstance(raw, list) and part in range(len(raw))
-        if inside:
-            raw = raw[part]
-            keys.append(part)
-        elif last and part != "[key]" and not (isinstance(part, str) and not isinstance(raw, dict)):
-            keys.append(part)
-    return tuple(keys)
-
-
-def _remove(raw: Any, keys: Path_) -> None:
-    for key in keys[:-1]:
-        raw = raw[key]
-    if keys and isinstance(raw, dict):
-        raw.pop(keys[-1], None)
-    elif keys and isinstance(raw, list) and keys[-1] in range(len(raw)):
-        del raw[int(keys[-1])]
-
-
-def _fault(keys: Path_, error: dict[str, Any], places: Mapping[Path_, str], path: str) -> Fault:
-    """Make one sentence of one pydantic error."""
-    where = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), f"{path}:1")
-    dotted, kind, found = ".".join(map(str, keys)), error["type"], error.get("input")
-    if kind == "extra_forbidden":
-        expected = sorted(_fields_at(Recipe, error["loc"][:-1]))
-        parent = ".".join(map(str, keys[:-1])) or "a recipe"
-        return Fault(where, f"{dotted} is no key of {parent}; it has {', '.join(expected)}.", str(keys[-1]), expected)
-    if kind == "missing":
-        return Fault(where, f"{dotted} is missing.")
-    if kind == "union_tag_not_found":
-        tag = error["ctx"]["discriminator"].strip("'")
-        return Fault(where, f"{dotted}.{tag} is missing.")
-    if kind in ("literal_error", "union_tag_invalid"):
-        context = error["ctx"]
-        if kind == "union_tag_invalid":
-            tag = context["discriminator"].strip("'")
-            dotted, found = f"{dotted}.{tag}", found.get(tag) if isinstance(found, dict) else found
-            where = places.get((*keys, tag), where)
-        listed = context.get("expected") or context.get("expected_tags")
-        choices = [text.strip("'") for text in re.findall(r"'[^']*'|\d+", listed)]
-        return Fault(where, f"{dotted} is {found!r}; expected one of {', '.join(choices)}.", str(found), choices)
-    return Fault(where, f"{dotted} is {found!r}: {error['msg'][0].lower()}{error['msg'][1:]}.")
-
-
-def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> set[str]:
-    """Names of the keys that a recipe may have at a location."""
-    candidates: list[type[BaseModel]] = [model]
-    for part in loc:
-        inner = [m for c in candidates if part in c.model_fields for m in _models(c.model_fields[str(part)].annotation)]
-        tagged = [
-            c
-            for c in candidates
-            for f in c.model_fields.values()
-            if part in get_args(f.annotation) or c.__name__ == part
-        ]
-        candidates = inner or tagged or candidates
-    return {name for candidate in candidates for name in candidate.model_fields}
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _models(inner)]
-
-
-def _unfit_rewards(raw: dict[str, Any], places: Mapping[Path_, str], path: str) -> Iterator[Fault]:
+def _unfit_rewards(raw: dict[str, Any], places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
     """Rewards that do not apply to the task, told from the raw keys: other faults may leave no recipe to check."""
     task, stages = raw.get("task"), raw.get("stages")
     kind = task.get("kind") if isinstance(task, dict) else None
@@ -684,7 +540,7 @@ def _unfit_rewards(raw: dict[str, Any], places: Mapping[Path_, str], path: str) 
         rewards = stage.get("rewards")
         for reward in rewards if isinstance(rewards, dict) else ():
             if reward in APPLIES and kind not in APPLIES[reward]:
-                keys: Path_ = ("stages", index, "rewards", reward)
+                keys: Keys = ("stages", index, "rewards", reward)
                 yield _unfit(reward, kind, f"stages.{index}.rewards", places.get(keys, f"{path}:1"))
 
 
@@ -693,11 +549,11 @@ def _unfit(reward: str, kind: str, dotted: str, where: str) -> Fault:
     return Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
 
 
-def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iterator[Fault]:
+def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
     """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
 
     def at(*keys: str | int) -> str:
-        return next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), path)
+        return next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), str(path))
 
     kind = recipe.task.kind
     if not recipe.own_stages():
@@ -729,7 +585,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Path_, str], path: str) -> Iter
                 for one in error.errors():
                     inner = tuple(part for part in one["loc"] if part != "[key]")
                     shown = dict(one) | {"loc": ("stages", 0, recipe.stages[-1].kind, *one["loc"])}
-                    yield _fault(("arms", index, "set", *inner), shown, places, path)
+                    yield fault_of(Recipe, ("arms", index, "set", *inner), shown, places, path)
             except ValueError:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
     if len(set(recipe.arm_names())) != len(recipe.arms):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from vrft.boxes import FRAMES
 from vrft.errors import nearest
@@ -13,16 +13,9 @@ from vrft.tasks.classification import Classification
 from vrft.tasks.grading import Grading
 from vrft.tasks.localization import Localization
 from vrft.tasks.vqa import ANSWERS, Vqa
+from vrft.typed import Section
 
 Name = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, and no value is taken for another type."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
 
 
 class ClassificationTask(Section):
