@@ -32,7 +32,7 @@ def nearest(found: str, expected: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong in a recipe.
+    """One thing that is wrong in a file.
 
     ``where`` is ``file:line`` or the ``--set`` option that brought the value in.
     """
@@ -48,9 +48,17 @@ class Fault:
         return f"{self.where}: {self.message}{hint}"
 
 
-class RecipeError(UserError):
-    """All faults of a recipe together, one a line."""
+class FaultsError(UserError):
+    """All faults of a file together, one a line."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(map(str, faults)))
+
+
+class RecipeError(FaultsError):
+    """A recipe is wrong."""
+
+
+class KnowledgeError(FaultsError):
+    """A card of knowledge is wrong."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vrft.cli.knowledge import app as knowledge
 from vrft.cli.predict import predict
 from vrft.cli.score import score
 from vrft.errors import UserError
@@ -59,6 +60,7 @@ def run(
 
 app.command()(score)
 app.command()(predict)
+app.add_typer(knowledge, name="knowledge")
 
 
 @app.command()

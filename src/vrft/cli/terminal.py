@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from vrft.knowledge import Card
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, RftStage
 from vrft.rewards.scoring import Summary
@@ -94,3 +95,19 @@ def summary(figures: Summary) -> str:
     for code, count in figures.problems.most_common():
         console.print(f"  {code}: {count:,}", highlight=False)
     return text.getvalue().rstrip()
+
+
+def card_text(card: Card) -> str:
+    """A card for a reader: each class with its sources, then the works behind them and what is one-sided."""
+    lines = [card.title, card.modality, ""]
+    for label, one in card.classes.items():
+        also = f" (also {', '.join(one.synonyms)})" if one.synonyms else ""
+        lines.append(f"{label}{also}")
+        lines += [f"  {attribute}: {text}" for attribute, text in one.description.items()]
+    lines += ["", *(f"[{name}] {work}" for name, work in card.sources.items()), ""]
+    lines += [f"bias: {bias}" for bias in card.biases]
+    checked = (
+        f"checked by {card.checked_by.by}, {card.checked_by.date}" if card.checked_by else "not checked by a person"
+    )
+    lines.append(f"written by {card.written_by.name} ({card.written_by.kind}), {card.date}; {checked}; {card.licence}")
+    return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""``vrft knowledge``: list, show and check cards."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Cards: what each class of a data set looks like, and who says so.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_cards() -> None:
+    """Print the cards that are shipped."""
+    from vrft.knowledge import card_names, read_card
+
+    for name in card_names():
+        card = read_card(name)
+        typer.echo(f"{name:26} {len(card.classes):3} classes  {card.title}")
+
+
+@app.command()
+def show(card: Annotated[str, typer.Argument(help="The name of a shipped card, or a file.")]) -> None:
+    """Print a card as a reader sees it: the classes, the sources, who wrote it and who checked it."""
+    from vrft.cli.terminal import card_text
+    from vrft.knowledge import read_card
+
+    typer.echo(card_text(read_card(card)))
+
+
+@app.command()
+def check(
+    cards: Annotated[list[str], typer.Argument(help="Names of shipped cards, or files.")],
+    recipe: Annotated[Path | None, typer.Option(help="Also compare the card with the data of this recipe.")] = None,
+) -> None:
+    """Say what is wrong with cards; the exit code is 2 where anything is."""
+    from vrft.knowledge import check_against, read_card
+
+    data = _data_of(recipe) if recipe else None
+    for name in cards:
+        card = read_card(name)
+        if data is not None:
+            check_against(card, name, *data)
+        signed = f"checked by {card.checked_by.by}" if card.checked_by else "not checked by a person yet"
+        typer.echo(f"{name}: {len(card.classes)} classes, {len(card.sources)} sources, {signed}.")
+
+
+def _data_of(path: Path) -> tuple[list[str], list[str]]:
+    """The classes or grades of a recipe's data, and the ids of all its samples."""
+    from vrft.errors import UserError
+    from vrft.recipe import open_source, read_recipe
+
+    source = open_source(read_recipe(path))
+    classes = source.labels or [str(grade) for grade in range(source.levels or 0)]
+    if not classes:
+        raise UserError(f"{path}: its data have neither classes nor grades that a card could describe.")
+    return classes, [sample.id for split in ("train", "validation", "test") for sample in source.samples(split)]
