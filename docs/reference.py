@@ -81,13 +81,22 @@ def functions_page(title: str, functions: dict[str, Any], notes: dict[str, str])
 def commands_page() -> str:
     """The help of every command."""
     lines = ["# Commands", "", "Generated from `vrft`.", ""]
-    for name, command in sorted(get_command(app).commands.items()):  # type: ignore[attr-defined]
-        lines += [f"## vrft {name}", "", command.help or "", "", "| argument or option | meaning |", "|---|---|"]
+    for name, command in _commands("vrft", get_command(app)):
+        lines += [f"## {name}", "", command.help or "", "", "| argument or option | meaning |", "|---|---|"]
         for parameter in command.params:
             names = ", ".join(parameter.opts) if parameter.param_type_name == "option" else parameter.name.upper()
             lines.append(f"| `{names}` | {getattr(parameter, 'help', '') or ''} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """All commands that do something, by their full names; a group only holds others."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name, command
+    for word, one in sorted((inner or {}).items()):
+        yield from _commands(f"{name} {word}", one)
 
 
 def pages() -> dict[str, str]:
