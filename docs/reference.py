@@ -1,6 +1,7 @@
 """Write the reference pages from the code: ``python docs/reference.py``; a test fails when they are stale."""
 
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -14,7 +15,8 @@ from vrft.evaluation.metrics import METRICS
 from vrft.recipe import ARMS, Recipe
 from vrft.rewards import APPLIES, REWARDS
 
-HERE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+HERE = ROOT / "docs" / "reference"
 
 
 def recipe_page() -> str:
@@ -99,6 +101,49 @@ def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from _commands(f"{name} {word}", one)
 
 
+SKILLS = {
+    "format": "the envelope is right, all lessons",
+    "size": "size named",
+    "brightness": "brightness named",
+    "shape": "shape named",
+    "margin": "margin named",
+    "count": "grade by count, 3 to 6 grades",
+    "extent": "grade by extent, 3 to 5 grades",
+    "attribute": "attribute as a label, 2 or 4 labels",
+    "listed": "answers one of the listed labels, when they mean nothing",
+    "card2": "reads a card of two classes",
+    "card4": "reads a card of four classes",
+    "card_removed": "the same two classes without the card (chance is 0.5)",
+    "mean_iou": "box: mean IoU",
+    "iou50": "box: IoU above 0.5",
+}
+"""What the figures of the embedded policy's card mean."""
+
+
+def tiny_page() -> str:
+    """What the embedded policy can do, and how it came to it, from the card beside its weights."""
+    card = json.loads((ROOT / "src/vrft/policies/tiny/weights/card.json").read_text())
+    lines = ["# The embedded policy in figures", "", "Generated from the card beside its weights.", ""]
+    lines += [
+        f"{card['parameters']:,} parameters; {card['samples']:,} samples in {card['hours']} hours on {card['machine']} "
+        f"({card['samples'] / card['hours'] / 3600:.0f} a second, examinations included).",
+        "",
+        "Held out, greedy; Wilson intervals of 95% (of the mean IoU a normal one). Attributes are counted as they are "
+        "named in the think block, over all lessons that show a finding.",
+        "",
+        "| skill | key | figure | interval | n |",
+        "|---|---|---|---|---|",
+    ]
+    for key, what in SKILLS.items():
+        one = card["examination"][key]
+        lines.append(f"| {what} | `{key}` | {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} | {one['n']:.0f} |")
+    lines += ["", "While it was taught, 100 lessons a skill:", ""]
+    lines += [f"| samples | {' | '.join(f'`{key}`' for key in SKILLS)} |", f"|---{'|---' * len(SKILLS)}|"]
+    for row in card["curves"]:
+        lines.append(f"| {row['samples']:,} | {' | '.join(f'{row[key]:.2f}' for key in SKILLS)} |")
+    return "\n".join(lines)
+
+
 def pages() -> dict[str, str]:
     """File name -> text."""
     applies = {name: f"Applies to {', '.join(kinds)}." for name, kinds in APPLIES.items()}
@@ -107,6 +152,7 @@ def pages() -> dict[str, str]:
         "rewards.md": functions_page("Rewards", REWARDS, applies),
         "metrics.md": functions_page("Metrics", {**METRICS, **BOX_METRICS}, {}),
         "commands.md": commands_page(),
+        "tiny.md": tiny_page(),
     }
 
 
