@@ -11,7 +11,7 @@ import platform
 import resource
 import subprocess
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from vrft.boxes import rescale
 from vrft.errors import DataError
 from vrft.evaluation.predict import predict, predict_majority
 from vrft.evaluation.summary import summarise
-from vrft.policies import quiet_libraries
-from vrft.policies.of_recipe import frame_for, load_for
+from vrft.knowledge import Injection, Told
+from vrft.policies import LoadedPolicy, quiet_libraries
+from vrft.policies.of_recipe import check_budget, frame_for, load_arm, load_for
 from vrft.progress import Reporter
-from vrft.recipe import Recipe, RftStage, SftStage, build_task, open_source
-from vrft.runs import ArmDirectory, RunDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
+from vrft.recipe import Recipe, RftStage, SftStage, build_task, open_knowledge, open_source
+from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
 from vrft.training import train_rft, train_sft
@@ -57,14 +58,15 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     if not train or not held_out:
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}.")
 
+    job = _Job(recipe, directory, task, train, held_out, open_knowledge(recipe, source), reporter)
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
     for name in recipe.arm_names():
-        seeds = recipe.seeds if recipe.stages_of(name) else recipe.seeds[:1]  # what is not trained has no seed
+        seeds = recipe.seeds if recipe.has_seeds(name) else recipe.seeds[:1]
         for seed in seeds:
             arm = directory.arm(name, seed)
             if not arm.done.exists():
-                _run_arm(recipe, name, seed, arm, task, train, held_out, reporter)
+                job.run_arm(name, seed)
             arms.setdefault(name, []).append(read_jsonl(arm.predictions))
         costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
     _write_predictions(directory, recipe, arms)
@@ -75,61 +77,71 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     return metrics
 
 
-def _run_arm(
-    recipe: Recipe,
-    name: str,
-    seed: int,
-    arm: ArmDirectory,
-    task: TrainableTask,
-    train: list[Sample],
-    held_out: list[Sample],
-    reporter: Reporter,
-) -> None:
-    """Train and evaluate one arm with one seed; ``done.json`` holds what it cost."""
-    arm.path.mkdir(parents=True, exist_ok=True)
-    if name == "majority":
-        write_jsonl(arm.predictions, predict_majority(task, train, held_out))
-        write_json(arm.done, {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0})
-        return
-    memory = PeakMemory()
-    policy, seconds, tokens = None, 0.0, 0
-    for index, stage in enumerate(recipe.stages_of(name)):
-        place = arm.stage(index, stage.kind)
-        if not place.done.exists():
-            place.path.mkdir(parents=True, exist_ok=True)
-            if policy is None:
-                policy = load_for(
-                    recipe, arm.stage(index - 1, recipe.stages_of(name)[index - 1].kind).policy if index else None
-                )
-            train_stage = train_rft if isinstance(stage, RftStage) else train_sft
-            asked, samples = _lessons(recipe, stage, task, train, seed)
-            train_stage(
-                policy,
-                stage,  # type: ignore[arg-type]
-                asked,
-                samples,
-                place,
-                seed=seed,
-                reporter=reporter,
-                label=f"{name}, seed {seed}, stage {index + 1} ({stage.kind})",
-            )
-        cost = read_json(place.done)
-        seconds, tokens = seconds + cost["seconds"], tokens + cost["tokens"]
-        # Every stage starts from the weights on disk, so that a run that resumes here starts from the same ones.
-        policy = load_for(recipe, place.policy)
-    if policy is None:
-        policy = load_for(recipe, None)
-    predict(
-        policy,
-        task,
-        held_out,
-        arm.predictions,
-        batch_size=recipe.evaluation.batch_size,
-        max_tokens=recipe.evaluation_tokens,
-        reporter=reporter,
-        label=f"{name}, seed {seed}, evaluation",
-    )
-    write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": memory.peak_mb()})
+@dataclass(frozen=True)
+class _Job:
+    """What every arm of a run needs."""
+
+    recipe: Recipe
+    directory: RunDirectory
+    task: TrainableTask
+    train: list[Sample]
+    held_out: list[Sample]
+    injection: Injection | None
+    reporter: Reporter
+
+    def run_arm(self, name: str, seed: int) -> None:
+        """Train and evaluate one arm with one seed; ``done.json`` holds what it cost."""
+        recipe, arm = self.recipe, self.directory.arm(name, seed)
+        arm.path.mkdir(parents=True, exist_ok=True)
+        if name == "majority":
+            write_jsonl(arm.predictions, predict_majority(self.task, self.train, self.held_out))
+            write_json(arm.done, {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0})
+            return
+        memory = PeakMemory()
+        stages = recipe.stages_of(name)
+        places = [arm.stage(index, stage.kind) for index, stage in enumerate(stages)]
+        for index, (stage, place) in enumerate(zip(stages, places, strict=True)):
+            if not place.done.exists():
+                # Every stage starts from the weights on disk, as a run that resumes here does.
+                policy = load_for(recipe, places[index - 1].policy if index else None)
+                label = f"{name}, seed {seed}, stage {index + 1} ({stage.kind})"
+                self._train(policy, stage, place, name, seed, label)
+        costs = [read_json(place.done) for place in places]
+        policy = load_arm(recipe, self.directory, name, seed)
+        predict(
+            policy,
+            self.task,
+            self._informed(policy, self.held_out, recipe.told(name)),
+            arm.predictions,
+            batch_size=recipe.evaluation.batch_size,
+            max_tokens=recipe.evaluation_tokens,
+            reporter=self.reporter,
+            label=f"{name}, seed {seed}, evaluation",
+        )
+        seconds, tokens = (sum(cost[key] for cost in costs) for key in ("seconds", "tokens"))
+        write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": memory.peak_mb()})
+
+    def _train(
+        self, policy: LoadedPolicy, stage: RftStage | SftStage, place: StageDirectory, name: str, seed: int, label: str
+    ) -> None:
+        place.path.mkdir(parents=True, exist_ok=True)
+        asked, samples = _lessons(self.recipe, stage, self.task, self.train, seed)
+        if stage.task is None:
+            samples = self._informed(policy, samples, self.recipe.told(name, training=True))
+        train_stage = train_rft if isinstance(stage, RftStage) else train_sft
+        train_stage(policy, stage, asked, samples, place, seed=seed, reporter=self.reporter, label=label)  # type: ignore[arg-type]
+
+    def _informed(self, policy: LoadedPolicy, samples: list[Sample], told: Told) -> list[Sample]:
+        """The samples with what the policy is told about the classes.
+
+        Raises:
+            PolicyError: that takes more tokens than the recipe allows.
+        """
+        if self.injection is None or self.recipe.knowledge is None:
+            return samples
+        informed = [self.injection.into(sample, told) for sample in samples]
+        check_budget(policy, informed[0], self.recipe.knowledge.max_tokens)
+        return informed
 
 
 def _lessons(

@@ -7,7 +7,7 @@ that decides a result, and is itself a recipe.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,9 +23,10 @@ from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
 from vrft.data.table import Columns, TableReader
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
-from vrft.errors import DataError, Fault, RecipeError
+from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
+from vrft.knowledge import Attribute, Injection, Told, check_against, read_card
 from vrft.response import parse, render
-from vrft.rewards import APPLIES, FUZZY_SCHEDULES, OVERLAPS, REWARDS
+from vrft.rewards import APPLIES, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS
 from vrft.tasks import Classification, Grading, TrainableTask, task_from
 from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
 from vrft.typed import Keys, Loader, Section, YamlError, fault_of, read_yaml, validate
@@ -166,6 +167,26 @@ Data = Annotated[PhantomData | MedMNISTData | BoxData, Field(discriminator="sour
 
 TaskSection = Annotated[ClassificationTask | GradingTask | LocalizationTask, Field(discriminator="kind")]
 
+# --- knowledge ------------------------------------------------------------------------------------------------------
+
+
+class KnowledgeSection(Section):
+    """What the policy is told about the classes (PA_p), in the arms that have it."""
+
+    card: Annotated[str, Field(min_length=1)]
+    """A shipped card, a file, or `phantom`: what the code names of generated images mean."""
+    attributes: Annotated[list[Attribute], Field(min_length=1)] | None = None
+    """The attributes that are told; without it the whole card."""
+    label_first: bool = True
+    """A line is `label: text`; otherwise `text label`, as the embedded policy was taught."""
+    shuffle: bool = False
+    """The order of the classes is drawn anew for each sample."""
+    max_tokens: Positive = 1024
+    """A card that takes more tokens of the policy is refused."""
+    irrelevant: str = "organamnist"
+    """Of the arm `irrelevant`: the card whose words stand in the place of the right one."""
+
+
 # --- policy ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +263,10 @@ class RftStage(_Stage):
     """What the fuzzy reward pays by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
     overlap: Literal[*OVERLAPS] = "iou"  # type: ignore[valid-type]
     """How the iou reward measures overlap: `giou` and `diou` tell near from far where boxes do not touch."""
+    recite: Literal[*RECITATIONS] = "bleu"  # type: ignore[valid-type]
+    """How the recitation reward compares the reasoning with the knowledge."""
+    recite_against: Literal["class", "card"] = "class"
+    """The recitation reward compares with what is known of the true class, or with the whole card."""
     iou_threshold: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.0
     """The iou reward pays nothing below it; of two values it rises from the first to the second over the stage."""
     steps: Positive = 200
@@ -287,12 +312,26 @@ ARMS = {
     "base": "the policy as it is loaded",
     "sft": "supervised fine-tuning on the same data, with as many steps and sequences as `rft`",
     "rft": "the stages of the recipe, without those on another task",
+    "base+PA_p": "as `base`, with what is known of the classes in the prompt",
+    "sft+PA_p": "as `sft`, with what is known in the prompt, in training and at test",
+    "rft+PA_p": "as `rft`, with what is known in the prompt, in training and at test",
+    "without": "the policy of `rft+PA_p`, tested without what is known: a control",
+    "swapped": "the policy of `rft+PA_p`, tested with descriptions exchanged between the classes: a control",
+    "irrelevant": "the policy of `rft+PA_p`, tested with as many words about something else: a control",
     "PA_pi": "only the stages on another task: what localization alone teaches, zero-shot",
     "rft+PA_pi": "all stages: first those on another task (perception), then those of `rft`",
     "rft+extra": "as `rft`, with as many more steps as the stages on another task have: a control",
     "rft+shuffled": "as `rft+PA_pi`, the targets of the other task permuted between its images: a control",
 }
 """The arms that a recipe can name, and what each is."""
+
+
+TESTED_OTHERWISE: dict[str, Told] = {
+    "without": "none",
+    "swapped": "swapped",
+    "irrelevant": "irrelevant",
+}
+"""Arms that are no training of their own: the policy of `rft+PA_p`, and what its prompts hold at test."""
 
 
 class ArmChange(Section):
@@ -302,6 +341,8 @@ class ArmChange(Section):
     """Of the arm, in the table and as a folder."""
     set: dict[str, Any]
     """Keys of the last stage and their new values, such as `{rewards: {fuzzy: 1.0, format: 0.5}}`."""
+    knowledge: bool = False
+    """What is known of the classes stands in the prompt, in training and at test."""
 
 
 class Sft(Section):
@@ -339,6 +380,8 @@ class Recipe(Section):
     """Where the samples come from."""
     task: TaskSection
     """What is asked."""
+    knowledge: KnowledgeSection | None = None
+    """What the policy is told about the classes, in the arms with `PA_p`."""
     policy: Policy = Policy()
     """What is trained."""
     stages: Annotated[list[Stage], Field(min_length=1)]
@@ -357,12 +400,12 @@ class Recipe(Section):
 
     def stages_of(self, arm: str) -> list[RftStage | SftStage]:
         """The stages of an arm, every value written out; empty for an arm that is not trained."""
-        if arm in ("majority", "base"):
+        if arm in ("majority", "base", "base+PA_p", *TESTED_OTHERWISE):
             return []
         own, other = self.own_stages(), [stage for stage in self.stages if stage.task is not None]
-        if arm == "rft":
+        if arm in ("rft", "rft+PA_p"):
             return own
-        if arm == "sft":
+        if arm in ("sft", "sft+PA_p"):
             return [self._matched_sft()]
         if arm == "PA_pi":
             return other
@@ -377,6 +420,21 @@ class Recipe(Section):
         (change,) = (a for a in self.arms if isinstance(a, ArmChange) and a.name == arm)
         last = own[-1]
         return [*own[:-1], type(last).model_validate({**last.model_dump(), **change.set})]
+
+    def trained_as(self, arm: str) -> str:
+        """The arm whose policy an arm tests."""
+        return "rft+PA_p" if arm in TESTED_OTHERWISE else arm
+
+    def has_seeds(self, arm: str) -> bool:
+        """Whether an arm differs by seed; what is not trained does not."""
+        return bool(self.stages_of(self.trained_as(arm)))
+
+    def told(self, arm: str, *, training: bool = False) -> Told:
+        """What stands in the prompts of an arm, in training or at test."""
+        if arm in TESTED_OTHERWISE:
+            return "card" if training else TESTED_OTHERWISE[arm]
+        change = next((one for one in self.arms if isinstance(one, ArmChange) and one.name == arm), None)
+        return "card" if arm.endswith("+PA_p") or (change and change.knowledge) else "none"
 
     def own_stages(self) -> list[RftStage | SftStage]:
         """The stages on the task of the recipe."""
@@ -458,6 +516,37 @@ def box_reader(data: BoxData) -> Reader:
     columns = Columns(**data.columns.model_dump())
     options = {"columns": columns, "group": data.group, "negatives": data.negatives}
     return TableReader(root / data.file, root / data.images, **options)
+
+
+def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
+    """What is known of the classes of a recipe's data, or None where the recipe tells nothing.
+
+    Raises:
+        UserError: the card is wrong or does not fit the data.
+    """
+    section = recipe.knowledge
+    if section is None:
+        return None
+    classes = source.labels or [str(grade) for grade in range(source.levels or 0)]
+    if section.card == "phantom":
+        if not isinstance(source, PhantomSource) or not source.descriptions:
+            raise DataError("knowledge.card is phantom; that needs data.source phantom and a classification.")
+        texts: dict[str, str] = dict(source.descriptions)
+    else:
+        card = read_card(section.card)
+        if classes:
+            check_against(card, section.card, classes)
+        texts = {label: card.text_of(label, section.attributes) for label in classes or card.classes}
+        for label, text in texts.items():
+            if not text:
+                raise DataError(f"the card {section.card} tells none of knowledge.attributes of {label!r}.")
+    other = read_card(section.irrelevant)
+    return Injection(
+        texts,
+        label_first=section.label_first,
+        shuffle=section.shuffle,
+        other=[other.text_of(label) for label in other.classes],
+    )
 
 
 def build_task(
@@ -549,6 +638,32 @@ def _unfit(reward: str, kind: str, dotted: str, where: str) -> Fault:
     return Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
 
 
+def _check_knowledge(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
+    """Arms and rewards that need what is known, and the card against the data."""
+    names = recipe.arm_names()
+    if recipe.knowledge is None:
+        for index, name in enumerate(names):
+            if recipe.told(name, training=True) != "none":
+                yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
+        for name in names:
+            for stage in recipe.stages_of(name):
+                if isinstance(stage, RftStage) and "recitation" in stage.rewards:
+                    yield Fault(at("stages"), f"{name} is paid for recitation, but the recipe has no knowledge.")
+                    return
+        return
+    for index, name in enumerate(names):
+        if name in TESTED_OTHERWISE and "rft+PA_p" not in names[:index]:
+            yield Fault(
+                at("arms", index), f"arms.{index} is {name}, which tests the policy of rft+PA_p; name that before it."
+            )
+    try:
+        open_knowledge(recipe, open_source(recipe))
+    except KnowledgeError as error:
+        yield from error.faults
+    except DataError as error:
+        yield Fault(at("knowledge", "card"), str(error))
+
+
 def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
     """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
 
@@ -588,6 +703,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                     yield fault_of(Recipe, ("arms", index, "set", *inner), shown, places, path)
             except ValueError:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
+    yield from _check_knowledge(recipe, at)
     if len(set(recipe.arm_names())) != len(recipe.arms):
         yield Fault(at("arms"), f"arms names an arm twice: {', '.join(recipe.arm_names())}.")
     if len(set(recipe.seeds)) != len(recipe.seeds):

@@ -17,6 +17,18 @@ Target = str | int | tuple[Box, ...]
 
 
 @dataclass(frozen=True)
+class Knowledge:
+    """What is known about the classes, as it concerns one sample."""
+
+    prompt: str
+    """The lines that stand in the prompt; empty where the policy is told nothing."""
+    card: str
+    """What is known of all classes."""
+    own: str
+    """What is known of the class of the sample."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image, the question asked about it, and the truth.
 
@@ -33,6 +45,7 @@ class Sample:
     split: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     region: Box | None = None
+    knowledge: Knowledge | None = None
 
 
 def open_image(sample: Sample) -> Image.Image:

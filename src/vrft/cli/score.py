@@ -30,6 +30,8 @@ def score(
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of what the processor made of it.")
     ] = None,
     schedule: Annotated[str | None, typer.Option(help="Of the fuzzy reward: table or geometric.")] = None,
+    knowledge: Annotated[str | None, typer.Option(help="A text that the reasoning is compared with.")] = None,
+    recite: Annotated[str | None, typer.Option(help="How: bleu, rouge_l or chrf.")] = None,
     order: Annotated[str | None, typer.Option(help="Of the envelope: think-answer, answer-think or no-think.")] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Also print a table of the means to standard error.")
@@ -58,6 +60,8 @@ def score(
         "processed_size": _size(processed_size, "--processed-size"),
         "schedule": schedule,
         "order": order,
+        "knowledge": knowledge,
+        "recite": recite,
     }
     figures = Summary()
     out = typer.get_binary_stream("stdout")

@@ -291,6 +291,8 @@ class PhantomSource:
         self.combinations = list(product(*(ATTRIBUTES[name] for name in self.attributes)))
         self.labels = code_names(seed, len(self.combinations)) if kind == "classification" else None
         self.levels = levels if kind == "grading" else None
+        self.descriptions = dict(zip(self.labels or (), map(" ".join, self.combinations), strict=False))
+        """What the code names mean: the knowledge that only a card tells."""
         self.question = {
             "classification": "Which class is this finding?",
             "localization": "Where is the finding?",

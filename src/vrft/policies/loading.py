@@ -57,7 +57,7 @@ class LoadedPolicy:
         if sample.region is not None:
             frame, size = family_of(self.model.config).frame, image.size
             question = pointing_question(question, sample.region, frame, size, self.processed_size(size))
-        return task.prompt(question)
+        return task.prompt(question, sample.knowledge.prompt if sample.knowledge else "")
 
     def messages(self, prompt: str, image: Any) -> list[dict[str, Any]]:
         """The conversation that asks about one picture."""

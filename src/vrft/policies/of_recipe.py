@@ -4,11 +4,12 @@ from pathlib import Path
 
 from peft import LoraConfig
 
-from vrft.errors import RunError
+from vrft.errors import PolicyError, RunError
 from vrft.policies.families import frame_of
 from vrft.policies.loading import LoadedPolicy, load_policy, place_of
 from vrft.recipe import Recipe, TaskSection
 from vrft.runs import RunDirectory
+from vrft.sample import Sample
 from vrft.tasks.sections import LocalizationTask
 
 
@@ -43,12 +44,28 @@ def load_for(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
     )
 
 
+def check_budget(policy: LoadedPolicy, sample: Sample, max_tokens: int) -> None:
+    """Make sure that what the policy is told about the classes is not too long.
+
+    Raises:
+        PolicyError: it takes more tokens than allowed.
+    """
+    text = sample.knowledge.prompt if sample.knowledge else ""
+    taken = len(policy.processor.tokenizer(text).input_ids)
+    if taken > max_tokens:
+        raise PolicyError(
+            f"the card takes {taken} tokens of {policy.name}, and knowledge.max_tokens is {max_tokens}; "
+            f"name fewer knowledge.attributes, or allow more."
+        )
+
+
 def load_arm(recipe: Recipe, directory: RunDirectory, name: str, seed: int) -> LoadedPolicy:
     """The policy of a trained arm, or that of the recipe for an arm that is not trained.
 
     Raises:
         RunError: the arm is not there, answers without a policy, or its training is not done.
     """
+    name = recipe.trained_as(name)
     if name not in recipe.arm_names() or name == "majority":
         arms = ", ".join(arm for arm in recipe.arm_names() if arm != "majority")
         raise RunError(f"{directory.path} has no policy of an arm {name!r}; it has {arms}.")

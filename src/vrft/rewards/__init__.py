@@ -12,6 +12,7 @@ from vrft.rewards.f1 import f1_reward
 from vrft.rewards.format import format_reward
 from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy_reward
 from vrft.rewards.overlap import OVERLAPS, iou_reward
+from vrft.rewards.recitation import RECITATIONS, recitation_reward
 
 REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "format": format_reward,
@@ -19,6 +20,7 @@ REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "fuzzy": fuzzy_reward,
     "iou": iou_reward,
     "f1": f1_reward,
+    "recitation": recitation_reward,
 }
 """Every reward by its name in a recipe."""
 
@@ -28,6 +30,7 @@ APPLIES = {
     "fuzzy": ("grading",),
     "iou": ("localization",),
     "f1": ("localization",),
+    "recitation": ("classification", "grading", "localization", "vqa"),
 }
 """The kinds of task that each reward applies to."""
 
@@ -35,10 +38,12 @@ __all__ = [
     "APPLIES",
     "FUZZY_SCHEDULES",
     "OVERLAPS",
+    "RECITATIONS",
     "REWARDS",
     "accuracy_reward",
     "f1_reward",
     "format_reward",
     "fuzzy_reward",
     "iou_reward",
+    "recitation_reward",
 ]

@@ -1,7 +1,7 @@
 """Scoring rows: what ``vrft score`` and the adapters for other trainers do with one completion and its target.
 
 A row is plain data with the keys ``completion``, ``target``, ``task`` and, where they apply, ``image_size``,
-``processed_size``, ``schedule`` and ``order``; further keys are let through.
+``processed_size``, ``schedule``, ``order``, ``knowledge`` (a text) and ``recite``; further keys are let through.
 """
 
 import json
@@ -17,9 +17,10 @@ from vrft.rewards.columns import text_of
 from vrft.rewards.f1 import f1
 from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy
 from vrft.rewards.overlap import overlap
+from vrft.rewards.recitation import RECITATIONS, recitation
 from vrft.tasks import SECTIONS, Task, read_section, task_from
 
-ROW_KEYS = ("completion", "target", "task", "image_size", "processed_size", "schedule", "order")
+ROW_KEYS = ("completion", "target", "task", "image_size", "processed_size", "schedule", "order", "knowledge", "recite")
 """The keys of a row that count."""
 
 _LARGEST = 10_000_000
@@ -78,6 +79,12 @@ class RowScorer:
             if task.kind == "grading":
                 assert isinstance(target, int)
                 scores["fuzzy"] = fuzzy(reading, target, schedule)
+        knowledge = self._value(row, "knowledge")
+        if knowledge is not None:
+            if not isinstance(knowledge, str):
+                raise ValueError(f"knowledge is {_short(knowledge)}; expected a text")
+            measure = _named(self._value(row, "recite"), "recite", RECITATIONS, "bleu")
+            scores["recitation"] = recitation(completion, knowledge, RECITATIONS[measure]) or 0.0
         answer = reading.answer
         scores["answer"] = [list(box) for box in answer] if isinstance(answer, tuple) else answer
         scores["problems"] = [*envelope.problems, *reading.problems]

@@ -8,6 +8,11 @@ from vrft.response import Envelope, Reading, parse
 from vrft.sample import Target
 
 
+def prompt_lines(*lines: str) -> str:
+    """The lines of a prompt; empty ones are left out."""
+    return "\n".join(line for line in lines if line)
+
+
 class Around(NamedTuple):
     """What a reading may need to know besides the answer; only boxes do."""
 

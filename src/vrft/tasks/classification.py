@@ -18,12 +18,12 @@ from typing import Any, ClassVar
 from vrft.boxes import Size
 from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_label, parse, read_label
 from vrft.sample import Target
-from vrft.tasks.base import NOTHING_AROUND, Around, Task
+from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
 
 
-def classification_prompt(question: str, labels: Sequence[str]) -> str:
-    """The words of the prompt: the question, one label a line, the envelope."""
-    return "\n".join([question, "Answer with one of these labels:", *labels, ENVELOPE_INSTRUCTION])
+def classification_prompt(question: str, labels: Sequence[str], known: str = "") -> str:
+    """The words of the prompt: the question, one label a line, what is known, the envelope."""
+    return prompt_lines(question, "Answer with one of these labels:", *labels, known, ENVELOPE_INSTRUCTION)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Classification(Task):
         """What the rewards need to know of this task."""
         return {"labels": list(self.labels), "synonyms": dict(self.synonyms)}
 
-    def prompt(self, question: str) -> str:
-        return classification_prompt(question, self.labels)
+    def prompt(self, question: str, known: str = "") -> str:
+        return classification_prompt(question, self.labels, known)
 
     def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
         return read_label(answer, self.labels, self.synonyms)

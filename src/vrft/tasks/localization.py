@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size, clip, from_pixels, has_area
 from vrft.response import ENVELOPE_INSTRUCTION, Reading, parse, read_boxes
 from vrft.sample import Box, Target
-from vrft.tasks.base import NOTHING_AROUND, Around, Task
+from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
 
 _FARTHEST = 1e7
 """Pixels; no image is larger."""
@@ -60,10 +60,10 @@ def pointing_question(
     return f"{question}\nIt lies in {written}, {FRAMES_IN_WORDS[frame]}."
 
 
-def localization_prompt(question: str, frame: str) -> str:
-    """The words of the prompt: the question, the form and frame of boxes, the envelope."""
+def localization_prompt(question: str, frame: str, known: str = "") -> str:
+    """The words of the prompt: the question, the form and frame of boxes, what is known, the envelope."""
     form = f'Answer with a JSON list of boxes {FRAMES_IN_WORDS[frame]}, like [{{"bbox_2d":[x1,y1,x2,y2]}}].'
-    return "\n".join([question, form, ENVELOPE_INSTRUCTION])
+    return prompt_lines(question, form, known, ENVELOPE_INSTRUCTION)
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Localization(Task):
         """What the rewards need to know of this task."""
         return {"frame": self.frame}
 
-    def prompt(self, question: str) -> str:
-        return localization_prompt(question, self.frame)
+    def prompt(self, question: str, known: str = "") -> str:
+        return localization_prompt(question, self.frame, known)
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
         """A JSON list of boxes in the policy's frame."""

@@ -38,9 +38,17 @@ from vrft.training.common import (
 
 OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
     "fuzzy": lambda stage: {"schedule": stage.fuzzy_schedule},
+    "recitation": lambda stage: {"recite": stage.recite},
     "iou": lambda stage: {"measure": stage.overlap, "threshold": stage.iou_threshold},
 }
 """What a stage says of single rewards."""
+
+
+def known_text(stage: RftStage, sample: Sample) -> str | None:
+    """What the recitation reward compares a reasoning with."""
+    if sample.knowledge is None:
+        return None
+    return sample.knowledge.own if stage.recite_against == "class" else sample.knowledge.card
 
 
 class Scorer:
@@ -146,6 +154,7 @@ def train_rft(
             "prompt": user_message(policy, task, sample, image),
             "target": task.check_target(sample.target, image.size),
             "sample": sample.id,
+            "knowledge": known_text(stage, sample),
             "image_size": image.size,
             "processed_size": policy.processed_size(image.size),
         },

@@ -1,0 +1,79 @@
+"""PA_p: knowledge goes into the prompt, or something else in its place to see whether it is used.
+
+Source: explicit prior knowledge of VRFT-Aug (arXiv 2602.10619). The controls, which tell whether a policy reads what it
+is given, are ours: descriptions exchanged between classes, and words about something else, as many as in the card.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from itertools import cycle, islice
+from typing import Literal
+
+import numpy as np
+
+from vrft.sample import Knowledge, Sample
+
+HEADING = "What is known:"
+Told = Literal["card", "swapped", "irrelevant", "none"]
+"""What stands in the prompt: the card, the card with its descriptions exchanged, other words, or nothing."""
+
+
+@dataclass(frozen=True)
+class Injection:
+    """Puts what is known into samples.
+
+    Args:
+        texts: what is known of each class, by label, or by grade written out.
+        label_first: a line is ``label: text``; otherwise ``text label``, as the embedded policy was taught.
+        shuffle: the order of the lines is drawn anew for each sample, so that it tells nothing.
+        other: texts about something else, for the variant ``irrelevant``.
+        seed: of the exchange and of the orders.
+    """
+
+    texts: Mapping[str, str]
+    label_first: bool = True
+    shuffle: bool = False
+    other: Sequence[str] = ()
+    seed: int = 0
+
+    def into(self, sample: Sample, variant: Told = "card") -> Sample:
+        """The sample with what the policy is told, and what a recitation is compared with: always the true card."""
+        card = " ".join(f"{label}: {text}" for label, text in self.texts.items())
+        told = self.told(variant)
+        prompt = (
+            "\n".join([HEADING, *(self._line(label, told[label]) for label in self._order(sample))]) if told else ""
+        )
+        own = self.texts.get(str(sample.target), card)
+        return replace(sample, knowledge=Knowledge(prompt, card, own))
+
+    def told(self, variant: Told) -> dict[str, str]:
+        """What a variant says of each class.
+
+        >>> Injection({"a": "round", "b": "angular and dark"}, other=["the left kidney"]).told("irrelevant")
+        {'a': 'the', 'b': 'the left kidney'}
+        """
+        labels = list(self.texts)
+        if variant == "card":
+            return dict(self.texts)
+        if variant == "swapped":
+            order = np.random.default_rng([self.seed, 0x5A4B]).permutation(len(labels))
+            moved = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))  # one cycle: none stays
+            return {label: self.texts[labels[moved[index]]] for index, label in enumerate(labels)}
+        if variant == "irrelevant":
+            others = islice(cycle(self.other), len(labels))
+            return {
+                label: " ".join(islice(cycle(other.split()), len(self.texts[label].split())))
+                for label, other in zip(labels, others, strict=True)
+            }
+        return {}
+
+    def _order(self, sample: Sample) -> list[str]:
+        labels = list(self.texts)
+        if not self.shuffle:
+            return labels
+        number = int.from_bytes(sha256(sample.id.encode()).digest()[:8], "big")
+        return [labels[i] for i in np.random.default_rng([self.seed, number]).permutation(len(labels))]
+
+    def _line(self, label: str, text: str) -> str:
+        return f"- {label}: {text}" if self.label_first else f"- {text} {label}"

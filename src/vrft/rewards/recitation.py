@@ -1,0 +1,103 @@
+"""Recitation: how much of the given knowledge the reasoning repeats; a weight below zero penalises it.
+
+R_recite of VRFT-Aug (arXiv 2602.10619) is the BLEU of what stands inside ``<think>`` against the injected knowledge.
+Here BLEU is one of several measures, each in [0, 1] and higher where more is repeated; the sign is that of the weight.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from vrft.response import parse
+from vrft.rewards.columns import Completion, spread, text_of
+
+LONGEST = 20_000
+"""Characters of a reasoning that count; ROUGE-L takes the product of both lengths."""
+
+Measure = Callable[[str, str], float]
+"""From a reasoning and the knowledge to [0, 1]."""
+
+
+def bleu(reasoning: str, knowledge: str) -> float:
+    """Sentence BLEU by sacrebleu: up to 4-grams, tokens of ``13a``, lower case, exponential smoothing, effective order.
+
+    The brevity penalty counts: against a long card a short reasoning scores near 0 whatever it holds.
+
+    >>> round(bleu("A round mass.", "A round mass."), 6), round(bleu("Nothing is seen", "A round mass."), 2)
+    (1.0, 0.0)
+    """
+    from sacrebleu.metrics import BLEU
+
+    return float(_cached(BLEU, lowercase=True, effective_order=True).sentence_score(reasoning, [knowledge]).score) / 100
+
+
+def chrf(reasoning: str, knowledge: str) -> float:
+    """chrF2 by sacrebleu: character n-grams up to 6, recall counts twice, lower case.
+
+    >>> round(chrf("rounded masses", "A round mass"), 2) > round(bleu("rounded masses", "A round mass"), 2)
+    True
+    """
+    from sacrebleu.metrics import CHRF
+
+    return float(_cached(CHRF, lowercase=True).sentence_score(reasoning, [knowledge]).score) / 100
+
+
+def rouge_l(reasoning: str, knowledge: str) -> float:
+    """ROUGE-L by rouge-score: F1 of the longest common subsequence of words, without stemming.
+
+    >>> round(rouge_l("a mass that is round", "a round mass"), 3)
+    0.5
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return float(_cached(RougeScorer, rouge_types=("rougeL",)).score(knowledge, reasoning)["rougeL"].fmeasure)
+
+
+@cache
+def _cached(kind: Callable[..., Any], **options: Any) -> Any:
+    return kind(**options)
+
+
+RECITATIONS: dict[str, Measure] = {"bleu": bleu, "rouge_l": rouge_l, "chrf": chrf}
+"""The measures by their names in a recipe."""
+
+
+def recitation_reward(
+    completions: Sequence[Completion],
+    *,
+    knowledge: Any = None,
+    recite: str | Measure = "bleu",
+    **columns: Any,
+) -> list[float | None]:
+    """Pay how much the reasoning repeats of the knowledge; 0 without a think block, None without knowledge.
+
+    Source: R_recite of VRFT-Aug (arXiv 2602.10619), which takes BLEU.
+
+    Args:
+        completions: texts or chat messages, length n.
+        knowledge: the text that is compared with, one for all or one for each.
+        recite: a key of ``RECITATIONS``, or a function from a reasoning and the knowledge to [0, 1].
+        columns: not used; the reward applies to every task.
+
+    Returns:
+        n rewards, each in [0, 1] or None.
+
+    Raises:
+        ValueError: the measure is unknown.
+
+    >>> recitation_reward(["<think>A round mass.</think><answer>benign</answer>"], knowledge="A round mass.")
+    [1.0]
+    """
+    if isinstance(recite, str) and recite not in RECITATIONS:
+        raise ValueError(f"the measure is {recite!r}; expected one of {', '.join(RECITATIONS)}")
+    measure = RECITATIONS[recite] if isinstance(recite, str) else recite
+    known = spread(knowledge, len(completions), one=str)
+    return [recitation(text_of(one), text, measure) for one, text in zip(completions, known, strict=True)]
+
+
+def recitation(completion: str, knowledge: str | None, measure: Measure = bleu) -> float | None:
+    """What one completion earns."""
+    if not knowledge:
+        return None
+    reasoning = (parse(completion).think or "").strip()[:LONGEST]
+    return min(1.0, max(0.0, measure(reasoning, knowledge))) if reasoning else 0.0

@@ -1,0 +1,69 @@
+"""What is known goes into samples, or something else in its place."""
+
+import pytest
+
+from vrft.knowledge import Injection
+from vrft.sample import Knowledge, Sample
+from vrft.tasks import Classification, Grading, Localization
+
+TEXTS = {"a": "round and pale", "b": "angular", "c": "dark all over the left side"}
+WHOLE = Injection(TEXTS, other=["the left kidney lies high", "bones"])
+
+
+def sample(name: str = "one", target: str = "b") -> Sample:
+    return Sample(name, lambda: None, "Which?", target, "test")  # type: ignore[arg-type, return-value]
+
+
+def test_the_card_stands_in_the_prompt_and_the_own_class_is_known():
+    assert WHOLE.into(sample()).knowledge == Knowledge(
+        "What is known:\n- a: round and pale\n- b: angular\n- c: dark all over the left side",
+        "a: round and pale b: angular c: dark all over the left side",
+        "angular",
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "last"),
+    [
+        (Classification(("a", "b", "c")), "c"),
+        (Grading(3), "Answer with one grade from 0 to 2."),
+        (Localization("unit"), None),
+    ],
+)
+def test_it_stands_between_the_question_and_the_envelope(
+    task: Classification | Grading | Localization, last: str | None
+):
+    lines = task.prompt("Which?", "What is known:\n- a: round").split("\n")
+    plain = task.prompt("Which?").split("\n")
+    assert lines[-3:-1] == ["What is known:", "- a: round"]
+    assert lines[:-3] + lines[-1:] == plain
+    assert last is None or lines[-4] == last
+
+
+def test_exchanged_descriptions_are_all_at_another_class():
+    for seed in range(20):
+        told = Injection(TEXTS, seed=seed).told("swapped")
+        assert sorted(told.values()) == sorted(TEXTS.values())
+        assert all(told[label] != TEXTS[label] for label in TEXTS)
+
+
+def test_other_words_are_as_many_as_those_of_the_card():
+    told = WHOLE.told("irrelevant")
+    assert [len(told[label].split()) for label in TEXTS] == [len(text.split()) for text in TEXTS.values()]
+    assert not set(told["b"].split()) & set(TEXTS["b"].split())
+
+
+def test_a_recitation_is_compared_with_the_true_card_whatever_is_told():
+    for told in ("card", "swapped", "irrelevant", "none"):
+        known = WHOLE.into(sample(), told).knowledge  # type: ignore[arg-type]
+        assert known is not None
+        assert known.own == "angular"
+    assert known.prompt == ""
+
+
+def test_the_order_of_the_lines_tells_nothing_and_is_the_same_each_time():
+    shuffled = Injection(TEXTS, shuffle=True, label_first=False)
+    prompts = {shuffled.into(sample(str(n))).knowledge.prompt for n in range(60)}  # type: ignore[union-attr]
+    assert len(prompts) == 6
+    assert shuffled.into(sample("x")).knowledge == shuffled.into(sample("x", target="b")).knowledge
+    assert all("- angular b" in prompt for prompt in prompts)

@@ -1,0 +1,57 @@
+"""R_recite: how much of the knowledge a reasoning repeats."""
+
+import pytest
+
+from vrft.rewards import RECITATIONS, recitation_reward
+
+KNOWN = "An oval mass with a smooth margin that is wider than it is tall."
+
+
+def written(reasoning: str) -> str:
+    return f"<think>{reasoning}</think><answer>benign</answer>"
+
+
+@pytest.mark.parametrize("measure", RECITATIONS)
+def test_a_copy_is_1_a_part_is_less_and_other_words_least(measure: str):
+    texts = [KNOWN, "An oval mass with a smooth margin.", "Nothing here looks like that."]
+    copy, part, other = recitation_reward([written(text) for text in texts], knowledge=KNOWN, recite=measure)
+    assert copy == pytest.approx(1.0)
+    assert 1.0 > part > other >= 0.0  # type: ignore[operator]
+    assert other < 0.35  # type: ignore[operator]
+
+
+def test_capitals_do_not_count():
+    assert recitation_reward([written(KNOWN.upper())], knowledge=KNOWN) == pytest.approx([1.0])
+
+
+def test_only_the_reasoning_counts():
+    outside = f"{KNOWN}<think>Hm.</think><answer>{KNOWN}</answer>"
+    assert recitation_reward([outside, f"<answer>{KNOWN}</answer>", ""], knowledge=KNOWN) == pytest.approx(
+        [0, 0, 0], abs=0.05
+    )
+
+
+def test_without_knowledge_it_does_not_apply():
+    assert recitation_reward([written(KNOWN)] * 2, knowledge=[None, KNOWN]) == [None, pytest.approx(1.0)]
+    assert recitation_reward([written(KNOWN)]) == [None]
+
+
+def test_bleu_is_near_0_against_a_card_far_longer_than_the_reasoning():
+    (paid,) = recitation_reward([written("An oval mass.")], knowledge=" ".join([KNOWN] * 12))
+    assert paid < 1e-3  # type: ignore[operator]
+
+
+def test_any_function_can_measure_and_is_held_between_0_and_1():
+    paid = recitation_reward([written("a")] * 2, knowledge=["x", "y"], recite=lambda r, k: 7.0 if k == "x" else -1.0)
+    assert paid == [1.0, 0.0]
+
+
+def test_an_unknown_measure_is_named():
+    with pytest.raises(ValueError, match="expected one of bleu, rouge_l, chrf"):
+        recitation_reward([written("a")], knowledge="a", recite="blue")
+
+
+def test_long_text_is_paid_in_time():
+    for measure in RECITATIONS:
+        (paid,) = recitation_reward([written("oval mass " * 50_000)], knowledge=KNOWN, recite=measure)
+        assert paid is not None
