@@ -266,3 +266,34 @@ def test_perception_first_goes_on_from_its_weights_and_its_controls_run(tmp_path
     assert weights(directory, "rft+shuffled", "stage-0-rft") != first
     # One step may teach nothing (all wrong, no advantage); where it starts from shows all the same.
     assert weights(directory, "rft+PA_pi", "stage-1-rft") != weights(directory, "rft", "stage-0-rft")
+
+
+KNOWLEDGE = """\
+name: knowledge
+data: {source: phantom, samples: {train: 8, validation: 2, test: 6}}
+task: {kind: classification}
+knowledge: {card: phantom, label_first: false, irrelevant: bccd}
+stages:
+  - {kind: rft, steps: 1, prompts_per_step: 1, group_size: 4, max_completion_tokens: 40, recite: rouge_l,
+     rewards: {accuracy: 1.0, format: 0.5, recitation: -0.2}}
+arms: [base, base+PA_p, rft, rft+PA_p, without, swapped, irrelevant]
+evaluation: {batch_size: 6, bootstrap: 100}
+"""
+
+
+def test_what_is_known_goes_into_the_prompts_of_its_arms(tmp_path: Path):
+    path = tmp_path / "knowledge.yaml"
+    path.write_text(KNOWLEDGE)
+    result = vrft("run", path, "--out", tmp_path / "run", "--quiet")
+    assert result.returncode == 0, result.stderr
+    run = RunDirectory(tmp_path / "run")
+    for arm in ("without", "swapped", "irrelevant"):
+        assert not run.arm(arm, 0).stages()  # they test the policy of rft+PA_p
+    tokens = {arm: read_jsonl(run.arm(arm, 0).stages()[0].log)[0]["tokens"] for arm in ("rft", "rft+PA_p")}
+    assert tokens["rft+PA_p"] > tokens["rft"]
+    (row,) = read_jsonl(run.arm("rft+PA_p", 0).stages()[0].log)
+    assert {"copied_span", "quotes_other", "self_bleu"} <= set(row["reasoning"])
+    assert row["rewards"]["recitation"]["mean"] >= 0
+    page = run.report.read_text(encoding="utf-8")
+    assert "with descriptions exchanged between the classes" in page
+    assert "quotes another class" in page

@@ -26,6 +26,8 @@ class Knowledge:
     """What is known of all classes."""
     own: str
     """What is known of the class of the sample."""
+    others: tuple[str, ...] = ()
+    """What is known of each other class."""
 
 
 @dataclass(frozen=True)

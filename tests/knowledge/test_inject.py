@@ -19,6 +19,7 @@ def test_the_card_stands_in_the_prompt_and_the_own_class_is_known():
         "What is known:\n- a: round and pale\n- b: angular\n- c: dark all over the left side",
         "a: round and pale b: angular c: dark all over the left side",
         "angular",
+        ("round and pale", "dark all over the left side"),
     )
 
 

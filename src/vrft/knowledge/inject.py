@@ -45,7 +45,8 @@ class Injection:
             "\n".join([HEADING, *(self._line(label, told[label]) for label in self._order(sample))]) if told else ""
         )
         own = self.texts.get(str(sample.target), card)
-        return replace(sample, knowledge=Knowledge(prompt, card, own))
+        others = tuple(text for label, text in self.texts.items() if label != str(sample.target))
+        return replace(sample, knowledge=Knowledge(prompt, card, own, others))
 
     def told(self, variant: Told) -> dict[str, str]:
         """What a variant says of each class.

@@ -87,7 +87,7 @@ def _comparisons(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _in_words(metrics: dict[str, Any]) -> list[str]:
-    """Sentences made of the numbers alone: what RFT changed against the base, SFT and the constant answer."""
+    """Sentences made of the numbers alone: what RFT changed against the other arms, and whether knowledge is used."""
     arms, sentences = metrics["arms"], []
     metric = next(name for name in ("qwk", "mean_iou", "accuracy") if name in next(iter(arms.values())))
     for row in metrics["comparisons"]:
@@ -102,7 +102,34 @@ def _in_words(metrics: dict[str, Any]) -> list[str]:
             sentences.append(
                 f"Between {row['a']} and {row['b']} no difference in {TITLES[metric]} could be seen: {change}."
             )
+    return sentences + _use_of_knowledge(metrics, metric)
+
+
+def _use_of_knowledge(metrics: dict[str, Any], metric: str) -> list[str]:
+    """Whether the policy that was told about the classes does worse when it is told nothing, or something wrong."""
+    sentences = []
+    for row in metrics["comparisons"]:
+        if row["b"] != "rft+PA_p" or row["a"] not in TOLD:
+            continue
+        change = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3g}"
+        worse = row["low"] > 0 if metric in LOWER_IS_BETTER else row["high"] < 0
+        verdict = (
+            "it uses what it is told"
+            if worse
+            else "no loss could be seen, so nothing shows that it uses what it is told"
+        )
+        sentences.append(
+            f"Tested {TOLD[row['a']]}, the policy of rft+PA_p changes in {TITLES[metric]} by {change}: {verdict}."
+        )
     return sentences
+
+
+TOLD = {
+    "without": "without the card",
+    "swapped": "with descriptions exchanged between the classes",
+    "irrelevant": "with as many words about something else",
+}
+"""What the prompts hold in the arms that test the policy of rft+PA_p otherwise."""
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -143,9 +170,19 @@ def _curves(directory: RunDirectory, arms: list[str], colours: dict[str, str]) -
         Panel("KL to the start", ("kl",)),
         Panel("entropy (nats a token)", ("entropy",)),
         Panel("completion length (tokens)", ("completion_tokens",)),
+        Panel("words of reasoning", ("reasoning", "reasoning_words")),
+        Panel("self-BLEU within a group", ("reasoning", "self_bleu")),
+        Panel("distinct pairs of words", ("reasoning", "distinct_2")),
+        Panel("longest span copied from the card (words)", ("reasoning", "copied_span")),
+        Panel("runs of four words copied from the card", ("reasoning", "copied_4grams")),
+        Panel("quotes another class", ("reasoning", "quotes_other")),
         Panel("loss", ("loss",)),
         Panel("gradient norm", ("grad_norm",)),
     ]
+    every = [row for seeds in logs.values() for rows in seeds for row in rows]
+    panels = [panel for panel in panels if any(_at(row, panel.keys) is not None for row in every)]
+    if not panels:
+        return ""
     across = 3
     down = -(-len(panels) // across)
     figure = make_subplots(down, across, subplot_titles=[p.title for p in panels], vertical_spacing=0.28 / down)

@@ -20,6 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 from vrft.policies import LoadedPolicy
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
+from vrft.response import parse
 from vrft.rewards import REWARDS
 from vrft.rewards.columns import text_of
 from vrft.runs import StageDirectory
@@ -35,6 +36,7 @@ from vrft.training.common import (
     trainer_options,
     user_message,
 )
+from vrft.training.gaming import gaming_figures
 
 OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
     "fuzzy": lambda stage: {"schedule": stage.fuzzy_schedule},
@@ -42,13 +44,6 @@ OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
     "iou": lambda stage: {"measure": stage.overlap, "threshold": stage.iou_threshold},
 }
 """What a stage says of single rewards."""
-
-
-def known_text(stage: RftStage, sample: Sample) -> str | None:
-    """What the recitation reward compares a reasoning with."""
-    if sample.knowledge is None:
-        return None
-    return sample.knowledge.own if stage.recite_against == "class" else sample.knowledge.card
 
 
 class Scorer:
@@ -67,7 +62,10 @@ class Scorer:
         options = self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
-            paid = REWARDS[name](completions, target=target, **{**columns, **options})
+            known = [
+                one and (one.own if self.stage.recite_against == "class" else one.card) for one in columns["known"]
+            ]
+            paid = REWARDS[name](completions, target=target, **{**columns, **options, "knowledge": known})
             self.paid[name] = paid
             if len(self.paid) == len(self.stage.rewards):
                 self._take_stock(completions, target, columns)
@@ -83,6 +81,8 @@ class Scorer:
         weights = np.array([self.stage.rewards[name] for name in names])
         figures = step_figures(rewards, weights, self.stage.group_size)
         self.keeper.extra = {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
+        reasonings = [parse(text_of(completion)).think or "" for completion in completions]
+        self.keeper.extra["reasoning"] = gaming_figures(reasonings, columns["known"], self.stage.group_size)
         totals = np.nansum(rewards * weights, axis=1)
         step = columns["trainer_state"].global_step + 1
         for index, (completion, true) in enumerate(zip(completions, target, strict=True)):
@@ -154,7 +154,7 @@ def train_rft(
             "prompt": user_message(policy, task, sample, image),
             "target": task.check_target(sample.target, image.size),
             "sample": sample.id,
-            "knowledge": known_text(stage, sample),
+            "known": sample.knowledge,
             "image_size": image.size,
             "processed_size": policy.processed_size(image.size),
         },
