@@ -136,7 +136,9 @@ def tiny_page() -> str:
     ]
     for key, what in SKILLS.items():
         one = card["examination"][key]
-        lines.append(f"| {what} | `{key}` | {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} | {one['n']:.0f} |")
+        lines.append(
+            f"| {what} | `{key}` | {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} | {one['n']:.0f} |"
+        )
     lines += ["", "While it was taught, 100 lessons a skill:", ""]
     lines += [f"| samples | {' | '.join(f'`{key}`' for key in SKILLS)} |", f"|---{'|---' * len(SKILLS)}|"]
     for row in card["curves"]:

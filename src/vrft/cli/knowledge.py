@@ -28,6 +28,39 @@ def show(card: Annotated[str, typer.Argument(help="The name of a shipped card, o
 
 
 @app.command()
+def write(
+    name: Annotated[str, typer.Argument(help="Of the card.")],
+    model: Annotated[str, typer.Option(help="As the endpoint names it; with --local a directory or a hub name.")],
+    title: Annotated[str, typer.Option(help="What the images show.")],
+    modality: Annotated[str, typer.Option(help="How they were taken.")],
+    labels: Annotated[list[str] | None, typer.Option("--labels", "--label", help="A class; repeat it.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Take the classes from the data of this recipe.")] = None,
+    url: Annotated[str, typer.Option(help="Of an OpenAI-compatible endpoint.")] = "http://localhost:8000/v1",
+    key: Annotated[str, typer.Option(envvar="VRFT_LLM_KEY", help="Of the endpoint, where it wants one.")] = "",
+    local: Annotated[bool, typer.Option("--local", help="Run the model here, with transformers.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder for the card, the prompt and the replies.")] = Path("cards"),
+    licence: Annotated[str, typer.Option(help="Of the card.")] = "CC0-1.0",
+    timeout: Annotated[float, typer.Option(help="Seconds for one reply.")] = 120.0,
+    retries: Annotated[int, typer.Option(min=0, help="After time-outs, rate limits and faults of the server.")] = 4,
+) -> None:
+    """Have a language model write a card, which stays unchecked until a person signs it."""
+    from vrft.errors import UserError
+    from vrft.knowledge.write import Wanted, endpoint, write_card
+
+    classes = list(labels or ()) or (_data_of(recipe)[0] if recipe else [])
+    if not classes:
+        raise UserError("which classes? give --label for each, or --recipe.")
+    if local:
+        from vrft.policies.texts import local_model
+
+        ask = local_model(model)
+    else:
+        ask = endpoint(model, url, key=key, timeout=timeout, retries=retries)
+    path = write_card(ask, Wanted(title, modality, classes), out / f"{name}.yaml", model=model, licence=licence)
+    typer.echo(f"{path}: read it, mend it, and sign it with checked_by.")
+
+
+@app.command()
 def check(
     cards: Annotated[list[str], typer.Argument(help="Names of shipped cards, or files.")],
     recipe: Annotated[Path | None, typer.Option(help="Also compare the card with the data of this recipe.")] = None,
