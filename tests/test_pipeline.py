@@ -276,7 +276,7 @@ knowledge: {card: phantom, label_first: false, irrelevant: bccd}
 stages:
   - {kind: rft, steps: 1, prompts_per_step: 1, group_size: 4, max_completion_tokens: 40, recite: rouge_l,
      rewards: {accuracy: 1.0, format: 0.5, recitation: -0.2}}
-arms: [base, base+PA_p, rft, rft+PA_p, without, swapped, irrelevant]
+arms: [base, base+PA_p, rft, rft+PA_p, without, swapped, irrelevant, nothink, thinkafter]
 evaluation: {batch_size: 6, bootstrap: 100}
 """
 

@@ -1,5 +1,6 @@
 """A recipe is read whole or refused whole: all faults at once, each with its line and the nearest spelling."""
 
+import re
 import time
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
         (8, "'fuzzy', which does not apply to classification"),
         (9, "stages.0.steps is 'many'"),
         (10, "stages.0.kl is -1"),
-        (11, "arms.1 is 'stf'; expected one of majority, base, sft, rft, PA_pi, "),
+        (11, "arms.1 is 'stf'; expected one of majority, base, sft, rft, "),
         (11, "Did you mean 'sft'?"),
     ]:
         assert any(text.startswith(f"{path}:{line}: ") and words in text for text in told), (line, told)
@@ -222,3 +223,30 @@ def test_a_stage_of_its_own_is_checked_like_the_recipe(tmp_path: Path, override:
     with pytest.raises(RecipeError) as error:
         read_recipe(path, [override])
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("arms=[base, rft+PA_p]", "arms.1 is rft+PA_p, but the recipe has no knowledge"),
+        ("stages.0.rewards.recitation=-0.2", "stages.0 pays for recitation, but the recipe has no knowledge"),
+        ("knowledge.card=retinamist", "Did you mean 'retinamnist'"),
+        ("knowledge.card=octmnist", "describes 'drusen'; the data have 0, 1, 2, 3, 4"),
+        ("knowledge.card=phantom", "needs data.source phantom and a classification"),
+    ],
+)
+def test_knowledge_is_checked_against_arms_rewards_and_data(small_recipe: Path, override: str, words: str):
+    with pytest.raises(RecipeError, match=re.escape(words)):
+        read_recipe(small_recipe, [override])
+
+
+def test_a_control_of_knowledge_needs_the_arm_that_it_tests(small_recipe: Path):
+    given = ["knowledge.card=retinamnist", "arms=[swapped, rft+PA_p]"]
+    with pytest.raises(RecipeError, match=re.escape("tests the policy of rft+PA_p; name that before it")):
+        read_recipe(small_recipe, given)
+    recipe = read_recipe(small_recipe, ["knowledge.card=retinamnist", "arms=[rft+PA_p, swapped]"])
+    assert [recipe.told("swapped", training=True), recipe.told("swapped"), recipe.told("rft")] == [
+        "card",
+        "swapped",
+        "none",
+    ]

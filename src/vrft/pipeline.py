@@ -27,7 +27,7 @@ from vrft.knowledge import Injection, Told
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.of_recipe import check_budget, frame_for, load_arm, load_for
 from vrft.progress import Reporter
-from vrft.recipe import Recipe, RftStage, SftStage, build_task, open_knowledge, open_source
+from vrft.recipe import ENVELOPES, Recipe, RftStage, SftStage, build_task, open_knowledge, open_source
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
@@ -110,7 +110,7 @@ class _Job:
         policy = load_arm(recipe, self.directory, name, seed)
         predict(
             policy,
-            self.task,
+            self._task_of(name),
             self._informed(policy, self.held_out, recipe.told(name)),
             arm.predictions,
             batch_size=recipe.evaluation.batch_size,
@@ -125,11 +125,15 @@ class _Job:
         self, policy: LoadedPolicy, stage: RftStage | SftStage, place: StageDirectory, name: str, seed: int, label: str
     ) -> None:
         place.path.mkdir(parents=True, exist_ok=True)
-        asked, samples = _lessons(self.recipe, stage, self.task, self.train, seed)
+        asked, samples = _lessons(self.recipe, stage, self._task_of(name), self.train, seed)
         if stage.task is None:
             samples = self._informed(policy, samples, self.recipe.told(name, training=True))
         train_stage = train_rft if isinstance(stage, RftStage) else train_sft
         train_stage(policy, stage, asked, samples, place, seed=seed, reporter=self.reporter, label=label)  # type: ignore[arg-type]
+
+    def _task_of(self, name: str) -> TrainableTask:
+        """The task as an arm is asked it: some arms answer without reasons, or before them."""
+        return replace(self.task, order=ENVELOPES[name]) if name in ENVELOPES else self.task
 
     def _informed(self, policy: LoadedPolicy, samples: list[Sample], told: Told) -> list[Sample]:
         """The samples with what the policy is told about the classes.

@@ -312,6 +312,8 @@ ARMS = {
     "base": "the policy as it is loaded",
     "sft": "supervised fine-tuning on the same data, with as many steps and sequences as `rft`",
     "rft": "the stages of the recipe, without those on another task",
+    "nothink": "as `rft`, the answer alone: does the task need reasons?",
+    "thinkafter": "as `rft`, the reasons after the answer, which they cannot help",
     "base+PA_p": "as `base`, with what is known of the classes in the prompt",
     "sft+PA_p": "as `sft`, with what is known in the prompt, in training and at test",
     "rft+PA_p": "as `rft`, with what is known in the prompt, in training and at test",
@@ -325,6 +327,9 @@ ARMS = {
 }
 """The arms that a recipe can name, and what each is."""
 
+
+ENVELOPES = {"nothink": "no-think", "thinkafter": "answer-think"}
+"""Arms whose completions have blocks of their own, and which."""
 
 TESTED_OTHERWISE: dict[str, Told] = {
     "without": "none",
@@ -403,7 +408,7 @@ class Recipe(Section):
         if arm in ("majority", "base", "base+PA_p", *TESTED_OTHERWISE):
             return []
         own, other = self.own_stages(), [stage for stage in self.stages if stage.task is not None]
-        if arm in ("rft", "rft+PA_p"):
+        if arm in ("rft", "rft+PA_p", *ENVELOPES):
             return own
         if arm in ("sft", "sft+PA_p"):
             return [self._matched_sft()]
@@ -645,11 +650,15 @@ def _check_knowledge(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
         for index, name in enumerate(names):
             if recipe.told(name, training=True) != "none":
                 yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
-        for name in names:
-            for stage in recipe.stages_of(name):
-                if isinstance(stage, RftStage) and "recitation" in stage.rewards:
-                    yield Fault(at("stages"), f"{name} is paid for recitation, but the recipe has no knowledge.")
-                    return
+        for index, stage in enumerate(recipe.stages):
+            if isinstance(stage, RftStage) and "recitation" in stage.rewards:
+                where = at("stages", index, "rewards", "recitation")
+                yield Fault(where, f"stages.{index} pays for recitation, but the recipe has no knowledge.")
+        for index, arm in enumerate(recipe.arms):
+            if isinstance(arm, ArmChange) and "recitation" in (arm.set.get("rewards") or {}):
+                yield Fault(
+                    at("arms", index, "set"), f"{arm.name} pays for recitation, but the recipe has no knowledge."
+                )
         return
     for index, name in enumerate(names):
         if name in TESTED_OTHERWISE and "rft+PA_p" not in names[:index]:

@@ -51,5 +51,5 @@ def test_a_prediction_holds_both_readings(kind: str):
     task = Grading(5) if kind == "grading" else Classification(source.labels or ())
     (sample,) = source.samples("test")
     row = prediction(task, sample, render("x", str(task.classes[0])), 0)
-    assert set(row) == {"sample", "target", "completion", "answer", "lenient", "problems", "tokens"}
+    assert set(row) == {"sample", "target", "completion", "answer", "lenient", "problems", "well_formed", "tokens"}
     assert row["answer"] == row["lenient"] == task.classes[0]

@@ -37,7 +37,7 @@ def test_no_difference_has_an_interval_of_zero_and_p_of_one():
 
 
 def row(target: int, answer: int | None, lenient: int | None) -> dict:
-    return {"target": target, "answer": answer, "lenient": lenient, "completion": "x"}
+    return {"target": target, "answer": answer, "lenient": lenient, "completion": "x", "well_formed": False}
 
 
 def test_the_summary_follows_the_contract():

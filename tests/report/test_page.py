@@ -26,8 +26,8 @@ EVIL = "<think><script>alert(1)</script></think><answer><img src=x onerror=alert
 def run(tmp_path: Path) -> RunDirectory:
     directory = RunDirectory(tmp_path / "run")
     task = Classification(("a", "b"))
-    right = [{"target": t, "answer": t, "lenient": t, "completion": EVIL} for t in "abab"]
-    wrong = [{"target": t, "answer": None, "lenient": "a", "completion": EVIL} for t in "abab"]
+    right = [{"target": t, "answer": t, "lenient": t, "completion": EVIL, "well_formed": False} for t in "abab"]
+    wrong = [{"target": t, "answer": None, "lenient": "a", "completion": EVIL, "well_formed": False} for t in "abab"]
     cost = {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0}
     metrics = summarise(
         task, {"base": [wrong], "rft": [right]}, {"base": cost, "rft": cost}, draws=100, confidence=0.95

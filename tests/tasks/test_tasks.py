@@ -3,7 +3,7 @@
 import pytest
 
 from vrft.boxes import FRAMES
-from vrft.response import ENVELOPE_INSTRUCTION, render
+from vrft.response import ENVELOPE_INSTRUCTION, INSTRUCTIONS, ORDERS, render
 from vrft.rewards import APPLIES, REWARDS
 from vrft.tasks import Classification, Grading, Localization
 
@@ -22,7 +22,8 @@ def test_the_perfect_completion_earns_everything(task: Classification | Grading)
         assert (task.read(completion).answer, task.read(completion).problems) == (target, ())
         for name, kinds in APPLIES.items():
             if task.kind in kinds:
-                assert REWARDS[name]([completion], target=[target], **task.columns) == [1.0]
+                paid = REWARDS[name]([completion], target=[target], knowledge="Seen.", **task.columns)
+                assert paid == pytest.approx([1.0]), name
 
 
 @pytest.mark.parametrize("frame", FRAMES)
@@ -60,3 +61,13 @@ def test_prose_is_read_leniently_only():
     prose = "The radiograph shows pneumonia."
     assert task.read(prose).answer is None
     assert task.read_leniently(prose) == "pneumonia"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_prompt_asks_for_the_envelope_that_is_well_formed(order: str):
+    task = Classification(("a", "b"), order=order)
+    completion = render("Seen.", "b", order)
+    assert task.prompt("Which?").endswith(INSTRUCTIONS[order])
+    assert (task.read(completion).answer, task.read(completion).problems) == ("b", ())
+    others = [render("Seen.", "b", other) for other in ORDERS if other != order]
+    assert all(task.read(other).answer == "b" and task.read(other).problems for other in others)

@@ -11,7 +11,7 @@ from vrft.errors import UserError
 from vrft.evaluation.predict import prediction
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.of_recipe import frame_for, load_arm
-from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
+from vrft.recipe import ENVELOPES, build_task, open_knowledge, open_source, read_recipe
 from vrft.response import parse
 from vrft.runs import RunDirectory
 from vrft.sample import Sample, open_image
@@ -54,6 +54,7 @@ def ask_run(
     quiet_libraries()
     trained = [name for name in recipe.arm_names() if recipe.stages_of(name)]
     asked_arm = arm or (trained or ["base"])[-1]
+    task = replace(task, order=ENVELOPES.get(asked_arm, task.order))
     policy = load_arm(recipe, directory, asked_arm, recipe.seeds[0] if seed is None else seed)
     if (injection := open_knowledge(recipe, source)) is not None:
         samples = [injection.into(sample, recipe.told(asked_arm)) for sample in samples]
@@ -123,7 +124,7 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     (tokens,) = decode(policy, [prompt], [image], max_tokens=max_tokens)
     text = str(policy.processor.batch_decode([tokens], skip_special_tokens=True)[0])
     row = prediction(task, sample, text, len(tokens), image.size, policy.processed_size(image.size))
-    envelope = parse(text)
+    envelope = parse(text, task.order)
     asked = {
         "answer": row["answer"],
         "reasoning": envelope.think,

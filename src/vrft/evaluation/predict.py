@@ -11,7 +11,7 @@ from vrft.boxes import Size
 from vrft.evaluation.boxes import constant_box, mean_iou, tally
 from vrft.policies import LoadedPolicy, decode
 from vrft.progress import Reporter
-from vrft.response import render
+from vrft.response import parse, render
 from vrft.runs import read_jsonl, write_jsonl
 from vrft.sample import Box, Sample, Target, open_image
 from vrft.tasks import ClosedTask, Localization, TrainableTask
@@ -73,6 +73,7 @@ def prediction(
     processed_size: Size | None = None,
 ) -> dict[str, Any]:
     """One row of the predictions: what was written, and what both readings make of it."""
+    well_formed = not parse(completion, task.order).problems
     if isinstance(task, Localization):
         assert image_size is not None
         reading = task.read(completion, image_size, processed_size)
@@ -84,6 +85,7 @@ def prediction(
             "answer": _lists(reading.answer),
             "lenient": _lists(lenient),
             "problems": list(reading.problems),
+            "well_formed": well_formed,
             "tokens": tokens,
             "stated": reading.stated,
             "image_size": list(image_size),
@@ -96,6 +98,7 @@ def prediction(
         "answer": reading.answer,
         "lenient": task.read_leniently(completion),
         "problems": list(reading.problems),
+        "well_formed": well_formed,
         "tokens": tokens,
     }
 
@@ -123,11 +126,11 @@ def predict_majority(task: TrainableTask, train: Sequence[Sample], samples: Sequ
     """The rows of the arm that gives the same answer to every sample, fitted on the training split."""
     thought = "The same answer for every image."
     if not isinstance(task, Localization):
-        completion = render(thought, str(constant_answer(task, [sample.target for sample in train])))
+        completion = render(thought, str(constant_answer(task, [sample.target for sample in train])), task.order)
         return [prediction(task, sample, completion, 0) for sample in samples]
     fitted = constant_box([(_target_boxes(sample), open_image(sample).size) for sample in train])
-    unit = Localization("unit")
-    completion = render(thought, json.dumps([{"bbox_2d": list(fitted)}]))
+    unit = Localization("unit", order=task.order)
+    completion = render(thought, json.dumps([{"bbox_2d": list(fitted)}]), task.order)
     return [prediction(unit, sample, completion, 0, open_image(sample).size) for sample in samples]
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from vrft.evaluation.boxes import BOX_METRICS, tally
 from vrft.evaluation.metrics import METRICS, UNREAD, Classes
 from vrft.evaluation.statistics import Statistic, bootstrap, paired_difference, resamples
-from vrft.response import parse
 from vrft.tasks import ClosedTask, Localization, TrainableTask
 
 Rows = Sequence[Mapping[str, Any]]
@@ -65,7 +64,7 @@ def positions(task: ClosedTask, rows: Rows, key: str) -> Classes:
 
 def _statistics(task: TrainableTask, seeds: Sequence[Rows], reading: str) -> dict[str, Statistic]:
     """Every metric of an arm as a function of sample positions: the mean over its seeds."""
-    well_formed = np.mean([[_well_formed(row) for row in rows] for rows in seeds], axis=0)
+    well_formed = np.mean([[row["well_formed"] for row in rows] for rows in seeds], axis=0)
     read = np.mean([[row["answer"] is not None for row in rows] for rows in seeds], axis=0)
 
     def share(values: NDArray[np.float64]) -> Statistic:
@@ -93,7 +92,3 @@ def _of_boxes(seeds: Sequence[Rows], reading: str) -> dict[str, Statistic]:
         return lambda at: float(np.mean([function(one[at]) for one in counts]))
 
     return {name: statistic(function) for name, function in BOX_METRICS.items()}
-
-
-def _well_formed(row: Mapping[str, Any]) -> bool:
-    return not parse(row["completion"]).problems

@@ -287,7 +287,7 @@ def _gallery(
                     "arm": arm,
                     "think": envelope.think,
                     "answer": envelope.answer,
-                    "raw": row["completion"] if envelope.problems else None,
+                    "raw": None if row["well_formed"] else row["completion"],
                     "read": read,
                     "right": right,
                 }

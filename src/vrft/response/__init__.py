@@ -7,13 +7,14 @@ time linear in the length of the text.
 
 from vrft.response.answers import read_choice, read_open, read_yes_no, same_text
 from vrft.response.boxes import read_boxes
-from vrft.response.envelope import ENVELOPE_INSTRUCTION, ORDERS, Envelope, parse, render
+from vrft.response.envelope import ENVELOPE_INSTRUCTION, INSTRUCTIONS, ORDERS, Envelope, parse, render
 from vrft.response.grades import mentioned_grade, read_grade
 from vrft.response.labels import mentioned_label, read_label
 from vrft.response.words import Reading, normalise
 
 __all__ = [
     "ENVELOPE_INSTRUCTION",
+    "INSTRUCTIONS",
     "ORDERS",
     "Envelope",
     "Reading",

@@ -12,8 +12,15 @@ from dataclasses import dataclass, field
 
 from vrft.response.words import INVISIBLE, LONGEST, normalise
 
-ENVELOPE_INSTRUCTION = "Think inside <think></think>, then give only the answer inside <answer></answer>."
-"""The sentence that asks for the envelope; every prompt ends with it."""
+INSTRUCTIONS = {
+    "think-answer": "Think inside <think></think>, then give only the answer inside <answer></answer>.",
+    "answer-think": "Give only the answer inside <answer></answer>, then the reasons inside <think></think>.",
+    "no-think": "Give only the answer inside <answer></answer>.",
+}
+"""The sentence that asks for the envelope, by its order; every prompt ends with it."""
+
+ENVELOPE_INSTRUCTION = INSTRUCTIONS["think-answer"]
+"""That of the usual order."""
 
 ORDERS = {
     "think-answer": ("think", "answer"),
@@ -73,9 +80,14 @@ class Envelope:
         return "answer_not_closed" in self.problems
 
 
-def render(think: str, answer: str) -> str:
-    """Write a completion in the envelope; ``parse`` takes it apart again."""
-    return f"<think>{think}</think><answer>{answer}</answer>"
+def render(think: str, answer: str, order: str = "think-answer") -> str:
+    """Write a completion in the envelope of an order; ``parse`` takes it apart again.
+
+    >>> render("Round.", "benign", "answer-think"), render("Round.", "benign", "no-think")
+    ('<answer>benign</answer><think>Round.</think>', '<answer>benign</answer>')
+    """
+    texts = {"think": think, "answer": answer}
+    return "".join(f"<{block}>{texts[block]}</{block}>" for block in ORDERS[order])
 
 
 def parse(completion: str, order: str = "think-answer") -> Envelope:

@@ -56,7 +56,7 @@ class RowScorer:
             completion = _text(completion)
         task = self._task(row.get("task"))
         schedule = _named(self._value(row, "schedule"), "schedule", FUZZY_SCHEDULES, "table")
-        order = _named(self._value(row, "order"), "order", ORDERS, "think-answer")
+        order = _named(self._value(row, "order"), "order", ORDERS, task.order)
         size = processed = None
         if task.kind == "localization":
             size = _size(self._value(row, "image_size"), "image_size", needed="a localization needs")

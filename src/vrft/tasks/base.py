@@ -1,6 +1,7 @@
 """What all tasks have in common: a completion is taken apart, its answer is read, and compared with the target."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from vrft.boxes import Size
@@ -27,8 +28,15 @@ class Around(NamedTuple):
 NOTHING_AROUND = Around()
 
 
+@dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """What is asked, how an answer is read, and which target it is compared with."""
+    """What is asked, how an answer is read, and which target it is compared with.
+
+    Args:
+        order: of the envelope, one of ``vrft.response.ORDERS``; it decides what is asked for and what is well formed.
+    """
+
+    order: str = "think-answer"
 
     kind: ClassVar[str]
 
@@ -54,7 +62,7 @@ class Task(ABC):
 
     def read(self, completion: str, image_size: Size | None = None, processed_size: Size | None = None) -> Reading:
         """The strict reading, which rewards and headline metrics use; its problems are those of the envelope too."""
-        envelope = parse(completion)
+        envelope = parse(completion, self.order)
         reading = self.read_answer(envelope, image_size, processed_size)
         return Reading(reading.answer, envelope.problems + reading.problems, reading.stated)
 

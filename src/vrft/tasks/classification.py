@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from vrft.boxes import Size
-from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_label, parse, read_label
+from vrft.response import INSTRUCTIONS, Reading, mentioned_label, parse, read_label
 from vrft.sample import Target
 from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
 
 
-def classification_prompt(question: str, labels: Sequence[str], known: str = "") -> str:
+def classification_prompt(question: str, labels: Sequence[str], known: str = "", order: str = "think-answer") -> str:
     """The words of the prompt: the question, one label a line, what is known, the envelope."""
-    return prompt_lines(question, "Answer with one of these labels:", *labels, known, ENVELOPE_INSTRUCTION)
+    return prompt_lines(question, "Answer with one of these labels:", *labels, known, INSTRUCTIONS[order])
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Classification(Task):
         return {"labels": list(self.labels), "synonyms": dict(self.synonyms)}
 
     def prompt(self, question: str, known: str = "") -> str:
-        return classification_prompt(question, self.labels, known)
+        return classification_prompt(question, self.labels, known, self.order)
 
     def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
         return read_label(answer, self.labels, self.synonyms)

@@ -15,17 +15,19 @@ from numbers import Integral
 from typing import Any, ClassVar
 
 from vrft.boxes import Size
-from vrft.response import ENVELOPE_INSTRUCTION, Reading, mentioned_grade, parse, read_grade
+from vrft.response import INSTRUCTIONS, Reading, mentioned_grade, parse, read_grade
 from vrft.sample import Target
 from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
 
 
-def grading_prompt(question: str, levels: int, names: Sequence[str] | None = None, known: str = "") -> str:
+def grading_prompt(
+    question: str, levels: int, names: Sequence[str] | None = None, known: str = "", order: str = "think-answer"
+) -> str:
     """The words of the prompt: the question, the scale (and the names of its grades), what is known, the envelope."""
     scale = [f"Answer with one grade from 0 to {levels - 1}."]
     if names:
         scale.append("The grades are: " + "; ".join(f"{grade} = {name}" for grade, name in enumerate(names)) + ".")
-    return prompt_lines(question, *scale, known, ENVELOPE_INSTRUCTION)
+    return prompt_lines(question, *scale, known, INSTRUCTIONS[order])
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Grading(Task):
         return {"levels": self.levels, "names": names, "synonyms": dict(self.synonyms)}
 
     def prompt(self, question: str, known: str = "") -> str:
-        return grading_prompt(question, self.levels, self.names, known)
+        return grading_prompt(question, self.levels, self.names, known, self.order)
 
     def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
         return read_grade(answer, self.levels, self.names, self.synonyms)

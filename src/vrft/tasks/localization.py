@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vrft.boxes import Size, clip, from_pixels, has_area
-from vrft.response import ENVELOPE_INSTRUCTION, Reading, parse, read_boxes
+from vrft.response import INSTRUCTIONS, Reading, parse, read_boxes
 from vrft.sample import Box, Target
 from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
 
@@ -53,17 +53,18 @@ def pointing_question(
 ) -> str:
     """A question about one place of the image, told as a box in the frame that the policy speaks.
 
-    >>> pointing_question("Which cell is this?", (160, 120, 480, 360), "thousand", (640, 480)).splitlines()[1]
-    'It lies in [{"bbox_2d":[250,250,750,750]}], in thousandths of the image\'s width and height (0 to 1000).'
+    >>> print(pointing_question("Which cell is this?", (160, 120, 480, 360), "pixel", (640, 480)))
+    Which cell is this?
+    It lies in [{"bbox_2d":[160,120,480,360]}], in pixels of the image.
     """
     written = write_boxes([region], frame, image_size, processed_size)
     return f"{question}\nIt lies in {written}, {FRAMES_IN_WORDS[frame]}."
 
 
-def localization_prompt(question: str, frame: str, known: str = "") -> str:
+def localization_prompt(question: str, frame: str, known: str = "", order: str = "think-answer") -> str:
     """The words of the prompt: the question, the form and frame of boxes, what is known, the envelope."""
     form = f'Answer with a JSON list of boxes {FRAMES_IN_WORDS[frame]}, like [{{"bbox_2d":[x1,y1,x2,y2]}}].'
-    return prompt_lines(question, form, known, ENVELOPE_INSTRUCTION)
+    return prompt_lines(question, form, known, INSTRUCTIONS[order])
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Localization(Task):
         return {"frame": self.frame}
 
     def prompt(self, question: str, known: str = "") -> str:
-        return localization_prompt(question, self.frame, known)
+        return localization_prompt(question, self.frame, known, self.order)
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
         """A JSON list of boxes in the policy's frame."""

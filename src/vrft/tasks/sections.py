@@ -7,7 +7,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from vrft.boxes import FRAMES
 from vrft.errors import nearest
-from vrft.response import normalise
+from vrft.response import ORDERS, normalise
 from vrft.tasks.base import Task
 from vrft.tasks.classification import Classification
 from vrft.tasks.grading import Grading
@@ -18,7 +18,12 @@ from vrft.typed import Section
 Name = Annotated[str, Field(min_length=1)]
 
 
-class ClassificationTask(Section):
+class _TaskSection(Section):
+    envelope: Literal[*ORDERS] = "think-answer"  # type: ignore[valid-type]
+    """The blocks of a completion: the answer after reasons, before them, or alone."""
+
+
+class ClassificationTask(_TaskSection):
     """One label of a closed list."""
 
     kind: Literal["classification"]
@@ -30,7 +35,7 @@ class ClassificationTask(Section):
     """The question; without it that of the data."""
 
 
-class GradingTask(Section):
+class GradingTask(_TaskSection):
     """One grade of an ordinal scale, from 0."""
 
     kind: Literal["grading"]
@@ -44,7 +49,7 @@ class GradingTask(Section):
     """The question; without it that of the data."""
 
 
-class LocalizationTask(Section):
+class LocalizationTask(_TaskSection):
     """Boxes of what is asked for."""
 
     kind: Literal["localization"]
@@ -54,7 +59,7 @@ class LocalizationTask(Section):
     """The question; without it that of the data."""
 
 
-class VqaTask(Section):
+class VqaTask(_TaskSection):
     """A question about the image."""
 
     kind: Literal["vqa"]
@@ -103,7 +108,7 @@ def task_from(
             if label not in known:
                 raise ValueError(f"task.synonyms names {label!r}, which is no label")
         _all_different("labels", known)
-        return Classification(tuple(known), section.synonyms)
+        return Classification(tuple(known), section.synonyms, order=section.envelope)
     if isinstance(section, GradingTask):
         names = section.levels if isinstance(section.levels, list) else section.names
         count = section.levels if isinstance(section.levels, int) else len(names) if names else levels
@@ -117,18 +122,18 @@ def task_from(
         for grade in section.synonyms:
             if grade not in (names or ()) and not (grade.isdecimal() and int(grade) < count):
                 raise ValueError(f"task.synonyms names {grade!r}, which is neither a grade nor the name of one")
-        return Grading(count, tuple(names) if names else None, section.synonyms)
+        return Grading(count, tuple(names) if names else None, section.synonyms, order=section.envelope)
     if isinstance(section, LocalizationTask):
         if not (section.frame or frame):
             raise ValueError(f"task.frame is missing; expected one of {', '.join(FRAMES)}")
-        return Localization(section.frame or frame or "")
+        return Localization(section.frame or frame or "", order=section.envelope)
     assert isinstance(section, VqaTask)
     if section.answers == "choice" and len(section.choices) < 2:
         raise ValueError("task.choices needs two or more, each a letter and its text")
     _all_different("choices", section.choices)
     if unknown := [word for word in section.synonyms if word not in ("yes", "no")]:
         raise ValueError(f"task.synonyms names {unknown[0]!r}; expected 'yes' or 'no'")
-    return Vqa(section.answers, section.choices, section.synonyms)
+    return Vqa(section.answers, section.choices, section.synonyms, order=section.envelope)
 
 
 def _all_different(key: str, names: Iterable[str]) -> None:

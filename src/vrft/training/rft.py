@@ -59,7 +59,7 @@ class Scorer:
         self.functions = [self._function(name) for name in stage.rewards]
 
     def _function(self, name: str) -> Callable[..., list[float | None]]:
-        options = self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
+        options = {"order": self.task.order} | self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
             known = [

@@ -53,7 +53,10 @@ def train_sft(
         lambda sample, image: {
             "prompt": user_message(policy, task, sample, image),
             "completion": [
-                {"role": "assistant", "content": render(stage.think, answer_of(policy, task, sample, image))}
+                {
+                    "role": "assistant",
+                    "content": render(stage.think, answer_of(policy, task, sample, image), task.order),
+                }
             ],
         },
     )
