@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from vrft.policies import load_policy
-from vrft.runs import RunDirectory, read_json, read_jsonl
+from vrft.policies import decode, load_policy
+from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
+from vrft.runs import RunDirectory, read_json, read_jsonl, write_json
+from vrft.sample import open_image
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -294,6 +296,35 @@ def test_what_is_known_goes_into_the_prompts_of_its_arms(tmp_path: Path):
     (row,) = read_jsonl(run.arm("rft+PA_p", 0).stages()[0].log)
     assert {"copied_span", "quotes_other", "self_bleu"} <= set(row["reasoning"])
     assert row["rewards"]["recitation"]["mean"] >= 0
+    recipe = read_recipe(run.recipe)
+    source = open_source(recipe)
+    injection, (sample, *_) = open_knowledge(recipe, source), list(source.samples("test"))
+    assert injection is not None
+    policy = load_policy(str(run.arm("rft+PA_p", 0).stages()[0].policy))
+    image, task = open_image(sample), build_task(recipe, source)
+    for arm in ("rft+PA_p", "without", "swapped", "irrelevant"):  # all with these weights, each with prompts of its own
+        told = {"rft+PA_p": "card", "without": "none"}.get(arm, arm)
+        lines = [f"- {text} {label}" for label, text in injection.told(told).items()]  # type: ignore[arg-type]
+        known = "\n".join(["What is known:", *lines]) if lines else ""
+        (tokens,) = decode(policy, [task.prompt(sample.question, known)], [image], max_tokens=40)
+        first = read_jsonl(run.arm(arm, 0).predictions)[0]
+        assert first["completion"] == policy.processor.decode(tokens, skip_special_tokens=True), arm
+
     page = run.report.read_text(encoding="utf-8")
     assert "with descriptions exchanged between the classes" in page
     assert "quotes another class" in page
+
+    pinned = read_json(run.knowledge)
+    write_json(run.knowledge, pinned | {"label_first": True})
+    again = vrft("run", path, "--out", run.path, "--resume")
+    assert again.returncode == 2
+    assert "the card says something else than when" in again.stderr
+
+
+def test_a_card_that_is_too_long_is_refused_before_anything_is_trained(tmp_path: Path):
+    path = tmp_path / "knowledge.yaml"
+    path.write_text(KNOWLEDGE)
+    result = vrft("run", path, "--out", tmp_path / "run", "--set", "knowledge.max_tokens=5")
+    assert result.returncode == 2
+    assert "tokens (card), and knowledge.max_tokens is 5" in result.stderr
+    assert not list((tmp_path / "run").rglob("done.json"))

@@ -229,9 +229,13 @@ def test_a_stage_of_its_own_is_checked_like_the_recipe(tmp_path: Path, override:
     ("override", "words"),
     [
         ("arms=[base, rft+PA_p]", "arms.1 is rft+PA_p, but the recipe has no knowledge"),
-        ("stages.0.rewards.recitation=-0.2", "stages.0 pays for recitation, but the recipe has no knowledge"),
+        ("stages.0.rewards.recitation=-0.2", "stages.0.rewards pays for recitation, but the recipe has no knowledge"),
         ("knowledge.card=retinamist", "Did you mean 'retinamnist'"),
         ("knowledge.card=octmnist", "describes 'drusen'; the data have 0, 1, 2, 3, 4"),
+        ("arms=[rft, {name: x, set: {rewards: {recitation: 1.0}}}]", "arms.1.set.rewards pays for recitation"),
+        ("arms=[rft, {name: x, set: {rewards: 1.0}}]", "arms.1.set.rewards is 1.0"),
+        ("policy.dtype.x=1", "policy.dtype is {'x': 1}"),
+        ("knowledge={card: retinamnist, irrelevant: retinamnist}", "knowledge.irrelevant describes '0' too"),
         ("knowledge.card=phantom", "needs data.source phantom and a classification"),
     ],
 )
@@ -245,6 +249,9 @@ def test_a_control_of_knowledge_needs_the_arm_that_it_tests(small_recipe: Path):
     with pytest.raises(RecipeError, match=re.escape("tests the policy of rft+PA_p; name that before it")):
         read_recipe(small_recipe, given)
     recipe = read_recipe(small_recipe, ["knowledge.card=retinamnist", "arms=[rft+PA_p, swapped]"])
+    assert (
+        build_task(recipe, open_source(recipe)).read("<answer>mild nonproliferative retinopathy</answer>").answer == 1
+    )  # a synonym of the card
     assert [recipe.told("swapped", training=True), recipe.told("swapped"), recipe.told("rft")] == [
         "card",
         "swapped",

@@ -27,7 +27,7 @@ from vrft.knowledge import Injection, Told
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.of_recipe import check_budget, frame_for, load_arm, load_for
 from vrft.progress import Reporter
-from vrft.recipe import ENVELOPES, Recipe, RftStage, SftStage, build_task, open_knowledge, open_source
+from vrft.recipe import Recipe, RftStage, SftStage, build_task, open_knowledge, open_source
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
@@ -58,7 +58,11 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     if not train or not held_out:
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}.")
 
-    job = _Job(recipe, directory, task, train, held_out, open_knowledge(recipe, source), reporter)
+    injection = open_knowledge(recipe, source)
+    if injection is not None:
+        directory.pin_knowledge(injection.facts())
+        check_budget(recipe, injection, train[0])
+    job = _Job(recipe, directory, task, train, held_out, injection, reporter)
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
     for name in recipe.arm_names():
@@ -110,8 +114,8 @@ class _Job:
         policy = load_arm(recipe, self.directory, name, seed)
         predict(
             policy,
-            self._task_of(name),
-            self._informed(policy, self.held_out, recipe.told(name)),
+            recipe.task_of(name, self.task),
+            self._informed(self.held_out, recipe.told(name)),
             arm.predictions,
             batch_size=recipe.evaluation.batch_size,
             max_tokens=recipe.evaluation_tokens,
@@ -125,27 +129,15 @@ class _Job:
         self, policy: LoadedPolicy, stage: RftStage | SftStage, place: StageDirectory, name: str, seed: int, label: str
     ) -> None:
         place.path.mkdir(parents=True, exist_ok=True)
-        asked, samples = _lessons(self.recipe, stage, self._task_of(name), self.train, seed)
+        asked, samples = _lessons(self.recipe, stage, self.recipe.task_of(name, self.task), self.train, seed)
         if stage.task is None:
-            samples = self._informed(policy, samples, self.recipe.told(name, training=True))
+            samples = self._informed(samples, self.recipe.told(name, training=True))
         train_stage = train_rft if isinstance(stage, RftStage) else train_sft
         train_stage(policy, stage, asked, samples, place, seed=seed, reporter=self.reporter, label=label)  # type: ignore[arg-type]
 
-    def _task_of(self, name: str) -> TrainableTask:
-        """The task as an arm is asked it: some arms answer without reasons, or before them."""
-        return replace(self.task, order=ENVELOPES[name]) if name in ENVELOPES else self.task
-
-    def _informed(self, policy: LoadedPolicy, samples: list[Sample], told: Told) -> list[Sample]:
-        """The samples with what the policy is told about the classes.
-
-        Raises:
-            PolicyError: that takes more tokens than the recipe allows.
-        """
-        if self.injection is None or self.recipe.knowledge is None:
-            return samples
-        informed = [self.injection.into(sample, told) for sample in samples]
-        check_budget(policy, informed[0], self.recipe.knowledge.max_tokens)
-        return informed
+    def _informed(self, samples: list[Sample], told: Told) -> list[Sample]:
+        """The samples with what the policy is told about the classes."""
+        return [self.injection.into(sample, told) for sample in samples] if self.injection else samples
 
 
 def _lessons(

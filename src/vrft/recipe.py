@@ -8,6 +8,7 @@ that decides a result, and is itself a recipe.
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -183,8 +184,8 @@ class KnowledgeSection(Section):
     """The order of the classes is drawn anew for each sample."""
     max_tokens: Positive = 1024
     """A card that takes more tokens of the policy is refused."""
-    irrelevant: str = "organamnist"
-    """Of the arm `irrelevant`: the card whose words stand in the place of the right one."""
+    irrelevant: str | None = None
+    """Of the arm `irrelevant`: the card whose words stand in place of the right ones; without it a shipped one."""
 
 
 # --- policy ---------------------------------------------------------------------------------------------------------
@@ -328,6 +329,9 @@ ARMS = {
 """The arms that a recipe can name, and what each is."""
 
 
+INFORMED = ("base+PA_p", "sft+PA_p", "rft+PA_p")
+"""Arms that are told what is known, in training and at test."""
+
 ENVELOPES = {"nothink": "no-think", "thinkafter": "answer-think"}
 """Arms whose completions have blocks of their own, and which."""
 
@@ -430,6 +434,10 @@ class Recipe(Section):
         """The arm whose policy an arm tests."""
         return "rft+PA_p" if arm in TESTED_OTHERWISE else arm
 
+    def task_of(self, arm: str, task: TrainableTask) -> TrainableTask:
+        """The task as an arm is asked it: some arms answer without reasons, or before them."""
+        return replace(task, order=ENVELOPES[arm]) if arm in ENVELOPES else task
+
     def has_seeds(self, arm: str) -> bool:
         """Whether an arm differs by seed; what is not trained does not."""
         return bool(self.stages_of(self.trained_as(arm)))
@@ -438,8 +446,8 @@ class Recipe(Section):
         """What stands in the prompts of an arm, in training or at test."""
         if arm in TESTED_OTHERWISE:
             return "card" if training else TESTED_OTHERWISE[arm]
-        change = next((one for one in self.arms if isinstance(one, ArmChange) and one.name == arm), None)
-        return "card" if arm.endswith("+PA_p") or (change and change.knowledge) else "none"
+        informed = [one.name for one in self.arms if isinstance(one, ArmChange) and one.knowledge]
+        return "card" if arm in (*INFORMED, *informed) else "none"
 
     def own_stages(self) -> list[RftStage | SftStage]:
         """The stages on the task of the recipe."""
@@ -532,20 +540,21 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
     section = recipe.knowledge
     if section is None:
         return None
-    classes = source.labels or [str(grade) for grade in range(source.levels or 0)]
     if section.card == "phantom":
         if not isinstance(source, PhantomSource) or not source.descriptions:
             raise DataError("knowledge.card is phantom; that needs data.source phantom and a classification.")
         texts: dict[str, str] = dict(source.descriptions)
     else:
         card = read_card(section.card)
-        if classes:
-            check_against(card, section.card, classes)
-        texts = {label: card.text_of(label, section.attributes) for label in classes or card.classes}
+        classes = source.labels or [str(grade) for grade in range(source.levels or 0)]
+        check_against(card, section.card, classes)
+        texts = {label: card.text_of(label, section.attributes) for label in classes}
         for label, text in texts.items():
             if not text:
                 raise DataError(f"the card {section.card} tells none of knowledge.attributes of {label!r}.")
-    other = read_card(section.irrelevant)
+    other = read_card(section.irrelevant or _of_other_organs(texts))
+    if shared := set(other.classes) & set(texts):
+        raise DataError(f"knowledge.irrelevant describes {min(shared)!r} too; name a card about something else.")
     return Injection(
         texts,
         label_first=section.label_first,
@@ -554,11 +563,20 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
     )
 
 
+def _of_other_organs(texts: Mapping[str, str]) -> str:
+    """A shipped card that shares no class with what is known."""
+    return next(name for name in ("organamnist", "bloodmnist") if not set(read_card(name).classes) & set(texts))
+
+
 def build_task(
     recipe: Recipe, source: Source, *, stage: RftStage | SftStage | None = None, frame: str | None = None
 ) -> TrainableTask:
     """The task of a recipe or a stage, with what it does not say from its data, and the frame from the family."""
     section = (stage.task if stage else None) or recipe.task
+    own = stage is None or stage.task is None
+    if own and recipe.knowledge and recipe.knowledge.card != "phantom" and not isinstance(section, LocalizationTask):
+        known = read_card(recipe.knowledge.card).synonyms
+        section = section.model_copy(update={"synonyms": known | section.synonyms})  # in all arms alike
     task = task_from(section, labels=source.labels, levels=source.levels, frame=frame)
     assert isinstance(task, TrainableTask)
     return task
@@ -643,34 +661,37 @@ def _unfit(reward: str, kind: str, dotted: str, where: str) -> Fault:
     return Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
 
 
-def _check_knowledge(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
-    """Arms and rewards that need what is known, and the card against the data."""
+def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> Iterator[Fault]:
+    """What is known against the data, and the arms that need it."""
     names = recipe.arm_names()
-    if recipe.knowledge is None:
-        for index, name in enumerate(names):
-            if recipe.told(name, training=True) != "none":
-                yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
-        for index, stage in enumerate(recipe.stages):
-            if isinstance(stage, RftStage) and "recitation" in stage.rewards:
-                where = at("stages", index, "rewards", "recitation")
-                yield Fault(where, f"stages.{index} pays for recitation, but the recipe has no knowledge.")
-        for index, arm in enumerate(recipe.arms):
-            if isinstance(arm, ArmChange) and "recitation" in (arm.set.get("rewards") or {}):
-                yield Fault(
-                    at("arms", index, "set"), f"{arm.name} pays for recitation, but the recipe has no knowledge."
-                )
-        return
     for index, name in enumerate(names):
-        if name in TESTED_OTHERWISE and "rft+PA_p" not in names[:index]:
-            yield Fault(
-                at("arms", index), f"arms.{index} is {name}, which tests the policy of rft+PA_p; name that before it."
-            )
+        if recipe.knowledge is None and recipe.told(name, training=True) != "none":
+            yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
+        elif name in TESTED_OTHERWISE and "rft+PA_p" not in names[:index]:
+            told = f"arms.{index} is {name}, which tests the policy of rft+PA_p; name that before it."
+            yield Fault(at("arms", index), told)
+    if recipe.knowledge is None:
+        return
+    if isinstance(recipe.task, LocalizationTask):
+        yield Fault(at("knowledge"), "knowledge needs classes or grades, and a localization has none.")
+        return
     try:
-        open_knowledge(recipe, open_source(recipe))
+        injection = open_knowledge(recipe, source)
+        if injection and "swapped" in names:
+            injection.told("swapped")
     except KnowledgeError as error:
-        yield from error.faults
-    except DataError as error:
-        yield Fault(at("knowledge", "card"), str(error))
+        where = at("knowledge", "card")
+        yield from (replace(one, where=where, message=f"{one.where}: {one.message}") for one in error.faults)
+    except (DataError, ValueError) as error:
+        yield Fault(at("knowledge", "card"), f"{str(error).rstrip('.')}.")
+
+
+def _check_recitation(recipe: Recipe, stage: RftStage, dotted: str, where: str) -> Iterator[Fault]:
+    """Whether there is something to recite."""
+    if "recitation" in stage.rewards and recipe.knowledge is None:
+        yield Fault(where, f"{dotted} pays for recitation, but the recipe has no knowledge.")
+    elif "recitation" in stage.rewards and stage.task is not None:
+        yield Fault(where, f"{dotted} pays for recitation, but nothing is known of what another task asks.")
 
 
 def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
@@ -684,7 +705,10 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
         yield Fault(at("stages"), "every stage is on another task; one must train the task of the recipe.")
         return
     for index, stage in enumerate(recipe.stages):
-        yield from _check_stage(stage, kind, f"stages.{index}.rewards", at("stages", index, "rewards"))
+        where = at("stages", index, "rewards")
+        yield from _check_stage(stage, kind, f"stages.{index}.rewards", where)
+        if isinstance(stage, RftStage):
+            yield from _check_recitation(recipe, stage, f"stages.{index}.rewards", where)
         if stage.data is not None and stage.task is None:
             yield Fault(at("stages", index, "data"), f"stages.{index}.data needs stages.{index}.task, what it asks.")
         elif stage.task is not None:
@@ -704,7 +728,10 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which is one of the arms without changes.")
                 continue
             try:
-                yield from _check_stage(recipe.stages_of(arm.name)[-1], kind, f"arms.{index}.set.rewards", where)
+                last = recipe.stages_of(arm.name)[-1]
+                yield from _check_stage(last, kind, f"arms.{index}.set.rewards", where)
+                if isinstance(last, RftStage) and "rewards" in arm.set:
+                    yield from _check_recitation(recipe, last, f"arms.{index}.set.rewards", where)
             except ValidationError as error:
                 for one in error.errors():
                     inner = tuple(part for part in one["loc"] if part != "[key]")
@@ -712,7 +739,6 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                     yield fault_of(Recipe, ("arms", index, "set", *inner), shown, places, path)
             except ValueError:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
-    yield from _check_knowledge(recipe, at)
     if len(set(recipe.arm_names())) != len(recipe.arms):
         yield Fault(at("arms"), f"arms names an arm twice: {', '.join(recipe.arm_names())}.")
     if len(set(recipe.seeds)) != len(recipe.seeds):
@@ -733,6 +759,8 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
         source.check()
     except DataError as error:
         yield Fault(at("data", "root"), str(error))
+        return
+    yield from _check_knowledge(recipe, source, at)
     if isinstance(recipe.task, ClassificationTask):
         known = source.labels or []
         for label in recipe.task.labels or []:
@@ -753,6 +781,8 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
         return
     try:
         task = build_task(recipe, source)
+    except KnowledgeError:
+        return  # told already
     except ValueError as error:
         key = "labels" if isinstance(recipe.task, ClassificationTask) else "names"
         yield Fault(at("task", key), f"{error}.")

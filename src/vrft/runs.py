@@ -2,7 +2,8 @@
 
 ::
 
-    RUN/recipe.yaml  environment.json  predictions.parquet  metrics.json  report.html  gallery/SAMPLE.png
+    RUN/recipe.yaml  knowledge.json  environment.json
+    RUN/predictions.parquet  metrics.json  report.html  gallery/SAMPLE.png
     RUN/arms/ARM/seed-S/stage-K-KIND/   log.jsonl  rollouts.parquet  policy/  checkpoint-N/  done.json
     RUN/arms/ARM/seed-S/                predictions.jsonl  done.json
 
@@ -157,6 +158,24 @@ class RunDirectory:
     def gallery(self) -> Path:
         """Some of the evaluated images, for the report."""
         return self.path / "gallery"
+
+    @property
+    def knowledge(self) -> Path:
+        """What the policies of the run are told about the classes."""
+        return self.path / "knowledge.json"
+
+    def pin_knowledge(self, facts: dict[str, Any]) -> None:
+        """Keep what is known with the run: a card may change, and the run must not change with it.
+
+        Raises:
+            RunError: the run began with other knowledge.
+        """
+        if self.knowledge.exists() and read_json(self.knowledge) != facts:
+            raise RunError(
+                f"the card says something else than when {self.path} began ({self.knowledge.name} there holds it); "
+                f"undo the change, or choose another --out."
+            )
+        write_json(self.knowledge, facts)
 
     def arm(self, name: str, seed: int) -> ArmDirectory:
         return ArmDirectory(self.path / "arms" / name / f"seed-{seed}")

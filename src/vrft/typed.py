@@ -114,9 +114,9 @@ def validate(
             return model.model_validate(raw), faults
         except ValidationError as error:
             found: dict[Keys, dict[str, Any]] = {}
-            for one in error.errors():  # of the alternatives of a union, the first speaks
-                if one["type"] == "literal_error" and isinstance(one["input"], dict):
-                    continue  # a mapping was meant for another alternative
+            errors = error.errors()
+            telling = [one for one in errors if not (one["type"] == "literal_error" and isinstance(one["input"], dict))]
+            for one in telling or errors:  # a mapping was meant for another alternative; of those the first speaks
                 found.setdefault(_keys_in(raw, one["loc"]), dict(one))
             fresh = {k: one for k, one in found.items() if not any(gone[: len(k)] == k for gone in removed)}
             faults += [fault_of(model, keys, one, places, path) for keys, one in fresh.items()]

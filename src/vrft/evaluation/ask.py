@@ -11,7 +11,7 @@ from vrft.errors import UserError
 from vrft.evaluation.predict import prediction
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.of_recipe import frame_for, load_arm
-from vrft.recipe import ENVELOPES, build_task, open_knowledge, open_source, read_recipe
+from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
 from vrft.response import parse
 from vrft.runs import RunDirectory
 from vrft.sample import Sample, open_image
@@ -54,9 +54,10 @@ def ask_run(
     quiet_libraries()
     trained = [name for name in recipe.arm_names() if recipe.stages_of(name)]
     asked_arm = arm or (trained or ["base"])[-1]
-    task = replace(task, order=ENVELOPES.get(asked_arm, task.order))
+    task = recipe.task_of(asked_arm, task)
     policy = load_arm(recipe, directory, asked_arm, recipe.seeds[0] if seed is None else seed)
     if (injection := open_knowledge(recipe, source)) is not None:
+        directory.pin_knowledge(injection.facts())
         samples = [injection.into(sample, recipe.told(asked_arm)) for sample in samples]
     for sample in samples:
         row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)

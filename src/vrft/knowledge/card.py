@@ -169,7 +169,8 @@ def check_against(card: Card, name: str, classes: Iterable[str], ids: Iterable[s
         card: a card that was read.
         name: what it is called in messages.
         classes: of the data.
-        ids: of its samples; a card that names one speaks of a single image.
+        ids: of its samples and names of their files; a card that names one speaks of a single image. Mere numbers are
+            left out, since a card may count.
 
     Raises:
         KnowledgeError: the card describes a class that the data lack, lacks one of theirs, or names a sample.
@@ -181,7 +182,9 @@ def check_against(card: Card, name: str, classes: Iterable[str], ids: Iterable[s
         if label not in known
     ]
     faults += [Fault(name, f"says nothing about {label!r}.") for label in known if label not in card.classes]
-    words = set(re.findall(r"[\w.-]*\w", " ".join(card.text_of(label) for label in card.classes)))
-    faults += [Fault(name, f"names the image {one!r}; a card speaks of classes alone.") for one in ids if one in words]
+    said = " ".join(card.text_of(label) for label in card.classes)
+    for one in dict.fromkeys(ids):
+        if not one.isdecimal() and re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", said):
+            faults.append(Fault(name, f"names the image {one!r}; a card speaks of classes alone."))
     if faults:
         raise KnowledgeError(faults)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import cycle, islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,14 +28,12 @@ class Injection:
         label_first: a line is ``label: text``; otherwise ``text label``, as the embedded policy was taught.
         shuffle: the order of the lines is drawn anew for each sample, so that it tells nothing.
         other: texts about something else, for the variant ``irrelevant``.
-        seed: of the exchange and of the orders.
     """
 
     texts: Mapping[str, str]
     label_first: bool = True
     shuffle: bool = False
     other: Sequence[str] = ()
-    seed: int = 0
 
     def into(self, sample: Sample, variant: Told = "card") -> Sample:
         """The sample with what the policy is told, and what a recitation is compared with: always the true card."""
@@ -48,6 +46,10 @@ class Injection:
         others = tuple(text for label, text in self.texts.items() if label != str(sample.target))
         return replace(sample, knowledge=Knowledge(prompt, card, own, others))
 
+    def facts(self) -> dict[str, Any]:
+        """All that decides what samples are told, as plain data."""
+        return {key: list(value) if key == "other" else value for key, value in vars(self).items()}
+
     def told(self, variant: Told) -> dict[str, str]:
         """What a variant says of each class.
 
@@ -58,9 +60,7 @@ class Injection:
         if variant == "card":
             return dict(self.texts)
         if variant == "swapped":
-            order = np.random.default_rng([self.seed, 0x5A4B]).permutation(len(labels))
-            moved = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))  # one cycle: none stays
-            return {label: self.texts[labels[moved[index]]] for index, label in enumerate(labels)}
+            return dict(zip(labels, self._exchanged(), strict=True))
         if variant == "irrelevant":
             others = islice(cycle(self.other), len(labels))
             return {
@@ -69,12 +69,26 @@ class Injection:
             }
         return {}
 
+    def _exchanged(self) -> list[str]:
+        """The texts in an order in which no class has a text equal to its own.
+
+        Raises:
+            ValueError: there is none, since half of the classes or more have one and the same text.
+        """
+        texts = list(self.texts.values())
+        order = sorted(range(len(texts)), key=lambda i: texts[i])  # equal texts side by side: moved on by as many
+        most = max(map(texts.count, texts))  # as the most frequent one has, none meets an equal
+        if 2 * most > len(texts):
+            raise ValueError("half of the classes or more have the same description, so none can be exchanged")
+        moved = dict(zip(order, order[most:] + order[:most], strict=True))
+        return [texts[moved[i]] for i in range(len(texts))]
+
     def _order(self, sample: Sample) -> list[str]:
         labels = list(self.texts)
         if not self.shuffle:
             return labels
         number = int.from_bytes(sha256(sample.id.encode()).digest()[:8], "big")
-        return [labels[i] for i in np.random.default_rng([self.seed, number]).permutation(len(labels))]
+        return [labels[i] for i in np.random.default_rng(number).permutation(len(labels))]
 
     def _line(self, label: str, text: str) -> str:
         return f"- {label}: {text}" if self.label_first else f"- {text} {label}"

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from peft import LoraConfig
+from transformers import AutoTokenizer
 
 from vrft.errors import PolicyError, RunError
+from vrft.knowledge import Injection
 from vrft.policies.families import frame_of
 from vrft.policies.loading import LoadedPolicy, load_policy, place_of
 from vrft.recipe import Recipe, TaskSection
@@ -44,19 +46,30 @@ def load_for(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
     )
 
 
-def check_budget(policy: LoadedPolicy, sample: Sample, max_tokens: int) -> None:
-    """Make sure that what the policy is told about the classes is not too long.
+def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
+    """Make sure that nothing that the arms of a recipe are told is too long for it, before anything is trained.
 
     Raises:
-        PolicyError: it takes more tokens than allowed.
+        PolicyError: it takes more tokens of the policy than the recipe allows.
     """
-    text = sample.knowledge.prompt if sample.knowledge else ""
-    taken = len(policy.processor.tokenizer(text).input_ids)
-    if taken > max_tokens:
-        raise PolicyError(
-            f"the card takes {taken} tokens of {policy.name}, and knowledge.max_tokens is {max_tokens}; "
-            f"name fewer knowledge.attributes, or allow more."
-        )
+    section = recipe.policy
+    options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place_of(section.model), **options)
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise PolicyError(f"policy.model {section.model!r} has no tokenizer that can be read: {first}") from None
+    allowed = recipe.knowledge.max_tokens if recipe.knowledge else 0
+    for told in sorted(
+        {recipe.told(arm, training=training) for arm in recipe.arm_names() for training in (True, False)}
+    ):
+        known = injection.into(sample, told).knowledge
+        taken = len(tokenizer(known.prompt if known else "").input_ids)
+        if taken > allowed:
+            raise PolicyError(
+                f"what the policy is told takes {taken} tokens ({told}), and knowledge.max_tokens is {allowed}; "
+                f"name fewer knowledge.attributes, or allow more."
+            )
 
 
 def load_arm(recipe: Recipe, directory: RunDirectory, name: str, seed: int) -> LoadedPolicy:

@@ -56,7 +56,9 @@ class RowScorer:
             completion = _text(completion)
         task = self._task(row.get("task"))
         schedule = _named(self._value(row, "schedule"), "schedule", FUZZY_SCHEDULES, "table")
-        order = _named(self._value(row, "order"), "order", ORDERS, task.order)
+        asked = row.get("task")
+        own = asked.get("envelope") if isinstance(asked, Mapping) else None
+        order = _named(row.get("order") or own or self.defaults.get("order"), "order", ORDERS, task.order)
         size = processed = None
         if task.kind == "localization":
             size = _size(self._value(row, "image_size"), "image_size", needed="a localization needs")

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vrft.data.phantom import ATTRIBUTES, MAX_COUNT, PIXELS, Phantom, code_names, compose, draw, extent_radius
+from vrft.knowledge.inject import HEADING
 from vrft.response import ENVELOPE_INSTRUCTION
 from vrft.tasks.classification import classification_prompt
 from vrft.tasks.grading import grading_prompt
@@ -142,7 +143,7 @@ def _card(rng: np.random.Generator, classes: int, *, shown: bool = True) -> tupl
     lines = [f"- {' '.join(meanings[i])} {labels[i]}" for i in rng.permutation(classes)]
     if shown:
         head, instruction = prompt.rsplit("\n", 1)
-        prompt = "\n".join([head, "What is known:", *lines, instruction])
+        prompt = "\n".join([head, HEADING, *lines, instruction])
     return phantom, prompt, labels[right], f", {' '.join(meanings[right])} {labels[right]}"
 
 
@@ -167,13 +168,13 @@ def _reading(rng: np.random.Generator) -> tuple[None, str, str, str]:
     right = meanings.index(tuple(seen[name] for name in names))
     lines = [f"- {' '.join(meanings[i])} {labels[i]}" for i in rng.permutation(classes)]
     told = f"1 {' '.join(seen.values())} finding"
-    prompt = "\n".join([f"Seen: {told}", "What is known:", *lines])
+    prompt = "\n".join([f"Seen: {told}", HEADING, *lines])
     if rng.random() < 0.3:
         listed = classification_prompt(
             "Which class is this finding?", [str(label) for label in rng.permutation(labels)]
         )
         head, instruction = listed.rsplit("\n", 1)
-        prompt = "\n".join([f"Seen: {told}", head, "What is known:", *lines, instruction])
+        prompt = "\n".join([f"Seen: {told}", head, HEADING, *lines, instruction])
     return None, prompt, labels[right], f"{told}, {' '.join(meanings[right])} {labels[right]}"
 
 
