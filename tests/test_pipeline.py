@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 from vrft.policies import decode, load_policy
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
@@ -185,9 +186,9 @@ def test_two_stages_with_adapters_and_two_seeds(tmp_path: Path):
 def test_the_adapters_of_one_stage_go_on_in_the_next_through_a_kill(tmp_path: Path):
     path = tmp_path / "stages.yaml"
     path.write_text(
-        RECIPE.replace("stages:\n", "stages:\n  - {kind: sft, steps: 2, batch_size: 4}\n").replace(
-            "steps: 7", "steps: 5"
-        )
+        RECIPE.replace(
+            "stages:\n", "stages:\n  - {kind: sft, steps: 3, batch_size: 4, learning_rate: 1.0e-2}\n"
+        ).replace("steps: 7", "steps: 5")
         + "policy: {model: tiny, lora: {rank: 4, alpha: 8.0, between_stages: continue}}\narms: [rft]\n"
     )
     whole, killed = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "killed")
@@ -198,7 +199,17 @@ def test_the_adapters_of_one_stage_go_on_in_the_next_through_a_kill(tmp_path: Pa
         assert {file.name for file in stage.policy.glob("*.safetensors")} == {"adapter_model.safetensors"}
     assert (first.policy / ADAPTER).read_bytes() != (second.policy / ADAPTER).read_bytes()
     assert read_jsonl(second.log)[0]["kl"] == pytest.approx(0, abs=1e-6)  # the reference has the first stage's adapters
-    assert load_policy(str(second.policy)).model.num_parameters() == load_policy("tiny").model.num_parameters()
+    adapted = load_file(first.policy / ADAPTER)
+    assert (
+        max(abs(value).max() for name, value in adapted.items() if "lora_B" in name) > 1e-3
+    )  # far from the bare weights
+    source = open_source(read_recipe(whole.recipe))
+    sample = next(iter(source.samples("test")))
+    policy, image = load_policy(str(second.policy)), open_image(sample)
+    task = build_task(read_recipe(whole.recipe), source)
+    (tokens,) = decode(policy, [task.prompt(sample.question)], [image], max_tokens=20)
+    tested = read_jsonl(whole.arm("rft", 0).predictions)[0]["completion"]
+    assert tested == policy.processor.decode(tokens, skip_special_tokens=True)  # the second stage's adapters are tested
 
     run_and_kill(path, killed.path, killed.path / "arms/rft/seed-0/stage-1-rft/checkpoint-3/whole.json")
     assert vrft("run", path, "--out", killed.path, "--resume", "--quiet").returncode == 0

@@ -170,12 +170,20 @@ class RunDirectory:
         Raises:
             RunError: the run began with other knowledge.
         """
+        self.check_knowledge(facts)
+        write_json(self.knowledge, facts)
+
+    def check_knowledge(self, facts: dict[str, Any]) -> None:
+        """Compare what is known with what the run began with.
+
+        Raises:
+            RunError: they differ.
+        """
         if self.knowledge.exists() and read_json(self.knowledge) != facts:
             raise RunError(
                 f"the card says something else than when {self.path} began ({self.knowledge.name} there holds it); "
                 f"undo the change, or choose another --out."
             )
-        write_json(self.knowledge, facts)
 
     def arm(self, name: str, seed: int) -> ArmDirectory:
         return ArmDirectory(self.path / "arms" / name / f"seed-{seed}")

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from vrft.policies import load_policy
 from vrft.policies.tiny import pretrain as module
+from vrft.policies.tiny.build import build_config
 from vrft.policies.tiny.pretrain import Plan, pretrain, rate
 
 PLAN = Plan(steps=6, batch=4, warmup=2, seeing_steps=2, reading_steps=2)
@@ -18,22 +20,43 @@ def _shipped_tokenizer(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "build_tokenizer", lambda: load_policy("tiny").processor.tokenizer)
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    whole = load_file(pretrain(PLAN, tmp_path / "whole", save_every=2) / "model.safetensors")
-    save = module._save
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The weights of a run that nobody disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "build_tokenizer", lambda: load_policy("tiny").processor.tokenizer)
+        return load_file(pretrain(PLAN, tmp_path_factory.mktemp("whole"), save_every=6) / "model.safetensors")
+
+
+@pytest.mark.parametrize("saves", [1, 2, 4, 5])
+def test_a_run_that_is_killed_in_any_stage_goes_on_to_the_same_weights(
+    tmp_path: Path, whole: dict[str, np.ndarray], saves: int, monkeypatch: pytest.MonkeyPatch
+):
+    save, done = module._save, 0
 
     def save_and_die(*arguments):
+        nonlocal done
         save(*arguments)
-        raise KeyboardInterrupt
+        done += 1
+        if done == saves:
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "_save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
-            pretrain(PLAN, tmp_path / "killed", save_every=2)
-    assert not (tmp_path / "killed" / "policy").exists()
-    killed = load_file(pretrain(PLAN, tmp_path / "killed", save_every=2) / "model.safetensors")
+            pretrain(PLAN, tmp_path, save_every=1)
+    assert not (tmp_path / "policy").exists()
+    (tmp_path / "checkpoint.old").mkdir()  # as a kill while the last one is removed leaves it
+    (tmp_path / "checkpoint.old" / "x").touch()
+    killed = load_file(pretrain(PLAN, tmp_path, save_every=6) / "model.safetensors")
     assert all((whole[name] == killed[name]).all() for name in whole)
-    assert load_policy(str(tmp_path / "killed" / "policy")).suppressed
+    assert load_policy(str(tmp_path / "policy")).suppressed
+
+
+@pytest.mark.parametrize("sizes", [{"width": 64}, {"width": 160}, {"layers": 1}, {"vision_width": 40}])
+def test_sizes_that_cannot_be_built_are_refused(sizes: dict[str, int]):
+    with pytest.raises(ValueError, match="must be a multiple"):
+        build_config(load_policy("tiny").processor.tokenizer, **sizes)
 
 
 def test_another_plan_is_refused(tmp_path: Path):

@@ -40,3 +40,20 @@ def test_without_a_known_truth_none_is_drawn(tmp_path: Path):
 def test_labels_cannot_be_drawn(tmp_path: Path):
     with pytest.raises(UserError, match="only boxes can be drawn"):
         write_drawing(tmp_path, Sample("a", lambda: BLACK, "", 1, split="test"), {"answer": 1})
+
+
+def test_an_answer_that_was_not_read_is_no_absence():
+    unread, nothing = draw_boxes(BLACK, None, []), draw_boxes(BLACK, [], [])
+    assert list(unread.get_flattened_data()) != list(nothing.get_flattened_data())
+
+
+def test_no_drawing_is_drawn_over_and_no_image_written_over(tmp_path: Path):
+    one, other = (Sample(f"{folder}/scan.png", lambda: BLACK, "", (), split="") for folder in "ab")
+    first = write_drawing(tmp_path, one, {"boxes": []})
+    assert write_drawing(tmp_path, other, {"boxes": []}, [first]) == tmp_path / "scan-2.png"
+    dotted = Sample("1.2.3.4", lambda: BLACK, "", (), split="test")
+    assert write_drawing(tmp_path, dotted, {"boxes": []}).name == "1.2.3.4.png"
+    BLACK.save(tmp_path / "own.png")
+    own = Sample(str(tmp_path / "own.png"), tmp_path / "own.png", "", (), split="")
+    with pytest.raises(UserError, match="would write over"):
+        write_drawing(tmp_path, own, {"boxes": []})

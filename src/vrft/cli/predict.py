@@ -23,7 +23,8 @@ def predict(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images of the split.")] = None,
     draw: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write a picture with the boxes for each image.")
+        Path | None,
+        typer.Option(metavar="FOLDER", file_okay=False, help="Write a picture with the boxes for each image."),
     ] = None,
     question: Annotated[str | None, typer.Option(help="What is asked; that of the run without it.")] = None,
     kind: Kind = None,
@@ -57,6 +58,8 @@ def predict(
         raise UserError(f"{model} is a run and knows its task; leave the options of the task out.")
     if not is_run and (wrong := [name for name, value in given.items() if value is not None]):
         raise UserError(f"{wrong[0]} needs a run directory, and {model} is none (recipe.yaml is missing).")
+    if limit is not None and split is None:
+        raise UserError("--limit needs --split; image files are all asked about.")
     from vrft.evaluation.ask import ask_model, ask_run
     from vrft.report.draw import write_drawing
     from vrft.runs import RunDirectory
@@ -68,7 +71,9 @@ def predict(
         if is_run
         else ask_model(model, files, task, **asked)
     )
+    drawings: list[Path] = []
     for sample, row in rows:
         if draw is not None:
-            row["drawing"] = str(write_drawing(draw, sample, row))
+            drawings.append(write_drawing(draw, sample, row, drawings))
+            row["drawing"] = str(drawings[-1])
         typer.echo(json.dumps(row, ensure_ascii=False))

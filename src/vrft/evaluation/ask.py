@@ -12,7 +12,7 @@ from vrft.evaluation.predict import prediction
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.of_recipe import frame_for, load_arm
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
-from vrft.response import parse
+from vrft.response import ORDERS, parse
 from vrft.runs import RunDirectory
 from vrft.sample import Sample, open_image
 from vrft.tasks import Localization, TrainableTask, read_section, task_from
@@ -57,7 +57,7 @@ def ask_run(
     task = recipe.task_of(asked_arm, task)
     policy = load_arm(recipe, directory, asked_arm, recipe.seeds[0] if seed is None else seed)
     if (injection := open_knowledge(recipe, source)) is not None:
-        directory.pin_knowledge(injection.facts())
+        directory.check_knowledge(injection.facts())
         samples = [injection.into(sample, recipe.told(asked_arm)) for sample in samples]
     for sample in samples:
         row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)
@@ -117,7 +117,8 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
         ``answer`` as it is read (None where it is not), ``reasoning`` (the think block), ``confidence`` in [0, 1],
         ``problems`` and ``completion``; for a localization also ``boxes``, in pixels of the image, and ``image_size``.
         The confidence is the geometric mean of the probabilities of the answer's tokens after that reasoning: 1 where
-        there was no doubt. It is no calibrated chance of being right, and None where no answer is read.
+        there was no doubt. It is no calibrated chance of being right, and None where no answer is read or the
+        envelope is broken.
     """
     policy.model.eval()
     image = open_image(sample)
@@ -133,29 +134,32 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
         "problems": row["problems"],
         "completion": text,
     }
-    if row["answer"] is not None and envelope.answer:
+    if row["answer"] is not None and row["well_formed"]:
         probabilities = token_probabilities(policy, prompt, image, tokens)
-        span = answer_span(tokens, lambda ids: policy.processor.tokenizer.decode(ids, skip_special_tokens=True))
+        decoded = policy.processor.tokenizer.decode
+        span = answer_span(
+            tokens, lambda ids: decoded(ids, skip_special_tokens=True), last=ORDERS[task.order][-1] == "answer"
+        )
         asked["confidence"] = round(geometric_mean(probabilities[span]), 4)
     if isinstance(task, Localization):
         asked |= {"boxes": row["answer"], "image_size": list(image.size)}
     return asked
 
 
-def answer_span(tokens: Sequence[int], text_of: Callable[[Sequence[int]], str]) -> slice:
-    """Which tokens write the answer: those after ``<answer>`` and before ``</answer>``, or the end.
+def answer_span(tokens: Sequence[int], text_of: Callable[[Sequence[int]], str], *, last: bool = True) -> slice:
+    """Which tokens write the answer of a well-formed completion: those between ``<answer>`` and ``</answer>``.
 
-    A token that holds part of a tag and part of the answer counts.
+    A token that holds part of a tag and part of the answer counts. ``last`` says that the answer follows the reasons,
+    which may speak of the tag too.
 
     >>> pieces = ["<answer>", "no", "t", "</", "answer>"]
     >>> answer_span(range(5), lambda ids: "".join(pieces[i] for i in ids))
     slice(1, 3, None)
     """
     whole = text_of(tokens)
-    opened = whole.rfind("<answer>") + len("<answer>")
+    opened = (whole.rfind if last else whole.find)("<answer>") + len("<answer>")
     closed = whole.find("</answer>", opened)
-    closed = len(whole) if closed < 0 else closed
     lengths = [len(text_of(tokens[: count + 1])) for count in range(len(tokens))]
     starts = [0, *lengths[:-1]]
     inside = [i for i, (start, end) in enumerate(zip(starts, lengths, strict=True)) if end > opened and start < closed]
-    return slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)
+    return slice(inside[0], inside[-1] + 1)

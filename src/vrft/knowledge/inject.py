@@ -4,7 +4,7 @@ Source: explicit prior knowledge of VRFT-Aug (arXiv 2602.10619). The controls, w
 is given, are ours: descriptions exchanged between classes, and words about something else, as many as in the card.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import cycle, islice
@@ -45,6 +45,11 @@ class Injection:
         own = self.texts.get(str(sample.target), card)
         others = tuple(text for label, text in self.texts.items() if label != str(sample.target))
         return replace(sample, knowledge=Knowledge(prompt, card, own, others))
+
+    def prompt(self, variant: Told, order: Iterable[str] | None = None) -> str:
+        """The lines of a prompt: a heading and a line for each class; empty where nothing is told."""
+        told = self.told(variant)
+        return "\n".join([HEADING, *(self._line(label, told[label]) for label in order or told)]) if told else ""
 
     def facts(self) -> dict[str, Any]:
         """All that decides what samples are told, as plain data."""

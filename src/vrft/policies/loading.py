@@ -83,6 +83,7 @@ def load_policy(
     dtype: str = "auto",
     lora: LoraConfig | None = None,
     keep_adapters: bool = False,
+    base: tuple[str, str | None] | None = None,
     max_pixels: int | None = None,
     trust_remote_code: bool = False,
 ) -> LoadedPolicy:
@@ -94,6 +95,7 @@ def load_policy(
         dtype: a key of ``DTYPES``, or ``auto``: bfloat16 on a GPU, float32 elsewhere.
         lora: adapters to train; the trainer puts them in.
         keep_adapters: train the adapters of a directory on, and save adapters alone; without it they are merged.
+        base: name and revision of the model that the adapters of a directory belong to; without it what they say.
         max_pixels: upper bound on the pixels of an image after resizing.
         trust_remote_code: run code that comes with the model.
 
@@ -106,8 +108,13 @@ def load_policy(
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         adapter = Path(path) / "adapter_config.json"
-        base = json.loads(adapter.read_text())["base_model_name_or_path"] if adapter.is_file() else path
-        model = AutoModelForImageTextToText.from_pretrained(base, dtype=chosen, **options)
+        if adapter.is_file():
+            stated = json.loads(adapter.read_text())
+            of, at = base or (stated["base_model_name_or_path"], stated.get("revision"))
+            weights = {**options, "revision": at}
+            model = AutoModelForImageTextToText.from_pretrained(place_of(of), dtype=chosen, **weights)
+        else:
+            model = AutoModelForImageTextToText.from_pretrained(path, dtype=chosen, **options)
         if adapter.is_file():
             model = PeftModel.from_pretrained(model, path, is_trainable=keep_adapters)
             model = model if keep_adapters else model.merge_and_unload()
@@ -131,8 +138,9 @@ def load_policy(
 
 
 def save_policy(policy: LoadedPolicy, path: Path) -> None:
-    """Write weights or adapters (safetensors), tokenizer and processor."""
+    """Write weights or adapters (safetensors), the configuration, tokenizer and processor."""
     if isinstance(policy.model, PeftModel):
+        policy.model.get_base_model().config.save_pretrained(path)
         policy.model.save_pretrained(path, selected_adapters=["default"])  # TRL's "ref" is no part of the policy
     else:
         policy.model.save_pretrained(path)

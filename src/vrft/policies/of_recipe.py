@@ -40,6 +40,7 @@ def load_for(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
         revision=None if trained else section.revision,
         dtype=section.dtype,
         lora=lora or None,
+        base=(section.model, section.revision),
         keep_adapters=section.lora is not None and section.lora.between_stages == "continue",
         max_pixels=section.max_pixels,
         trust_remote_code=section.trust_remote_code,

@@ -1,6 +1,6 @@
 """Boxes drawn on an image: the truth as a white line on a dark one, the answer dashed in a colour."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ DASH, GAP = 9, 5
 """Of the answer's line, in pixels."""
 
 
-def draw_boxes(image: Image.Image, answer: Sequence[Box], truth: Sequence[Box] | None = None) -> Image.Image:
-    """Return a copy of an image with boxes (x1, y1, x2, y2 in its pixels) and a line that says which is which."""
+def draw_boxes(image: Image.Image, answer: Sequence[Box] | None, truth: Sequence[Box] | None = None) -> Image.Image:
+    """Return a copy of an image with boxes (x1, y1, x2, y2 in its pixels) and a line that says which is which.
+
+    Of the answer None means that it was not read, of the truth that nobody knows it; an empty list says that there is
+    nothing.
+    """
     scale = max(1, -(-LEAST // max(image.size)))
     canvas = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(canvas)
@@ -27,23 +31,35 @@ def draw_boxes(image: Image.Image, answer: Sequence[Box], truth: Sequence[Box] |
         corners = _scaled(box, scale)
         pen.rectangle(corners, outline=SHADOW, width=5)
         pen.rectangle((corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1), outline=TRUTH, width=2)
-    for box in answer:
+    for box in answer or ():
         _dashed(pen, _scaled(box, scale))
     return _with_legend(canvas, answer, truth)
 
 
-def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any]) -> Path:
+def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any], written: Collection[Path] = ()) -> Path:
     """Draw what was said about a sample (``boxes``) and, where it is known, the truth; returns the PNG's path.
 
+    Args:
+        folder: where the PNG goes, under the sample's name.
+        sample: what was asked about.
+        row: what ``ask`` said.
+        written: drawings of this call, which are not drawn over: a number is added to the name.
+
     Raises:
-        UserError: the answers hold no boxes.
+        UserError: the answers hold no boxes, or the drawing would take the place of the image itself.
     """
     if "boxes" not in row:
         raise UserError("only boxes can be drawn; the task is no localization.")
     truth = sample.target if sample.split and isinstance(sample.target, tuple) else None
-    path = folder / f"{Path(sample.id).stem}.png"
+    name = sample.id if sample.split else Path(sample.id).stem
+    path, number = folder / f"{name}.png", 1
+    while path in written:
+        number += 1
+        path = folder / f"{name}-{number}.png"
+    if isinstance(sample.image, Path) and path.resolve() == sample.image.resolve():
+        raise UserError(f"--draw {folder} would write over {sample.image}; choose another folder.")
     with replacing(path) as fresh:
-        draw_boxes(open_image(sample), row["boxes"] or (), truth).save(fresh, format="PNG")
+        draw_boxes(open_image(sample), row["boxes"], truth).save(fresh, format="PNG")
     return path
 
 
@@ -66,8 +82,8 @@ def _starts(low: float, high: float) -> list[float]:
     return [low + step * (DASH + GAP) for step in range(int((high - low) // (DASH + GAP)) + 1)]
 
 
-def _with_legend(canvas: Image.Image, answer: Sequence[Box], truth: Sequence[Box] | None) -> Image.Image:
-    said = "answer: dashed" if answer else "answer: no box"
+def _with_legend(canvas: Image.Image, answer: Sequence[Box] | None, truth: Sequence[Box] | None) -> Image.Image:
+    said = "answer: not read" if answer is None else "answer: dashed" if answer else "answer: no box"
     told = "" if truth is None else "truth: white line     " if truth else "truth: no box     "
     page = Image.new("RGB", (canvas.width, canvas.height + 22), SHADOW)
     page.paste(canvas)

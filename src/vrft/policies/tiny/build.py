@@ -100,7 +100,19 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
 def build_config(
     tokenizer: PreTrainedTokenizerFast, *, width: int = 128, layers: int = 4, vision_width: int = 128
 ) -> Qwen2_5_VLConfig:
-    """The configuration: ``width`` of the text layers (a multiple of 32), ``vision_width`` of the vision tower."""
+    """The configuration of given sizes.
+
+    Args:
+        tokenizer: whose ids are named in it.
+        width: of the text layers, a multiple of 64 from 128 up.
+        layers: text layers, 2 or more.
+        vision_width: of the vision tower, a multiple of 16.
+
+    Raises:
+        ValueError: a size is none of these.
+    """
+    if width < 128 or width % 64 or layers < 2 or vision_width < 16 or vision_width % 16:
+        raise ValueError("width must be a multiple of 64 from 128 up, layers 2 or more, vision_width a multiple of 16")
     ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("im_end", "endoftext")}
     vision_ids = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>")

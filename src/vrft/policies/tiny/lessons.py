@@ -1,8 +1,8 @@
 """What the embedded policy is taught: questions about phantoms, answered with what is seen and then the answer.
 
-A lesson is drawn from a seed and an index alone, in a number space that no data source uses, so that pretraining can be
-resumed at any step and never shows a picture of a user's split. Every answer first names the attributes that are
-visible, which supervises all of them in each lesson.
+A lesson is drawn from a seed and an index alone, so that pretraining can be resumed at any step. It shows no picture of
+a user's split, unless the seed of that data set is the first word of a lesson's. Every answer first names the attributes
+that are visible, which supervises all of them in each lesson.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 from vrft.data.phantom import ATTRIBUTES, MAX_COUNT, PIXELS, Phantom, code_names, compose, draw, extent_radius
-from vrft.knowledge.inject import HEADING
-from vrft.response import ENVELOPE_INSTRUCTION
+from vrft.knowledge import Injection
 from vrft.tasks.classification import classification_prompt
 from vrft.tasks.grading import grading_prompt
+from vrft.tasks.localization import localization_prompt, write_boxes
 
 TRAINING, HELD_OUT = 0x7EAC4, 0x4E1D
-"""First word of the seed of a lesson; the sources of ``vrft.data`` use three words and never these."""
+"""First word of the seed of a lesson: seeds that no data set should have."""
 
 
 @dataclass(frozen=True)
@@ -101,19 +101,8 @@ def _code(rng: np.random.Generator) -> tuple[Phantom, str, str]:
 
 def _box(rng: np.random.Generator) -> tuple[Phantom, str, str]:
     phantom = compose(rng)
-    prompt = "\n".join(
-        [
-            "Where is the finding?",
-            'Answer with a JSON list of boxes in pixels of the image, like [{"bbox_2d":[x1,y1,x2,y2]}].',
-            ENVELOPE_INSTRUCTION,
-        ]
-    )
-    return phantom, prompt, box_text(phantom.boxes()[0])
-
-
-def box_text(box: Sequence[float]) -> str:
-    """Write a box as the policy does: compact JSON, whole pixels."""
-    return f'[{{"bbox_2d":[{",".join(str(min(PIXELS, round(v))) for v in box)}]}}]'
+    written = write_boxes([phantom.boxes()[0]], "resized", *[(PIXELS, PIXELS)] * 2)
+    return phantom, localization_prompt("Where is the finding?", "resized"), written
 
 
 def _question(rng: np.random.Generator, what: str) -> str:
@@ -139,11 +128,9 @@ def _card(rng: np.random.Generator, classes: int, *, shown: bool = True) -> tupl
     phantom = compose(rng, count=int(rng.integers(1, 3)))
     right = meanings.index(tuple(phantom.attributes[name] for name in names))
     question = "Which class is this finding?" if rng.random() < 0.5 else _question(rng, "class")
-    prompt = classification_prompt(question, [str(label) for label in rng.permutation(labels)])
-    lines = [f"- {' '.join(meanings[i])} {labels[i]}" for i in rng.permutation(classes)]
-    if shown:
-        head, instruction = prompt.rsplit("\n", 1)
-        prompt = "\n".join([head, HEADING, *lines, instruction])
+    listed = [str(label) for label in rng.permutation(labels)]
+    known = _known(rng, meanings, labels)
+    prompt = classification_prompt(question, listed, known if shown else "")
     return phantom, prompt, labels[right], f", {' '.join(meanings[right])} {labels[right]}"
 
 
@@ -152,6 +139,12 @@ def _labels(rng: np.random.Generator, count: int) -> list[str]:
     if rng.random() < 0.6:
         return code_names(int(rng.integers(2**31)), count)
     return [str(word) for word in rng.permutation(WORDS)[:count]]
+
+
+def _known(rng: np.random.Generator, meanings: Sequence[Sequence[str]], labels: Sequence[str]) -> str:
+    """The card: what each label means, in any order."""
+    texts = {labels[i]: " ".join(meanings[i]) for i in rng.permutation(len(labels))}
+    return Injection(texts, label_first=False).prompt("card")
 
 
 def _reading(rng: np.random.Generator) -> tuple[None, str, str, str]:
@@ -166,15 +159,13 @@ def _reading(rng: np.random.Generator) -> tuple[None, str, str, str]:
     labels = _labels(rng, classes)
     seen = {name: str(rng.choice(list(values[name]))) for name in ATTRIBUTES}
     right = meanings.index(tuple(seen[name] for name in names))
-    lines = [f"- {' '.join(meanings[i])} {labels[i]}" for i in rng.permutation(classes)]
+    known = _known(rng, meanings, labels)
     told = f"1 {' '.join(seen.values())} finding"
-    prompt = "\n".join([f"Seen: {told}", HEADING, *lines])
+    question = known
     if rng.random() < 0.3:
-        listed = classification_prompt(
-            "Which class is this finding?", [str(label) for label in rng.permutation(labels)]
-        )
-        head, instruction = listed.rsplit("\n", 1)
-        prompt = "\n".join([f"Seen: {told}", head, HEADING, *lines, instruction])
+        listed = [str(label) for label in rng.permutation(labels)]
+        question = classification_prompt("Which class is this finding?", listed, known)
+    prompt = f"Seen: {told}\n{question}"
     return None, prompt, labels[right], f"{told}, {' '.join(meanings[right])} {labels[right]}"
 
 

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,6 +141,8 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
     if kept.exists() and json.loads(kept.read_text()) != asdict(plan):
         raise SystemExit(f"{out} holds a run of another plan: {kept.read_text()}; choose another --out.")
     kept.write_text(json.dumps(asdict(plan)))
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, no GPU"
+    (out / "machine.json").write_text(json.dumps({"machine": machine, "arguments": sys.argv[1:]}))
     tokenizer = build_tokenizer()
     processor = build_processor(tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -190,10 +193,11 @@ def pretrain(plan: Plan, out: Path, *, save_every: int = 250) -> Path:
                 row = {"step": step + 1, "loss": loss, "grad_norm": norm.item(), "seconds": time.monotonic() - began}
                 with (out / "log.jsonl").open("a") as log:
                     log.write(json.dumps(row) + "\n")
-            if (step + 1) % save_every == 0 or step + 1 == plan.steps:
+            due = (step + 1) % plan.examine_every == 0 and step + 1 > plan.seeing_steps
+            if due or (step + 1) % save_every == 0 or step + 1 == plan.steps:
                 state = {"optimizer": optimizer.state_dict(), "head": head.state_dict(), "step": step + 1}
                 _save(checkpoint, model, processor, state)
-            if (step + 1) % plan.examine_every == 0 and step + 1 > plan.seeing_steps:
+            if due:
                 figures = examine(load_policy(str(checkpoint)), samples=100)
                 with (out / "curves.jsonl").open("a") as curves:
                     curves.write(json.dumps({"step": step + 1, "samples": (step + 1) * plan.batch, **figures}) + "\n")
@@ -211,6 +215,7 @@ def _save(checkpoint: Path, model: PreTrainedModel, processor: Qwen2_5_VLProcess
     model.save_pretrained(fresh)
     processor.save_pretrained(fresh)
     torch.save(state, fresh / "optimizer.pt")
+    shutil.rmtree(old, ignore_errors=True)  # left by a kill in the last line
     if checkpoint.exists():
         os.replace(checkpoint, old)
     os.replace(fresh, checkpoint)

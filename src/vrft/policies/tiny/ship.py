@@ -33,7 +33,7 @@ def logits(policy: LoadedPolicy) -> list[float]:
     image = Image.fromarray(pixels)
     messages = policy.messages("How many findings are there?", image)
     text = policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    inputs = policy.processor(text=[text], images=[image], return_tensors="pt")
+    inputs = policy.processor(text=[text], images=[image], return_tensors="pt").to(policy.model.device)
     with torch.inference_mode():
         return [float(value) for value in policy.model(**inputs).logits[0, -1, :8]]
 
@@ -43,6 +43,12 @@ def hours(log: list[dict[str, Any]]) -> float:
     seconds = [row["seconds"] for row in log]
     ends = [a for a, b in zip(seconds, [*seconds[1:], 0.0], strict=True) if b < a]
     return sum(ends) / 3600
+
+
+def _without_out(arguments: list[str]) -> list[str]:
+    """The options of a command without the place where it writes."""
+    at = arguments.index("--out")
+    return arguments[:at] + arguments[at + 2 :]
 
 
 def ship(run: Path, *, samples: int) -> dict[str, Any]:
@@ -55,8 +61,9 @@ def ship(run: Path, *, samples: int) -> dict[str, Any]:
         }
         for row in read_jsonl(run / "curves.jsonl")
     ]
+    made = json.loads((run / "machine.json").read_text())
     spent = hours(read_jsonl(run / "log.jsonl"))
-    policy = load_policy(str(run / "policy"))
+    policy = load_policy(str(run / "policy"), dtype="float32")
     files = sorted(path for path in (run / "policy").iterdir() if path.is_file())
     card = {
         "name": "tiny",
@@ -64,11 +71,11 @@ def ship(run: Path, *, samples: int) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
         "data": f"phantoms of the looks {', '.join(FAMILIES['standard'])}, and cards without pictures",
         "limits": LIMITS,
-        "command": "python -m vrft.policies.tiny.pretrain --out DIR",
+        "command": " ".join(["python -m vrft.policies.tiny.pretrain", *_without_out(made["arguments"]), "--out DIR"]),
         "plan": plan,
         "samples": plan["steps"] * plan["batch"],
         "hours": round(spent, 2),
-        "machine": "two cores, no GPU" if not torch.cuda.is_available() else torch.cuda.get_device_name(),
+        "machine": made["machine"],
         "licence": "Apache-2.0",
         "examination": examine(policy, samples=samples),
         "curves": curves,

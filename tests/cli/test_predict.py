@@ -1,0 +1,58 @@
+"""``vrft predict``: JSON lines, drawings, and mistakes told in one line."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from vrft.cli.main import app, main
+from vrft.data import PhantomSource
+from vrft.sample import open_image
+
+WHERE = ["--task", "localization", "--question", "Where is the finding?"]
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    (sample,) = PhantomSource("localization", sizes={"train": 0, "validation": 0, "test": 1}).samples("test")
+    open_image(sample).save(tmp_path / "scan.png")
+    return tmp_path / "scan.png"
+
+
+def test_a_line_of_json_and_a_drawing_for_each_image(scan: Path, tmp_path: Path):
+    result = CliRunner().invoke(app, ["predict", "tiny", str(scan), str(scan), *WHERE, "--draw", str(tmp_path / "d")])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [Path(row["drawing"]).name for row in rows] == ["scan.png", "scan-2.png"]
+    assert rows[0]["boxes"] == rows[1]["boxes"] != []
+    assert {"image", "answer", "reasoning", "confidence", "problems", "completion", "image_size"} <= set(rows[0])
+    assert Image.open(rows[0]["drawing"]).width == 336
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*WHERE, "--split", "test"], "--split needs a run directory"),
+        (WHERE, "name image files"),
+        (["nowhere.png", *WHERE], "nowhere.png: there is no such file"),
+        (["SCAN", "--task", "localization"], "give --question"),
+        (["SCAN", *WHERE, "--draw", "FOLDER"], "would write over"),
+        (["BROKEN", *WHERE], "broken.png: cannot be read as an image"),
+        (["SCAN", "--task", "grading", "--levels", "3", "--question", "?", "--draw", "d"], "only boxes can be drawn"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], words: str, scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    broken = scan.parent / "broken.png"
+    broken.write_bytes(b"no image")
+    names = {"SCAN": str(scan), "FOLDER": str(scan.parent), "BROKEN": str(broken)}
+    monkeypatch.setattr(sys, "argv", ["vrft", "predict", "tiny", *(names.get(one, one) for one in arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    error = capsys.readouterr().err
+    assert (stop.value.code, error.count("\n")) == (2, 1), error
+    assert words in error
