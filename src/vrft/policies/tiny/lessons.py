@@ -1,8 +1,8 @@
 """What the embedded policy is taught: questions about phantoms, answered with what is seen and then the answer.
 
 A lesson is drawn from a seed and an index alone, so that pretraining can be resumed at any step. It shows no picture of
-a user's split, unless the seed of that data set is the first word of a lesson's. Every answer first names the attributes
-that are visible, which supervises all of them in each lesson.
+a user's split, unless the seed of that data set is the first word of a lesson's. Every answer first names what is
+visible, which supervises all attributes in each lesson.
 """
 
 from collections.abc import Callable, Mapping, Sequence
