@@ -12,7 +12,7 @@ from vrft.policies import load_policy
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory
-from vrft.sample import open_image
+from vrft.sample import Knowledge, open_image
 from vrft.tasks import Grading
 from vrft.training.common import Bookkeeper, lazy_dataset, log_row, order_of, trainer_options
 from vrft.training.rft import Scorer, step_figures
@@ -67,6 +67,7 @@ def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):
         "completion_ids": [[1], [2]],
         "target": [2, 2],
         "sample": ["s", "s"],
+        "known": [None, Knowledge("", "the card", "its own")],
         "image": [None] * 2,
         "trainer_state": type("State", (), {"global_step": 4}),
         "log_metric": None,
@@ -75,6 +76,7 @@ def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):
     assert [row["reward"] for row in keeper.rollouts] == [1.5, 0.75]
     assert {row["step"] for row in keeper.rollouts} == {5}
     assert keeper.extra["rewards"]["fuzzy"]["share"] == 1.0
+    assert {"reasoning_words", "self_bleu", "copied_span"} <= set(keeper.extra["reasoning"])
 
 
 def test_trl_still_takes_what_it_is_given(tmp_path):
