@@ -24,6 +24,11 @@ class PolicyError(UserError):
     """A policy cannot be loaded or cannot be used as the recipe asks."""
 
 
+def first_line(error: Exception) -> str:
+    """What another library says, without its further lines."""
+    return str(error).strip().split("\n")[0]
+
+
 def nearest(found: str, expected: Sequence[str]) -> str | None:
     """The right spelling that is nearest to what was found, where one is near."""
     near = get_close_matches(found, expected, n=1, cutoff=0.5)

@@ -25,7 +25,7 @@ from vrft.data.table import Columns, TableReader
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
-from vrft.knowledge import Attribute, Injection, Told, check_against, read_card
+from vrft.knowledge import Attribute, Card, Injection, Told, check_against, read_card
 from vrft.response import parse, render
 from vrft.rewards import APPLIES, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS
 from vrft.tasks import Classification, Grading, TrainableTask, task_from
@@ -546,13 +546,13 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
         texts: dict[str, str] = dict(source.descriptions)
     else:
         card = read_card(section.card)
-        classes = source.labels or [str(grade) for grade in range(source.levels or 0)]
+        classes = known_classes(source)
         check_against(card, section.card, classes)
         texts = {label: card.text_of(label, section.attributes) for label in classes}
         for label, text in texts.items():
             if not text:
                 raise DataError(f"the card {section.card} tells none of knowledge.attributes of {label!r}.")
-    other = read_card(section.irrelevant or _of_other_organs(texts))
+    other = read_card(section.irrelevant) if section.irrelevant else _of_other_organs(texts)
     if shared := set(other.classes) & set(texts):
         raise DataError(f"knowledge.irrelevant describes {min(shared)!r} too; name a card about something else.")
     return Injection(
@@ -563,9 +563,15 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
     )
 
 
-def _of_other_organs(texts: Mapping[str, str]) -> str:
+def known_classes(source: Source) -> list[str]:
+    """What a card can describe: the labels of a source, or its grades written out; none of boxes."""
+    return source.labels or [str(grade) for grade in range(source.levels or 0)]
+
+
+def _of_other_organs(texts: Mapping[str, str]) -> Card:
     """A shipped card that shares no class with what is known."""
-    return next(name for name in ("organamnist", "bloodmnist") if not set(read_card(name).classes) & set(texts))
+    cards = map(read_card, ("organamnist", "bloodmnist"))
+    return next(card for card in cards if not set(card.classes) & set(texts))
 
 
 def build_task(

@@ -55,8 +55,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Places, list[Fault]]:
         raise YamlError(Fault(str(path), f"cannot be read as text ({error}).")) from None
     try:
         raw = yaml.load(text, Loader)
-        lines = dict(_lines(yaml.compose(text)))
-        repeated = list(_duplicates(yaml.compose(text)))
+        tree = yaml.compose(text)
+        lines, repeated = dict(_lines(tree)), list(_duplicates(tree))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = " ".join(str(getattr(error, "problem", None) or error).split())

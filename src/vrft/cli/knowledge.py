@@ -88,10 +88,10 @@ def check(
 def _data_of(path: Path) -> tuple[list[str], list[str]]:
     """The classes or grades of a recipe's data, and the ids of all its samples."""
     from vrft.errors import UserError
-    from vrft.recipe import open_source, read_recipe
+    from vrft.recipe import known_classes, open_source, read_recipe
 
     source = open_source(read_recipe(path, ["knowledge=null", "arms=[base]"]))  # what the card is for may not fit yet
-    classes = source.labels or [str(grade) for grade in range(source.levels or 0)]
+    classes = known_classes(source)
     if not classes:
         raise UserError(f"{path}: its data have neither classes nor grades that a card could describe.")
     names: list[str] = []

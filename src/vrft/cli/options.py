@@ -1,55 +1,57 @@
 """Options that say what is asked: the keys of the section ``task``, shared by the commands that need one."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
 from vrft.errors import UserError
 
-Kind = Annotated[str | None, typer.Option("--task", "--kind", help="classification, grading, localization or vqa.")]
-Labels = Annotated[list[str] | None, typer.Option("--labels", "--label", help="A label; repeat it for each.")]
-Synonyms = Annotated[
-    list[str] | None,
-    typer.Option("--synonyms", "--synonym", metavar="LABEL=NAME", help="Another name of a label."),
-]
-Levels = Annotated[int | None, typer.Option(help="How many grades the scale has.")]
-Names = Annotated[
-    list[str] | None, typer.Option("--names", "--name", help="A name of a grade, lowest first; repeat it.")
-]
-Frame = Annotated[str | None, typer.Option(help="Of the boxes: pixel, resized, thousand or unit.")]
-Answers = Annotated[str | None, typer.Option(help="Of a question: yes_no, choice or open.")]
-Choices = Annotated[
-    list[str] | None, typer.Option("--choices", "--choice", metavar="LETTER=TEXT", help="A choice; repeat it.")
-]
+TASK_OPTIONS: dict[str, Any] = {
+    "kind": Annotated[
+        str | None, typer.Option("--task", "--kind", help="classification, grading, localization or vqa.")
+    ],
+    "labels": Annotated[list[str] | None, typer.Option("--labels", "--label", help="A label; repeat it for each.")],
+    "synonyms": Annotated[
+        list[str] | None,
+        typer.Option("--synonyms", "--synonym", metavar="LABEL=NAME", help="Another name of a label."),
+    ],
+    "levels": Annotated[int | None, typer.Option(help="How many grades the scale has.")],
+    "names": Annotated[
+        list[str] | None, typer.Option("--names", "--name", help="A name of a grade, lowest first; repeat it.")
+    ],
+    "frame": Annotated[str | None, typer.Option(help="Of the boxes: pixel, resized, thousand or unit.")],
+    "answers": Annotated[str | None, typer.Option(help="Of a question: yes_no, choice or open.")],
+    "choices": Annotated[
+        list[str] | None, typer.Option("--choices", "--choice", metavar="LETTER=TEXT", help="A choice; repeat it.")
+    ],
+}
+"""The options by the key of the section that each gives."""
 
 
-def task_keys(
-    *,
-    kind: str | None,
-    labels: list[str] | None,
-    synonyms: list[str] | None,
-    levels: int | None,
-    names: list[str] | None,
-    frame: str | None,
-    answers: str | None,
-    choices: list[str] | None,
-) -> dict[str, Any]:
-    """The keys of the section that the options give.
+def takes_task(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a task in the place of its parameter ``task``, a dictionary of the keys given."""
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        options = TASK_OPTIONS if parameter.name == "task" else {parameter.name: parameter.annotation}
+        default = None if parameter.name == "task" else parameter.default
+        parameters += [
+            inspect.Parameter(name, parameter.kind, default=default, annotation=annotation)
+            for name, annotation in options.items()
+        ]
 
-    Raises:
-        UserError: a pair has no equals sign.
-    """
-    task = {
-        "kind": kind,
-        "labels": labels or None,
-        "synonyms": _pairs(synonyms, "--synonym", several=True),
-        "levels": levels,
-        "names": names or None,
-        "frame": frame,
-        "answers": answers,
-        "choices": _pairs(choices, "--choice", several=False),
-    }
-    return {key: value for key, value in task.items() if value is not None}
+    @wraps(command)
+    def wrapped(**given: Any) -> None:
+        task = {name: given.pop(name) for name in TASK_OPTIONS}
+        task["synonyms"] = _pairs(task["synonyms"], "--synonym", several=True)
+        task["choices"] = _pairs(task["choices"], "--choice", several=False)
+        command(task={key: value for key, value in task.items() if value not in (None, [])}, **given)
+
+    wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
+    return wrapped
 
 
 def _pairs(options: list[str] | None, name: str, *, several: bool) -> dict[str, Any] | None:

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vrft.cli.options import Answers, Choices, Frame, Kind, Labels, Levels, Names, Synonyms, task_keys
+from vrft.cli.options import takes_task
 from vrft.errors import UserError
 
 
+@takes_task
 def predict(
+    *,
     model: Annotated[str, typer.Argument(help="A run directory, tiny, a directory with a model, or a hub name.")],
     images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
     arm: Annotated[
@@ -27,14 +29,7 @@ def predict(
         typer.Option(metavar="FOLDER", file_okay=False, help="Write a picture with the boxes for each image."),
     ] = None,
     question: Annotated[str | None, typer.Option(help="What is asked; that of the run without it.")] = None,
-    kind: Kind = None,
-    labels: Labels = None,
-    synonyms: Synonyms = None,
-    levels: Levels = None,
-    names: Names = None,
-    frame: Frame = None,
-    answers: Answers = None,
-    choices: Choices = None,
+    task: dict[str, Any],
     max_tokens: Annotated[int | None, typer.Option(min=1, help="A completion is cut here.")] = None,
 ) -> None:
     """Ask a policy about images: one JSON object a line, with answer, reasoning and confidence.
@@ -42,16 +37,6 @@ def predict(
     A run directory knows its task, and --split takes its images. For any other model the task is told by options:
     vrft predict tiny scan.png --task localization --question "Where is the finding?"
     """
-    task = task_keys(
-        kind=kind,
-        labels=labels,
-        synonyms=synonyms,
-        levels=levels,
-        names=names,
-        frame=frame,
-        answers=answers,
-        choices=choices,
-    )
     given = {"--arm": arm, "--seed": seed, "--split": split, "--limit": limit}
     is_run = (Path(model) / "recipe.yaml").exists()
     if is_run and task:

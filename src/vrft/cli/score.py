@@ -9,20 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from vrft.cli.options import Answers, Choices, Frame, Kind, Labels, Levels, Names, Synonyms, task_keys
+from vrft.cli.options import takes_task
 from vrft.errors import DataError, UserError
 
 
+@takes_task
 def score(
+    *,
     file: Annotated[str, typer.Argument(help="JSON lines; - for standard input.")] = "-",
-    kind: Kind = None,
-    labels: Labels = None,
-    synonyms: Synonyms = None,
-    levels: Levels = None,
-    names: Names = None,
-    frame: Frame = None,
-    answers: Answers = None,
-    choices: Choices = None,
+    task: dict[str, Any],
     image_size: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of the original image, such as 640x480.")
     ] = None,
@@ -46,16 +41,7 @@ def score(
     from vrft.rewards.scoring import Summary, score_lines, write_line
 
     defaults = {
-        "task": task_keys(
-            kind=kind,
-            labels=labels,
-            synonyms=synonyms,
-            levels=levels,
-            names=names,
-            frame=frame,
-            answers=answers,
-            choices=choices,
-        ),
+        "task": task,
         "image_size": _size(image_size, "--image-size"),
         "processed_size": _size(processed_size, "--processed-size"),
         "schedule": schedule,

@@ -73,10 +73,11 @@ def prediction(
     processed_size: Size | None = None,
 ) -> dict[str, Any]:
     """One row of the predictions: what was written, and what both readings make of it."""
-    well_formed = not parse(completion, task.order).problems
+    envelope = parse(completion, task.order)
+    reading = task.read_answer(envelope, image_size, processed_size)
+    problems, well_formed = [*envelope.problems, *reading.problems], not envelope.problems
     if isinstance(task, Localization):
         assert image_size is not None
-        reading = task.read(completion, image_size, processed_size)
         lenient = task.read_leniently(completion, image_size, processed_size)
         return {
             "sample": sample.id,
@@ -84,20 +85,19 @@ def prediction(
             "completion": completion,
             "answer": _lists(reading.answer),
             "lenient": _lists(lenient),
-            "problems": list(reading.problems),
+            "problems": problems,
             "well_formed": well_formed,
             "tokens": tokens,
             "stated": reading.stated,
             "image_size": list(image_size),
         }
-    reading = task.read(completion)
     return {
         "sample": sample.id,
         "target": sample.target,
         "completion": completion,
         "answer": reading.answer,
         "lenient": task.read_leniently(completion),
-        "problems": list(reading.problems),
+        "problems": problems,
         "well_formed": well_formed,
         "tokens": tokens,
     }

@@ -38,10 +38,7 @@ class Injection:
     def into(self, sample: Sample, variant: Told = "card") -> Sample:
         """The sample with what the policy is told, and what a recitation is compared with: always the true card."""
         card = " ".join(f"{label}: {text}" for label, text in self.texts.items())
-        told = self.told(variant)
-        prompt = (
-            "\n".join([HEADING, *(self._line(label, told[label]) for label in self._order(sample))]) if told else ""
-        )
+        prompt = self.prompt(variant, self._order(sample))
         own = self.texts.get(str(sample.target), card)
         others = tuple(text for label, text in self.texts.items() if label != str(sample.target))
         return replace(sample, knowledge=Knowledge(prompt, card, own, others))

@@ -1,6 +1,6 @@
 """Policies: loading a vision-language model and its processor, and decoding."""
 
-from vrft.policies.decoding import decode, token_probabilities
+from vrft.policies.decoding import decode, model_inputs, token_probabilities
 from vrft.policies.families import frame_of
 from vrft.policies.loading import TINY, LoadedPolicy, load_policy, place_of, quiet_libraries, save_policy
 
@@ -10,6 +10,7 @@ __all__ = [
     "decode",
     "frame_of",
     "load_policy",
+    "model_inputs",
     "place_of",
     "quiet_libraries",
     "save_policy",

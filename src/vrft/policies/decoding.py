@@ -9,7 +9,8 @@ from transformers import BatchFeature
 from vrft.policies.loading import LoadedPolicy
 
 
-def _inputs(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any]) -> BatchFeature:
+def model_inputs(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any]) -> BatchFeature:
+    """Prompts and their images as the model takes them, padded on the left, on its device."""
     texts = [
         policy.processor.apply_chat_template(policy.messages(prompt, image), tokenize=False, add_generation_prompt=True)
         for prompt, image in zip(prompts, images, strict=True)
@@ -20,7 +21,7 @@ def _inputs(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any])
 
 def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], *, max_tokens: int) -> list[list[int]]:
     """Decode greedily; returns the tokens of each completion, without padding or what follows the end of turn."""
-    inputs = _inputs(policy, prompts, images)
+    inputs = model_inputs(policy, prompts, images)
     with torch.inference_mode():
         output = policy.model.generate(
             **inputs,
@@ -45,7 +46,7 @@ def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], 
 
 def token_probabilities(policy: LoadedPolicy, prompt: str, image: Any, tokens: Sequence[int]) -> list[float]:
     """The probability of each token of a completion, given all before it; tokens of pictures cannot be written."""
-    inputs = _inputs(policy, [prompt], [image])
+    inputs = model_inputs(policy, [prompt], [image])
     written = torch.tensor([list(tokens)], device=policy.model.device)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], written], dim=1)
     for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):

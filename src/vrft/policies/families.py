@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from vrft.boxes import Size, smart_resize
-from vrft.errors import PolicyError
+from vrft.errors import PolicyError, first_line
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def frame_of(path: str, **options: Any) -> str:
     try:
         return family_of(AutoConfig.from_pretrained(path, **options)).frame
     except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise PolicyError(f"policy.model {path!r} has no configuration that can be read: {first}") from None
+        raise PolicyError(f"policy.model {path!r} has no configuration that can be read: {first_line(error)}") from None
 
 
 def processed_size(size: Size, config: Any, processor: Any) -> Size:

@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from vrft.boxes import Size
-from vrft.errors import PolicyError
+from vrft.errors import PolicyError, first_line
 from vrft.policies.families import family_of, processed_size
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
@@ -112,18 +112,16 @@ def load_policy(
             stated = json.loads(adapter.read_text())
             of, at = base or (stated["base_model_name_or_path"], stated.get("revision"))
             weights = {**options, "revision": at}
-            model = AutoModelForImageTextToText.from_pretrained(place_of(of), dtype=chosen, **weights)
+            whole = AutoModelForImageTextToText.from_pretrained(place_of(of), dtype=chosen, **weights)
+            adapted = PeftModel.from_pretrained(whole, path, is_trainable=keep_adapters)
+            model = adapted if keep_adapters else adapted.merge_and_unload()
         else:
             model = AutoModelForImageTextToText.from_pretrained(path, dtype=chosen, **options)
-        if adapter.is_file():
-            model = PeftModel.from_pretrained(model, path, is_trainable=keep_adapters)
-            model = model if keep_adapters else model.merge_and_unload()
         processor = AutoProcessor.from_pretrained(path, padding_side="left", **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().split("\n")[0]
         raise PolicyError(
-            f"policy.model {name!r} cannot be loaded: {first} Give 'tiny', a directory with a model and its "
-            f"processor, or a hub name that this machine can reach."
+            f"policy.model {name!r} cannot be loaded: {first_line(error)} Give 'tiny', a directory with a model "
+            f"and its processor, or a hub name that this machine can reach."
         ) from None
     if max_pixels is not None:
         processor.image_processor.size = {**processor.image_processor.size, "longest_edge": max_pixels}

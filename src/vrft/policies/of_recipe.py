@@ -5,7 +5,7 @@ from pathlib import Path
 from peft import LoraConfig
 from transformers import AutoTokenizer
 
-from vrft.errors import PolicyError, RunError
+from vrft.errors import PolicyError, RunError, first_line
 from vrft.knowledge import Injection
 from vrft.policies.families import frame_of
 from vrft.policies.loading import LoadedPolicy, load_policy, place_of
@@ -58,8 +58,9 @@ def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place_of(section.model), **options)
     except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise PolicyError(f"policy.model {section.model!r} has no tokenizer that can be read: {first}") from None
+        raise PolicyError(
+            f"policy.model {section.model!r} has no tokenizer that can be read: {first_line(error)}"
+        ) from None
     allowed = recipe.knowledge.max_tokens if recipe.knowledge else 0
     for told in sorted(
         {recipe.told(arm, training=training) for arm in recipe.arm_names() for training in (True, False)}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from vrft.errors import PolicyError
+from vrft.errors import PolicyError, first_line
 from vrft.policies.loading import quiet_libraries
 
 
@@ -24,8 +24,7 @@ def local_model(name: str, *, max_tokens: int = 4096) -> Callable[[str], str]:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
     except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise PolicyError(f"--model {name!r} cannot be loaded as a language model: {first}") from None
+        raise PolicyError(f"--model {name!r} cannot be loaded as a language model: {first_line(error)}") from None
     if tokenizer.chat_template is None:
         raise PolicyError(f"--model {name!r} has no chat template; take an instruction-tuned model.")
     model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

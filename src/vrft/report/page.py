@@ -95,7 +95,7 @@ def _in_words(metrics: dict[str, Any]) -> list[str]:
             continue
         better = "higher" if (row["difference"] > 0) != (metric in LOWER_IS_BETTER) else "lower"
         seen = row["low"] > 0 or row["high"] < 0
-        change = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3g}"
+        change = _change(row)
         if seen:
             sentences.append(f"{row['a']} has a {better} {TITLES[metric]} than {row['b']}: {change}.")
         else:
@@ -105,13 +105,18 @@ def _in_words(metrics: dict[str, Any]) -> list[str]:
     return sentences + _use_of_knowledge(metrics, metric)
 
 
+def _change(row: dict[str, Any]) -> str:
+    """A paired difference in words."""
+    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3g}"
+
+
 def _use_of_knowledge(metrics: dict[str, Any], metric: str) -> list[str]:
     """Whether the policy that was told about the classes does worse when it is told nothing, or something wrong."""
     sentences = []
     for row in metrics["comparisons"]:
         if row["b"] != "rft+PA_p" or row["a"] not in TOLD:
             continue
-        change = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3g}"
+        change = _change(row)
         worse = row["low"] > 0 if metric in LOWER_IS_BETTER else row["high"] < 0
         verdict = (
             "it uses what it is told"

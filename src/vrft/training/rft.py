@@ -62,10 +62,11 @@ class Scorer:
         options = {"order": self.task.order} | self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
-            known = [
-                one and (one.own if self.stage.recite_against == "class" else one.card) for one in columns["known"]
-            ]
-            paid = REWARDS[name](completions, target=target, **{**columns, **options, "knowledge": known})
+            if name == "recitation":
+                against = self.stage.recite_against
+                known = [one and (one.own if against == "class" else one.card) for one in columns["known"]]
+                columns = {**columns, "knowledge": known}
+            paid = REWARDS[name](completions, target=target, **{**columns, **options})
             self.paid[name] = paid
             if len(self.paid) == len(self.stage.rewards):
                 self._take_stock(completions, target, columns)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from vrft.data.phantom import FAMILIES, PIXELS
-from vrft.policies import TINY, LoadedPolicy, load_policy
+from vrft.policies import TINY, LoadedPolicy, load_policy, model_inputs
 from vrft.policies.tiny.examine import examine
 from vrft.runs import read_jsonl
 
@@ -31,9 +31,7 @@ def logits(policy: LoadedPolicy) -> list[float]:
     """The first logits behind one question about one picture; any change of weights or processing changes them."""
     pixels = np.arange(PIXELS * PIXELS * 3, dtype=np.uint32).reshape(PIXELS, PIXELS, 3).astype(np.uint8)
     image = Image.fromarray(pixels)
-    messages = policy.messages("How many findings are there?", image)
-    text = policy.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    inputs = policy.processor(text=[text], images=[image], return_tensors="pt").to(policy.model.device)
+    inputs = model_inputs(policy, ["How many findings are there?"], [image])
     with torch.inference_mode():
         return [float(value) for value in policy.model(**inputs).logits[0, -1, :8]]
 
