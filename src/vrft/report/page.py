@@ -114,7 +114,7 @@ def _use_of_knowledge(metrics: dict[str, Any], metric: str) -> list[str]:
     """Whether the policy that was told about the classes does worse when it is told nothing, or something wrong."""
     sentences = []
     for row in metrics["comparisons"]:
-        if row["b"] != "rft+PA_p" or row["a"] not in TOLD:
+        if row["metric"] != metric or row["b"] != "rft+PA_p" or row["a"] not in TOLD:
             continue
         change = _change(row)
         worse = row["low"] > 0 if metric in LOWER_IS_BETTER else row["high"] < 0
