@@ -1,5 +1,6 @@
 """The reference pages say what the code says."""
 
+import doctest
 import importlib.util
 from pathlib import Path
 
@@ -24,3 +25,12 @@ PAGES = generated()
 def test_a_reference_page_is_not_stale(page: str):
     written = (DOCS / "reference" / page).read_text(encoding="utf-8")
     assert written == PAGES[page].rstrip() + "\n", "run make docs"
+
+
+@pytest.mark.parametrize(
+    "page", [page.name for page in DOCS.glob("*.md") if ">>> " in page.read_text(encoding="utf-8")]
+)
+def test_the_examples_of_a_page_give_what_it_says(page: str):
+    failures, tried = doctest.testfile(str(DOCS / page), module_relative=False)
+    assert tried
+    assert not failures

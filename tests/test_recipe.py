@@ -165,8 +165,11 @@ def test_every_shipped_recipe_is_right(shared: Path):
     paths = sorted((ROOT / "recipes").rglob("*.yaml"))
     assert len(paths) >= 2
     for path in paths:
-        source = yaml.safe_load(path.read_text())["data"]["source"]
-        overrides = [f"data.root={shared}/data/medmnist"] if source == "medmnist" else []
+        raw = yaml.safe_load(path.read_text())
+        own = [("data", raw["data"])]
+        own += [(f"stages.{n}.data", stage["data"]) for n, stage in enumerate(raw["stages"]) if "data" in stage]
+        folders = {"medmnist": "medmnist", "voc": "bccd"}
+        overrides = [f"{at}.root={shared}/data/{folders[one['source']]}" for at, one in own if "root" in one]
         recipe = read_recipe(path, overrides)
         assert build_task(recipe, open_source(recipe), frame="resized").metrics
         assert path.read_text().startswith("# vrft run recipes/")

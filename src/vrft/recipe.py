@@ -27,7 +27,7 @@ from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
 from vrft.knowledge import Attribute, Card, Injection, Told, check_against, read_card
 from vrft.response import parse, render
-from vrft.rewards import APPLIES, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS
+from vrft.rewards import AGGREGATIONS, APPLIES, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS, SCALINGS, missing_for
 from vrft.tasks import Classification, Grading, TrainableTask, task_from
 from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
 from vrft.typed import Keys, Loader, Section, YamlError, fault_of, read_yaml, validate
@@ -250,6 +250,8 @@ class _Stage(_Optimiser):
     """What the stage asks, where it is not the task of the recipe, such as localization before classification."""
     data: Data | None = None
     """Where the samples of the stage come from, where not from the data of the recipe."""
+    balance: bool = False
+    """Show each class or grade equally often, however rare it is; without it as often as the data has it."""
     shuffle_targets: bool = False
     """Permute the targets between the images: a control, from which nothing can be seen."""
 
@@ -266,6 +268,8 @@ class RftStage(_Stage):
     """How the iou reward measures overlap: `giou` and `diou` tell near from far where boxes do not touch."""
     recite: Literal[*RECITATIONS] = "bleu"  # type: ignore[valid-type]
     """How the recitation reward compares the reasoning with the knowledge."""
+    recite_model: str | None = None
+    """Of `recite: embedding`: a directory of sentence-transformers; without it the model in the extra's package."""
     recite_against: Literal["class", "card"] = "class"
     """The recitation reward compares with what is known of the true class, or with the whole card."""
     iou_threshold: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.0
@@ -288,8 +292,11 @@ class RftStage(_Stage):
     """Clip range of the probability ratio (epsilon)."""
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "grpo"
     """How token losses are averaged; `grpo` is the paper's: over each completion, then over completions."""
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    scale_rewards: Literal[*SCALINGS] = "group"  # type: ignore[valid-type]
     """What the centred reward is divided by: its deviation in the group, in the step, or nothing."""
+    aggregation: Literal[*AGGREGATIONS] = "sum_then_normalize"  # type: ignore[valid-type]
+    """`normalize_then_sum` divides each reward by its own deviation in the group before they are weighed and added, and
+    the sum by that of the step; `scale_rewards` must then stay `group`."""
 
 
 class SftStage(_Stage):
@@ -698,6 +705,8 @@ def _check_recitation(recipe: Recipe, stage: RftStage, dotted: str, where: str) 
         yield Fault(where, f"{dotted} pays for recitation, but the recipe has no knowledge.")
     elif "recitation" in stage.rewards and stage.task is not None:
         yield Fault(where, f"{dotted} pays for recitation, but nothing is known of what another task asks.")
+    elif "recitation" in stage.rewards and (missing := missing_for(stage.recite, stage.recite_model)):
+        yield Fault(where, f"{missing}.")
 
 
 def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
@@ -816,6 +825,9 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
 
 
 def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+    asked = stage.task.kind if stage.task is not None else kind
+    if stage.balance and asked == "localization":
+        yield Fault(where, "balance shows each class equally often, and a localization has none; leave it out.")
     sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
     if stage.micro_batch is not None and sequences % stage.micro_batch:
         yield Fault(where, f"a step has {sequences} sequences, which micro_batch {stage.micro_batch} does not divide.")
@@ -823,9 +835,10 @@ def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str)
         if parse(render(stage.think, "x")).problems:
             yield Fault(where, f"the think text {stage.think!r} breaks the envelope; write plain words without tags.")
         return
-    asked = stage.task.kind if stage.task is not None else kind
     for reward in stage.rewards:
         if asked not in APPLIES[reward]:
             yield _unfit(reward, asked, dotted, where)
+    if stage.aggregation == "normalize_then_sum" and stage.scale_rewards != "group":
+        yield Fault(where, f"scale_rewards {stage.scale_rewards} says nothing with aggregation normalize_then_sum.")
     if not any(stage.rewards.values()):
         yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")

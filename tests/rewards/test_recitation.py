@@ -2,7 +2,7 @@
 
 import pytest
 
-from vrft.rewards import RECITATIONS, recitation_reward
+from vrft.rewards import RECITATIONS, missing_for, recitation_reward
 
 KNOWN = "An oval mass with a smooth margin that is wider than it is tall."
 
@@ -18,6 +18,36 @@ def test_a_copy_is_1_a_part_is_less_and_other_words_least(measure: str):
     assert copy == pytest.approx(1.0)
     assert 1.0 > part > other >= 0.0  # type: ignore[operator]
     assert other < 0.35  # type: ignore[operator]
+
+
+def test_embeddings_see_the_same_said_in_other_words_where_no_word_is_shared():
+    texts = [written("This is a circular, bright lump."), written("The train leaves at noon.")]
+    known = "A round pale mass."
+    same, other = recitation_reward(texts, knowledge=known, recite="embedding")
+    assert same > other + 0.1  # type: ignore[operator]
+    assert recitation_reward(texts[:1], knowledge=known, recite="rouge_l")[0] <= 0.25  # type: ignore[operator]
+
+
+def test_embeddings_of_a_model_in_a_directory(tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import BoW, Normalize
+
+    SentenceTransformer(modules=[BoW(vocab=["oval", "round", "mass"]), Normalize()]).save(str(tmp_path))
+    paid = recitation_reward(
+        [written("oval mass"), written("round")], knowledge="oval mass", recite="embedding", recite_model=str(tmp_path)
+    )
+    assert paid == pytest.approx([1.0, 0.0])
+
+
+def test_a_directory_without_a_model_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"has no modules\.json"):
+        recitation_reward([written("a")], knowledge="a", recite="embedding", recite_model=str(tmp_path))
+
+
+def test_what_embeddings_lack_is_told_with_the_way_to_mend_it(monkeypatch):
+    monkeypatch.setattr("vrft.rewards.recitation.find_spec", lambda name: None)
+    assert missing_for("bleu") is None
+    assert "pip install 'vrft[embeddings]'" in (missing_for("embedding") or "")
 
 
 def test_capitals_do_not_count():

@@ -14,8 +14,8 @@ from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory
 from vrft.sample import Knowledge, open_image
 from vrft.tasks import Grading
-from vrft.training.common import Bookkeeper, lazy_dataset, log_row, order_of, trainer_options
-from vrft.training.rft import Scorer, step_figures
+from vrft.training.common import Bookkeeper, balanced_order, lazy_dataset, log_row, order_of, trainer_options
+from vrft.training.rft import Scorer, step_figures, train_rft
 
 
 def test_shares_of_the_advantage_sum_to_one_and_follow_the_weights():
@@ -42,6 +42,14 @@ def test_the_order_sees_every_sample_before_any_twice_and_depends_on_the_seed():
     assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10))
     assert order == order_of(10, 25, seed=1) != order_of(10, 25, seed=2)
     assert order_of(10, 40, seed=1)[:25] == order
+
+
+def test_a_balanced_order_shows_each_class_equally_often_and_each_of_its_samples_before_one_twice():
+    order = balanced_order(["a"] * 6 + ["b", "c"], 18, seed=1)
+    assert [sum(index < 6 for index in order), order.count(6), order.count(7)] == [6, 6, 6]
+    assert {index for index in order if index < 6} == set(range(6))
+    assert order == balanced_order(["a"] * 6 + ["b", "c"], 18, seed=1) != balanced_order(["a"] * 6 + ["b", "c"], 18, 2)
+    assert all({min(index, 8) // 6 + index // 7 for index in order[n : n + 3]} == {0, 1, 2} for n in range(0, 18, 3))
 
 
 def test_a_dataset_opens_an_image_once_for_its_repetitions():
@@ -77,6 +85,35 @@ def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):
     assert {row["step"] for row in keeper.rollouts} == {5}
     assert keeper.extra["rewards"]["fuzzy"]["share"] == 1.0
     assert {"reasoning_words", "self_bleu", "copied_span"} <= set(keeper.extra["reasoning"])
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "scaling"),
+    [("sum_then_normalize", "group"), ("sum_then_normalize", "batch"), ("normalize_then_sum", "group")],
+)
+def test_the_parts_of_the_advantage_add_up_to_what_trl_computes(tmp_path, monkeypatch, aggregation, scaling):
+    from vrft.data import PhantomSource
+    from vrft.rewards import advantage_parts
+
+    seen: dict[str, GRPOTrainer] = {}
+
+    def train(trainer, *rest):
+        seen["trainer"] = trainer
+        trainer.train()
+
+    monkeypatch.setattr("vrft.training.rft.finish", train)
+    stage = RftStage(kind="rft", rewards={"fuzzy": 1.0, "format": -0.3}, steps=1, prompts_per_step=2, group_size=4)
+    stage = stage.model_copy(update={"aggregation": aggregation, "scale_rewards": scaling, "temperature": 2.0})
+    stage = stage.model_copy(update={"max_completion_tokens": 16})
+    samples = list(PhantomSource("grading", sizes={"train": 2, "validation": 0, "test": 0}).samples("train"))
+    train_rft(
+        load_policy("tiny"), stage, Grading(5), samples, StageDirectory(tmp_path), seed=0, reporter=Reporter(quiet=True)
+    )
+    logs = seen["trainer"]._logs
+    rewards = np.array([list(logs["rewards"][name]) for name in stage.rewards]).T
+    assert len(np.unique(rewards, axis=0)) > 2
+    parts = advantage_parts(rewards, np.array([1.0, -0.3]), 4, scale_rewards=scaling, aggregation=aggregation)
+    assert np.allclose(parts.sum(axis=1), list(logs["advantages"]), atol=1e-3)
 
 
 def test_trl_still_takes_what_it_is_given(tmp_path):

@@ -26,7 +26,7 @@ def score(
     ] = None,
     schedule: Annotated[str | None, typer.Option(help="Of the fuzzy reward: table or geometric.")] = None,
     knowledge: Annotated[str | None, typer.Option(help="A text that the reasoning is compared with.")] = None,
-    recite: Annotated[str | None, typer.Option(help="How: bleu, rouge_l or chrf.")] = None,
+    recite: Annotated[str | None, typer.Option(help="How: bleu, rouge_l, chrf or embedding.")] = None,
     order: Annotated[str | None, typer.Option(help="Of the envelope: think-answer, answer-think or no-think.")] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Also print a table of the means to standard error.")

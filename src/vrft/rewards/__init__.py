@@ -8,11 +8,12 @@ the policy failed. Nothing here imports torch.
 from collections.abc import Callable
 
 from vrft.rewards.accuracy import accuracy_reward
+from vrft.rewards.advantages import AGGREGATIONS, SCALINGS, advantage_parts
 from vrft.rewards.f1 import f1_reward
 from vrft.rewards.format import format_reward
 from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy_reward
 from vrft.rewards.overlap import OVERLAPS, iou_reward
-from vrft.rewards.recitation import RECITATIONS, recitation_reward
+from vrft.rewards.recitation import RECITATIONS, missing_for, recitation_reward
 
 REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "format": format_reward,
@@ -35,15 +36,19 @@ APPLIES = {
 """The kinds of task that each reward applies to."""
 
 __all__ = [
+    "AGGREGATIONS",
     "APPLIES",
     "FUZZY_SCHEDULES",
     "OVERLAPS",
     "RECITATIONS",
     "REWARDS",
+    "SCALINGS",
     "accuracy_reward",
+    "advantage_parts",
     "f1_reward",
     "format_reward",
     "fuzzy_reward",
     "iou_reward",
+    "missing_for",
     "recitation_reward",
 ]

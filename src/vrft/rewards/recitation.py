@@ -5,7 +5,9 @@ Here BLEU is one of several measures, each in [0, 1] and higher where more is re
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from vrft.response import parse
@@ -53,13 +55,71 @@ def rouge_l(reasoning: str, knowledge: str) -> float:
     return float(_cached(RougeScorer, rouge_types=("rougeL",)).score(knowledge, reasoning)["rougeL"].fmeasure)
 
 
+def embedding(model: str | None = None) -> Measure:
+    """Cosine of sentence embeddings, negative ones counted as 0: what is meant, in whatever words.
+
+    A negation hardly moves it. Needs the extra ``vrft[embeddings]``; nothing is fetched.
+
+    Args:
+        model: the directory of a sentence-transformers model; without it the WordLlama that comes in its package.
+
+    Raises:
+        ValueError: the extra is missing, or the directory holds no such model.
+    """
+    if missing := missing_for("embedding", model):
+        raise ValueError(missing)
+    return _cached(_directory, path=model) if model else _cached(_wordllama)
+
+
+def missing_for(name: str, model: str | None = None) -> str | None:
+    """What a measure lacks on this machine, told without loading anything; None where it can be used."""
+    if name != "embedding":
+        return None
+    if model and not (Path(model).expanduser() / "modules.json").is_file():
+        return f"{model} is no directory of a sentence-transformers model; it has no modules.json"
+    if find_spec("sentence_transformers" if model else "wordllama") is None:
+        return "sentence embeddings need an extra: pip install 'vrft[embeddings]'"
+    return None
+
+
+def _wordllama() -> Measure:
+    import wordllama
+
+    # The package looks for its own tokenizer in the cache directory alone, which is therefore said to be the package.
+    model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    return lambda reasoning, knowledge: max(0.0, float(model.similarity(reasoning, knowledge)))
+
+
+def _directory(path: str) -> Measure:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(Path(path).expanduser()), local_files_only=True, device="cpu")
+    embedded = partial(model.encode, normalize_embeddings=True, show_progress_bar=False)
+    known = cache(embedded)
+    return lambda reasoning, knowledge: max(0.0, float(embedded(reasoning) @ known(knowledge)))
+
+
 @cache
 def _cached(kind: Callable[..., Any], **options: Any) -> Any:
     return kind(**options)
 
 
-RECITATIONS: dict[str, Measure] = {"bleu": bleu, "rouge_l": rouge_l, "chrf": chrf}
-"""The measures by their names in a recipe."""
+MEASURES: dict[str, Measure] = {"bleu": bleu, "rouge_l": rouge_l, "chrf": chrf}
+RECITATIONS = (*MEASURES, "embedding")
+"""The names of the measures in a recipe."""
+
+
+def measure_of(name: str, model: str | None = None) -> Measure:
+    """The measure of a name.
+
+    Raises:
+        ValueError: there is none of this name, or what it needs is missing.
+    """
+    if name == "embedding":
+        return embedding(model)
+    if name not in MEASURES:
+        raise ValueError(f"the measure is {name!r}; expected one of {', '.join(RECITATIONS)}")
+    return MEASURES[name]
 
 
 def recitation_reward(
@@ -67,6 +127,7 @@ def recitation_reward(
     *,
     knowledge: Any = None,
     recite: str | Measure = "bleu",
+    recite_model: str | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Pay how much the reasoning repeats of the knowledge; 0 without a think block, None without knowledge.
@@ -76,21 +137,20 @@ def recitation_reward(
     Args:
         completions: texts or chat messages, length n.
         knowledge: the text that is compared with, one for all or one for each.
-        recite: a key of ``RECITATIONS``, or a function from a reasoning and the knowledge to [0, 1].
+        recite: one of ``RECITATIONS``, or a function from a reasoning and the knowledge to [0, 1].
+        recite_model: of ``embedding``: the directory of a model; without it the one in the extra's package.
         columns: not used; the reward applies to every task.
 
     Returns:
         n rewards, each in [0, 1] or None.
 
     Raises:
-        ValueError: the measure is unknown.
+        ValueError: the measure is unknown, or what it needs is missing.
 
     >>> recitation_reward(["<think>A round mass.</think><answer>benign</answer>"], knowledge="A round mass.")
     [1.0]
     """
-    if isinstance(recite, str) and recite not in RECITATIONS:
-        raise ValueError(f"the measure is {recite!r}; expected one of {', '.join(RECITATIONS)}")
-    measure = RECITATIONS[recite] if isinstance(recite, str) else recite
+    measure = measure_of(recite, recite_model) if isinstance(recite, str) else recite
     known = spread(knowledge, len(completions), one=str)
     return [recitation(text_of(one), text, measure) for one, text in zip(completions, known, strict=True)]
 

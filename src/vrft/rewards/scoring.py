@@ -6,7 +6,7 @@ A row is plain data with the keys ``completion``, ``target``, ``task`` and, wher
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from vrft.boxes import Size
@@ -17,7 +17,7 @@ from vrft.rewards.columns import text_of
 from vrft.rewards.f1 import f1
 from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy
 from vrft.rewards.overlap import overlap
-from vrft.rewards.recitation import RECITATIONS, recitation
+from vrft.rewards.recitation import RECITATIONS, measure_of, recitation
 from vrft.tasks import SECTIONS, Task, read_section, task_from
 
 ROW_KEYS = ("completion", "target", "task", "image_size", "processed_size", "schedule", "order", "knowledge", "recite")
@@ -86,7 +86,10 @@ class RowScorer:
             if not isinstance(knowledge, str):
                 raise ValueError(f"knowledge is {_short(knowledge)}; expected a text")
             measure = _named(self._value(row, "recite"), "recite", RECITATIONS, "bleu")
-            scores["recitation"] = recitation(completion, knowledge, RECITATIONS[measure]) or 0.0
+            model = self._value(row, "recite_model")
+            if model is not None and not isinstance(model, str):
+                raise ValueError(f"recite_model is {_short(model)}; expected the directory of a model")
+            scores["recitation"] = recitation(completion, knowledge, measure_of(measure, model)) or 0.0
         answer = reading.answer
         scores["answer"] = [list(box) for box in answer] if isinstance(answer, tuple) else answer
         scores["problems"] = [*envelope.problems, *reading.problems]
@@ -133,7 +136,7 @@ def _text(completion: Any) -> str:
     return text_of(completion)
 
 
-def _named(value: Any, key: str, known: Mapping[str, Any], default: str) -> str:
+def _named(value: Any, key: str, known: Collection[str], default: str) -> str:
     if value is None:
         return default
     if not isinstance(value, str) or value not in known:

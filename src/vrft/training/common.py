@@ -20,7 +20,7 @@ from vrft.policies import LoadedPolicy, load_policy, save_policy
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
-from vrft.sample import Sample, open_image
+from vrft.sample import Sample, Target, open_image
 from vrft.tasks import TrainableTask
 
 BETAS = (0.9, 0.999)
@@ -44,6 +44,36 @@ def order_of(count: int, needed: int, seed: int) -> list[int]:
     while len(order) < needed:
         order.extend(int(i) for i in rng.permutation(count))
     return order[:needed]
+
+
+def balanced_order(targets: Sequence[Target], needed: int, seed: int) -> list[int]:
+    """Which sample comes when, where each class comes once in every round of all classes, ``needed`` in total.
+
+    Of a class all samples come before one comes again. Fixed before training, as in ``order_of``.
+
+    >>> order = balanced_order(["common", "common", "common", "rare"], 4, seed=0)
+    >>> order.count(3)
+    2
+    """
+    members: dict[Target, list[int]] = {}
+    for index, target in enumerate(targets):
+        members.setdefault(target, []).append(index)
+    rounds = -(-needed // len(members))
+    turns = [order_of(len(own), rounds, seed) for own in members.values()]
+    rng = np.random.default_rng([seed, 0xBA1A])
+    order = [
+        own[turn[number]]
+        for number in range(rounds)
+        for own, turn in (list(zip(members.values(), turns, strict=True))[i] for i in rng.permutation(len(members)))
+    ]
+    return order[:needed]
+
+
+def stage_order(stage: RftStage | SftStage, samples: Sequence[Sample], needed: int, seed: int) -> list[int]:
+    """Which sample comes when in a stage, ``needed`` in total."""
+    if stage.balance:
+        return balanced_order([sample.target for sample in samples], needed, seed)
+    return order_of(len(samples), needed, seed)
 
 
 def lazy_dataset(

@@ -1,9 +1,9 @@
 """Reinforcement fine-tuning: GRPO on rule-based rewards, over TRL's ``GRPOTrainer``.
 
 For each prompt G completions are sampled; the reward of each is the weighted sum of the recipe's rewards; its advantage
-is that reward, centred on its group, divided as ``scale_rewards`` says (+ 1e-4). Every token of a completion carries
-its advantage through the clipped objective, with a KL term (k3 estimator) towards the policy that the stage starts
-from. There is one update for each batch of rollouts, so the ratio is 1 and the clip never binds.
+is that reward, centred on its group, divided as ``scale_rewards`` and ``aggregation`` say (+ 1e-4). Every token of a
+completion carries its advantage through the clipped objective, with a KL term (k3 estimator) towards the policy that
+the stage starts from. There is one update for each batch of rollouts, so the ratio is 1 and the clip never binds.
 
 Where this departs from the paper's GRPO (DeepSeekMath, arXiv 2402.03300, equation 3): nowhere at ``loss: grpo``,
 ``scale_rewards: group``; the other values are named options of the recipe. TRL's own defaults differ (loss dapo, no
@@ -14,14 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from trl import GRPOConfig, GRPOTrainer
 
 from vrft.policies import LoadedPolicy
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.response import parse
-from vrft.rewards import REWARDS
+from vrft.rewards import REWARDS, advantage_parts
+from vrft.rewards.advantages import Floats
 from vrft.rewards.columns import text_of
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
@@ -32,7 +32,7 @@ from vrft.training.common import (
     begin,
     finish,
     lazy_dataset,
-    order_of,
+    stage_order,
     trainer_options,
     user_message,
 )
@@ -40,7 +40,7 @@ from vrft.training.gaming import gaming_figures
 
 OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
     "fuzzy": lambda stage: {"schedule": stage.fuzzy_schedule},
-    "recitation": lambda stage: {"recite": stage.recite},
+    "recitation": lambda stage: {"recite": stage.recite, "recite_model": stage.recite_model},
     "iou": lambda stage: {"measure": stage.overlap, "threshold": stage.iou_threshold},
 }
 """What a stage says of single rewards."""
@@ -80,7 +80,9 @@ class Scorer:
         rewards = np.array([[np.nan if r is None else r for r in self.paid[name]] for name in names]).T
         self.paid = {}
         weights = np.array([self.stage.rewards[name] for name in names])
-        figures = step_figures(rewards, weights, self.stage.group_size)
+        stage = self.stage
+        scaling = {"scale_rewards": stage.scale_rewards, "aggregation": stage.aggregation}
+        figures = step_figures(rewards, weights, stage.group_size, **scaling)
         self.keeper.extra = {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
         reasonings = [parse(text_of(completion)).think or "" for completion in completions]
         self.keeper.extra["reasoning"] = gaming_figures(reasonings, columns["known"], self.stage.group_size)
@@ -100,29 +102,29 @@ class Scorer:
             )
 
 
-def step_figures(rewards: NDArray[np.float64], weights: NDArray[np.float64], group_size: int) -> dict[str, Any]:
+def step_figures(rewards: Floats, weights: Floats, group_size: int, **scaling: str) -> dict[str, Any]:
     """What a step's rewards look like.
 
     Args:
         rewards: (n, k), n completions by k rewards, the groups one after another; NaN where a reward does not apply.
         weights: (k,), the weight of each reward.
         group_size: completions in a group; divides n.
+        scaling: how rewards become advantages (``advantage_parts``).
 
     Returns:
         ``rewards``, for each the ``mean``, the ``std`` over all completions, and its ``share`` of the advantage: the
-        mean size of its weighted deviation from the group's mean, divided by the sum over all rewards (0 where no
-        reward deviates); ``no_advantage``, the share of groups in which all completions earn the same; ``spread``, how
-        many different totals a group has on average.
+        mean size of what it adds, divided by the sum over all rewards (0 where none adds); ``no_advantage``, the share
+        of groups in which no completion has an advantage; ``spread``, how many different totals a group has on average.
 
     >>> figures = step_figures(np.array([[1.0, 1], [0, 1], [1, 1], [1, 1]]), np.array([1.0, 0.5]), 2)
     >>> figures["no_advantage"], [reward["share"] for reward in figures["rewards"]]
     (0.5, [1.0, 0.0])
     """
-    weighted = np.nan_to_num(rewards) * weights
-    groups = weighted.reshape(-1, group_size, weights.size)
-    deviations = np.abs(groups - groups.mean(axis=1, keepdims=True)).mean(axis=(0, 1))
-    shares = deviations / deviations.sum() if deviations.sum() > 0 else np.zeros_like(deviations)
-    totals = groups.sum(axis=2)
+    parts = advantage_parts(rewards, weights, group_size, **scaling)
+    sizes = np.abs(parts).mean(axis=0)
+    shares = sizes / sizes.sum() if sizes.sum() > 0 else np.zeros_like(sizes)
+    advantages = parts.sum(axis=1).reshape(-1, group_size)
+    totals = np.nansum(rewards * weights, axis=1).reshape(-1, group_size)
     return {
         "rewards": [
             {"mean": float(np.nanmean(column)), "std": float(np.nanstd(column)), "share": float(share)}
@@ -130,7 +132,7 @@ def step_figures(rewards: NDArray[np.float64], weights: NDArray[np.float64], gro
             else {"mean": None, "std": None, "share": 0.0}
             for column, share in zip(rewards.T, shares, strict=True)
         ],
-        "no_advantage": float(np.isclose(np.ptp(totals, axis=1), 0).mean()),
+        "no_advantage": float(np.isclose(advantages, 0, atol=1e-6).all(axis=1).mean()),
         "spread": float(np.mean([len(np.unique(total.round(6))) for total in totals])),
     }
 
@@ -150,7 +152,7 @@ def train_rft(
     keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
     dataset = lazy_dataset(
         samples,
-        order_of(len(samples), stage.steps * stage.prompts_per_step, seed),
+        stage_order(stage, samples, stage.steps * stage.prompts_per_step, seed),
         lambda sample, image: {
             "prompt": user_message(policy, task, sample, image),
             "target": task.check_target(sample.target, image.size),
@@ -182,7 +184,7 @@ def train_rft(
             epsilon=stage.clip,
             loss_type=stage.loss,
             scale_rewards=stage.scale_rewards,
-            multi_objective_aggregation="sum_then_normalize",
+            multi_objective_aggregation=stage.aggregation,
             importance_sampling_level="token",
             mask_truncated_completions=False,
             reward_weights=list(stage.rewards.values()),

@@ -22,7 +22,7 @@ from vrft.training.common import (
     begin,
     finish,
     lazy_dataset,
-    order_of,
+    stage_order,
     trainer_options,
     user_message,
 )
@@ -49,7 +49,7 @@ def train_sft(
     keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
     dataset = lazy_dataset(
         samples,
-        order_of(len(samples), stage.steps * stage.batch_size, seed),
+        stage_order(stage, samples, stage.steps * stage.batch_size, seed),
         lambda sample, image: {
             "prompt": user_message(policy, task, sample, image),
             "completion": [
