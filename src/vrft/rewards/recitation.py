@@ -83,7 +83,7 @@ def missing_for(name: str, model: str | None = None) -> str | None:
 
 
 def _wordllama() -> Measure:
-    import wordllama
+    import wordllama  # type: ignore[import-untyped]
 
     # The package looks for its own tokenizer in the cache directory alone, which is therefore said to be the package.
     model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
