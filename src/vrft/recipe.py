@@ -297,6 +297,8 @@ class RftStage(_Stage):
     aggregation: Literal[*AGGREGATIONS] = "sum_then_normalize"  # type: ignore[valid-type]
     """`normalize_then_sum` divides each reward by its own deviation in the group before they are weighed and added, and
     the sum by that of the step; `scale_rewards` must then stay `group`."""
+    shared_prefix: bool = True
+    """Encode the prompt and image of a group once, where the model can; the results are equal up to rounding."""
 
 
 class SftStage(_Stage):

@@ -37,6 +37,7 @@ from vrft.training.common import (
     user_message,
 )
 from vrft.training.gaming import gaming_figures
+from vrft.training.shared import SharedPrefixTrainer, cannot_share
 
 OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
     "fuzzy": lambda stage: {"schedule": stage.fuzzy_schedule},
@@ -164,7 +165,11 @@ def train_rft(
     )
     scorer = Scorer(stage, task, keeper)
     options = trainer_options(stage, directory, seed, stage.prompts_per_step * stage.group_size)
-    trainer = GRPOTrainer(
+    micro, repeats = options["per_device_train_batch_size"], "" if stage.shared_prefix else "shared_prefix is false"
+    repeats = repeats or cannot_share(policy.model, stage.group_size, micro) or ""
+    how = f"repeated for each completion: {repeats}" if repeats else "encoded once a group"
+    reporter.say(f"{label}: prompts are {how}")
+    trainer = (GRPOTrainer if repeats else SharedPrefixTrainer)(
         model=policy.model,
         processing_class=policy.processor,
         reward_funcs=list(scorer.functions),

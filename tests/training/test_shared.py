@@ -1,0 +1,212 @@
+"""The shared prefix: log-probabilities, gradients and rollouts are those of TRL's own pass."""
+
+import inspect
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageTextToText
+from trl import GRPOTrainer
+
+from vrft.data import PhantomSource
+from vrft.policies import load_policy
+from vrft.policies.loading import TINY, LoadedPolicy
+from vrft.progress import Reporter
+from vrft.recipe import RftStage
+from vrft.runs import StageDirectory
+from vrft.tasks import Grading
+from vrft.training.rft import train_rft
+from vrft.training.shared import SharedPrefixTrainer, cannot_share, pack
+
+GROUP = 3
+
+
+def trainer_of(policy: LoadedPolicy, folder, monkeypatch, **changes) -> SharedPrefixTrainer:
+    """The trainer as a stage builds it, before its first step."""
+    built: list[SharedPrefixTrainer] = []
+    monkeypatch.setattr("vrft.training.rft.finish", lambda trainer, *rest: built.append(trainer))
+    options = {"prompts_per_step": 2, "group_size": GROUP, "kl": 0.0, "max_completion_tokens": 8, **changes}
+    samples = list(PhantomSource("grading", sizes={"train": 4, "validation": 0, "test": 0}).samples("train"))
+    stage = RftStage(kind="rft", steps=1, **options)
+    train_rft(policy, stage, Grading(5), samples, StageDirectory(folder), seed=0, reporter=Reporter(quiet=True))
+    assert type(built[0]) is SharedPrefixTrainer
+    return built[0]
+
+
+def batch_of(policy: LoadedPolicy, images_each: list[int]) -> dict:
+    """Two groups: prompts of different lengths and images, completions of different lengths."""
+    rng = np.random.default_rng(0)
+    texts, pictures = [], []
+    for count in images_each:
+        sides = [(int(rng.integers(60, 200)), int(rng.integers(60, 200))) for _ in range(count)]
+        own = [Image.fromarray(rng.integers(0, 255, (*side, 3), dtype=np.uint8)) for side in sides]
+        content = [{"type": "image", "image": one} for one in own]
+        content.append({"type": "text", "text": "How many? " * (3 if len(texts) else 1)})
+        message = [{"role": "user", "content": content}]
+        text = policy.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        texts += [text] * GROUP
+        pictures += [own] * GROUP
+    some = [one for own in pictures for one in own]
+    made = policy.processor(text=texts, images=some or None, padding=True, return_tensors="pt")
+    length = 7
+    ids = torch.from_numpy(rng.integers(20, 900, (len(texts), length)))
+    mask = (torch.arange(length) < torch.tensor([7, 3, 1, 5, 7, 2])[:, None]).long()
+    written = ids.masked_fill(mask == 0, policy.processor.tokenizer.pad_token_id)
+    batch = {
+        "input_ids": torch.cat([made["input_ids"], written], dim=1),
+        "attention_mask": torch.cat([made["attention_mask"], mask], dim=1),
+        "logits_to_keep": length,
+        "compute_entropy": True,
+    }
+    if some:
+        types = torch.cat([made["mm_token_type_ids"], torch.zeros_like(ids)], dim=1)
+        batch |= {"pixel_values": made["pixel_values"], "image_grid_thw": made["image_grid_thw"]}
+        batch |= {"mm_token_type_ids": types, "num_images": [len(own) for own in pictures]}
+    return batch
+
+
+def assert_equal(trainer: SharedPrefixTrainer, batch: dict, tolerance: float = 2e-5) -> None:
+    """Log-probabilities, entropies and the gradient, relative to their size."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(batch["input_ids"].size(0), batch["logits_to_keep"], generator=generator)
+    counts = batch["attention_mask"][:, -batch["logits_to_keep"] :]
+    seen = []
+    trainer.model.train()
+    for kind in (GRPOTrainer, SharedPrefixTrainer):
+        trainer.model.zero_grad()
+        log_probs, entropies, _ = kind._get_per_token_logps_and_entropies(trainer, trainer.model, **batch)
+        (log_probs * weights * counts).sum().backward()
+        parameters = [one for one in trainer.model.parameters() if one.requires_grad]
+        assert sum(one.grad is not None for one in parameters) > len(parameters) / 2
+        gradient = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        flat = torch.cat([one.flatten() for one in gradient]).clone()
+        seen.append((log_probs.detach() * counts, entropies.detach() * counts, flat))
+    for stock, ours in zip(*seen, strict=True):
+        assert stock.norm() > 0
+        assert (ours - stock).norm() <= tolerance * stock.norm()
+
+
+@pytest.mark.parametrize("images_each", [[1, 1], [2, 1], [0, 0]])
+def test_the_embedded_policy(tmp_path, monkeypatch, images_each):
+    policy = load_policy("tiny", dtype="float32")
+    assert_equal(trainer_of(policy, tmp_path, monkeypatch), batch_of(policy, images_each))
+
+
+def test_in_double_precision_only_rounding_is_left(tmp_path, monkeypatch):
+    policy = load_policy("tiny", dtype="float32")
+    policy.model.double()
+    assert_equal(trainer_of(policy, tmp_path, monkeypatch), batch_of(policy, [1, 2]), 2e-6)
+
+
+def test_with_adapters(tmp_path, monkeypatch):
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    policy = load_policy("tiny", dtype="float32", lora=lora)
+    assert_equal(trainer_of(policy, tmp_path, monkeypatch), batch_of(policy, [1, 2]))
+
+
+def test_with_activations_recomputed(tmp_path, monkeypatch):
+    policy = load_policy("tiny", dtype="float32")
+    assert_equal(trainer_of(policy, tmp_path, monkeypatch, gradient_checkpointing=True), batch_of(policy, [1, 1]))
+
+
+def random_model(folder, model_type: str = "qwen2_5_vl", **options) -> LoadedPolicy:
+    """A random model with the tokenizer and processor of the embedded policy."""
+    config = AutoConfig.from_pretrained(TINY)
+    text = config.text_config
+    text.hidden_size, text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads = 256, 4, 4, 2
+    text.intermediate_size, text.layer_types = 512, ["full_attention"] * 4
+    text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
+    config.vision_config.out_hidden_size = 256
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(config, **options)
+    model.save_pretrained(folder)
+    policy = load_policy("tiny")
+    return replace(policy, model=model, name=str(folder))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_random_model_with_grouped_queries(tmp_path, monkeypatch, attention):
+    policy = random_model(tmp_path / "model", attn_implementation=attention)
+    assert_equal(trainer_of(policy, tmp_path / "stage", monkeypatch), batch_of(policy, [2, 1]))
+
+
+def test_a_micro_batch_holds_whole_groups_and_the_gradient_is_the_same(tmp_path, monkeypatch):
+    policy = load_policy("tiny", dtype="float32")
+    trainer = trainer_of(policy, tmp_path, monkeypatch)
+    batch = batch_of(policy, [1, 2])
+    whole, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, **batch)
+    split, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, **batch, batch_size=GROUP)
+    assert torch.allclose(whole, split, atol=1e-5)
+
+
+def test_what_cannot_be_shared_goes_through_the_stock_pass(tmp_path, monkeypatch):
+    policy = load_policy("tiny", dtype="float32")
+    trainer = trainer_of(policy, tmp_path, monkeypatch)
+    batch = batch_of(policy, [1, 1])
+    called = []
+    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", lambda *a, **k: called.append(1))
+    trainer._get_per_token_logps_and_entropies(trainer.model, **batch, batch_size=2)
+    trainer._get_per_token_logps_and_entropies(trainer.model, **batch, token_type_ids=batch["mm_token_type_ids"])
+    assert called == [1, 1]
+
+
+def test_rollouts_are_drawn_from_the_same_distribution(tmp_path, monkeypatch):
+    """The cache of a prompt, repeated over its group, gives the very samples of the stock trainer, seed by seed."""
+    policy = load_policy("tiny", dtype="float32")
+    trainer = trainer_of(policy, tmp_path, monkeypatch)
+    batch = batch_of(policy, [1, 2])
+    masks = batch["attention_mask"][:, :-7].bool()
+    prompts, types = (
+        [row[keep].tolist() for row, keep in zip(batch[name][:, :-7], masks, strict=True)]
+        for name in ("input_ids", "mm_token_type_ids")
+    )
+    fields = {name: batch[name] for name in ("pixel_values", "image_grid_thw")} | {"mm_token_type_ids": types}
+    images = [[None] * count for count in batch["num_images"]]
+    drawn = []
+    for kind in (GRPOTrainer, SharedPrefixTrainer):
+        torch.manual_seed(5)
+        completions, _ = kind._generate_single_turn(trainer, prompts, images, dict(fields), GROUP)
+        drawn.append(completions)
+    assert drawn[0] == drawn[1]
+    assert len({tuple(one) for one in drawn[0]}) > 2
+
+
+def test_a_completion_sees_its_prompt_and_itself_alone():
+    mask = torch.tensor([[0, 1, 1, 1, 1], [0, 1, 1, 1, 0]])
+    packed = pack(torch.arange(10).view(2, 5), mask, 2, 2, torch.tensor([[[0, 0, 1]]]).expand(3, -1, -1))
+    assert packed["input_ids"].tolist() == [[0, 1, 2, 3, 7, 8]]
+    assert packed["shift_labels"].tolist() == [[-100, -100, 3, 4, 8, -100]]
+    assert packed["position_ids"][0].tolist() == [[0, 0, 1, 2, 1, 2]]
+    assert packed["attention_mask"][0, 0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],  # padding looks at itself
+        [0, 1, 0, 0, 0, 0],
+        [0, 1, 1, 0, 0, 0],
+        [0, 1, 1, 1, 0, 0],
+        [0, 1, 0, 0, 1, 0],
+        [0, 1, 0, 0, 1, 1],
+    ]
+
+
+def test_when_the_prompt_must_be_repeated_the_reason_is_told():
+    model = load_policy("tiny").model
+    assert cannot_share(model, 8, 64) is None
+    assert "whole groups of 8" in (cannot_share(model, 8, 12) or "")
+    other = SimpleNamespace(config=SimpleNamespace(model_type="llava"))
+    assert "llava" in (cannot_share(other, 8, 64) or "")
+
+
+def test_trl_still_has_what_is_overridden():
+    """A contract: the arguments, and the shuffle that is left out, are where they were."""
+    ours, theirs = (
+        inspect.signature(kind._get_per_token_logps_and_entropies).parameters
+        for kind in (SharedPrefixTrainer, GRPOTrainer)
+    )
+    assert list(ours)[:8] == list(theirs)[:8]
+    assert "shuffle_sequence_dict(generation_batch)" in inspect.getsource(GRPOTrainer._prepare_inputs)
+    assert "images, multimodal_fields, num_generations, has_tool_images" in inspect.getsource(
+        GRPOTrainer._generate_single_turn
+    ).replace("\n", " ").replace("  ", "")
