@@ -88,6 +88,8 @@ def prompt_positions(model: Any, prompts: Tensor, mask: Tensor, types: Tensor | 
 class SharedPrefixTrainer(GRPOTrainer):
     """TRL's trainer, where a group is encoded once. ``cannot_share`` says when it must not be used."""
 
+    _buffered_inputs: list[Any] | None
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, without the shuffle of all sequences of a step, so that micro-batches hold whole groups.
 
@@ -141,7 +143,7 @@ class SharedPrefixTrainer(GRPOTrainer):
 
     def _packed(
         self, model: Any, input_ids: Tensor, mask: Tensor, length: int, start: int, given: dict[str, Any]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """The inputs of one pass, with the images of each group once."""
         group, end = self.num_generations, start + input_ids.size(0)
         images: dict[str, Tensor] = {}
@@ -157,7 +159,7 @@ class SharedPrefixTrainer(GRPOTrainer):
         types = given.get("mm_token_type_ids")
         types = types[start:end:group, : prompts.size(1)] if types is not None else None
         positions = prompt_positions(model, prompts, prompt_mask, types, images.get("image_grid_thw"))
-        packed = pack(input_ids, mask, length, group, positions)
+        packed: dict[str, Any] = dict(pack(input_ids, mask, length, group, positions))
         if model_config(model)._attn_implementation == "eager":
             lowest = torch.finfo(next(model.parameters()).dtype).min
             packed["attention_mask"] = torch.where(packed["attention_mask"], 0.0, lowest)
