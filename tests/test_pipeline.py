@@ -275,7 +275,9 @@ def test_perception_first_goes_on_from_its_weights_and_its_controls_run(tmp_path
         "rft+shuffled",
     ]
     first = weights(directory, "PA_pi", "stage-0-rft")
-    assert weights(directory, "rft+PA_pi", "stage-0-rft") == first  # the same stage gives the same weights
+    assert weights(directory, "rft+PA_pi", "stage-0-rft") == first
+    assert "rft+PA_pi, seed 0, stage 1: as trained for PA_pi" in result.stderr
+    assert "stage 1: as trained" not in result.stderr.split("rft+shuffled, seed 0", 1)[1]
     assert weights(directory, "rft+shuffled", "stage-0-rft") != first
     # One step may teach nothing (all wrong, no advantage); where it starts from shows all the same.
     assert weights(directory, "rft+PA_pi", "stage-1-rft") != weights(directory, "rft", "stage-0-rft")

@@ -105,7 +105,7 @@ class _Job:
         stages = recipe.stages_of(name)
         places = [arm.stage(index, stage.kind) for index, stage in enumerate(stages)]
         for index, (stage, place) in enumerate(zip(stages, places, strict=True)):
-            if not place.done.exists():
+            if not place.done.exists() and not self._reuse(name, seed, index):
                 # Every stage starts from the weights on disk, as a run that resumes here does.
                 policy = load_for(recipe, places[index - 1].policy if index else None)
                 label = f"{name}, seed {seed}, stage {index + 1} ({stage.kind})"
@@ -124,6 +124,23 @@ class _Job:
         )
         seconds, tokens = (sum(cost[key] for cost in costs) for key in ("seconds", "tokens"))
         write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": memory.peak_mb()})
+
+    def _reuse(self, name: str, seed: int, index: int) -> bool:
+        """Take over a stage that another arm has trained from the same start with the same samples and seed."""
+
+        def trained(arm: str) -> tuple[Any, ...]:
+            recipe = self.recipe
+            return recipe.stages_of(arm)[: index + 1], recipe.told(arm, training=True), recipe.task_of(arm, self.task)
+
+        wanted = trained(name)
+        place = self.directory.arm(name, seed).stage(index, wanted[0][-1].kind)
+        for other in self.recipe.arm_names():
+            there = self.directory.arm(other, seed).stage(index, wanted[0][-1].kind)
+            if other != name and there.done.exists() and trained(other) == wanted:
+                self.reporter.say(f"{name}, seed {seed}, stage {index + 1}: as trained for {other}")
+                place.take_over(there)
+                return True
+        return False
 
     def _train(
         self, policy: LoadedPolicy, stage: RftStage | SftStage, place: StageDirectory, name: str, seed: int, label: str
