@@ -34,7 +34,7 @@ def recipe_page() -> str:
         for name, field in model.model_fields.items():
             default = "required" if field.is_required() else f"`{_plain(field.get_default(call_default_factory=True))}`"
             kind = _type(field.annotation)
-            lines.append(f"| `{name}` | {kind} | {default} | {field.description or ''} |")
+            lines.append(f"| `{name}` | {kind} | {default} | {' '.join((field.description or '').split())} |")
             queue += list(_models(field.annotation))
         lines.append("")
     lines += ["## Arms", "", *(f"- `{name}`: {text}" for name, text in ARMS.items()), ""]

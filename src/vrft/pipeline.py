@@ -20,10 +20,12 @@ import pandas as pd
 import torch
 
 from vrft.boxes import rescale
+from vrft.data import Source
+from vrft.data.annotations import BoxSource
 from vrft.errors import DataError
 from vrft.evaluation.predict import predict, predict_majority
 from vrft.evaluation.summary import summarise
-from vrft.knowledge import Injection, Told
+from vrft.knowledge import Injection, Told, read_card
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.of_recipe import check_budget, frame_for, load_arm, load_for
 from vrft.progress import Reporter
@@ -62,6 +64,7 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     if injection is not None:
         directory.pin_knowledge(injection.facts())
         check_budget(recipe, injection, train[0])
+    write_json(directory.data, _met(recipe, source, reporter))
     job = _Job(recipe, directory, task, train, held_out, injection, reporter)
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
@@ -76,9 +79,36 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     _write_predictions(directory, recipe, arms)
     _write_gallery(directory, held_out)
     evaluation = recipe.evaluation
-    metrics = summarise(task, arms, costs, draws=evaluation.bootstrap, confidence=evaluation.confidence)
+    metrics = summarise(
+        task,
+        arms,
+        costs,
+        draws=evaluation.bootstrap,
+        confidence=evaluation.confidence,
+        groups=[sample.facts.get("image", sample.id) for sample in held_out],
+    )
+    metrics |= job.perception()
     write_json(directory.metrics, metrics)
     return metrics
+
+
+def _met(recipe: Recipe, source: Source, reporter: Reporter) -> dict[str, Any]:
+    """What was met in the sources of boxes, told and kept; and who wrote the card."""
+    sources = {"data": source}
+    for index, stage in enumerate(recipe.stages):
+        if stage.task is not None:
+            sources[f"stages.{index}"] = open_source(recipe, stage)
+    met = {name: one.counted() for name, one in sources.items() if isinstance(one, BoxSource)}
+    told: list[Any] = []
+    for name, splits in met.items():
+        for split, counts in splits.items() if splits not in told else ():
+            reporter.say(f"  {name}, {split}: {', '.join(f'{what} {count:,}' for what, count in counts.items())}")
+        told.append(splits)
+    facts: dict[str, Any] = {"boxes": met}
+    if recipe.knowledge and recipe.knowledge.card != "phantom":
+        card = read_card(recipe.knowledge.card).model_dump(mode="json")
+        facts["card"] = {"name": recipe.knowledge.card, **{key: card[key] for key in ("written_by", "checked_by")}}
+    return facts
 
 
 @dataclass(frozen=True)
@@ -142,6 +172,43 @@ class _Job:
                 return True
         return False
 
+    def perception(self) -> dict[str, Any]:
+        """What the stages with a task of their own have learnt of it, for each different training of them."""
+        recipe, rows, seen = self.recipe, dict[str, list[list[dict[str, Any]]]](), list[Any]()
+        for name in recipe.arm_names():
+            stages = recipe.stages_of(name)
+            last = max((index for index, stage in enumerate(stages) if stage.task is not None), default=-1)
+            if last < 0 or stages[: last + 1] in seen:
+                continue
+            seen.append(stages[: last + 1])
+            task, source = _asked(recipe, stages[last], self.task)
+            samples = [*source.samples(recipe.evaluation.split)][: recipe.evaluation.limit]
+            if not samples:
+                continue
+            rows.setdefault("majority", [predict_majority(task, [*source.samples("train")], samples)])
+            for seed in recipe.seeds:
+                place = self.directory.arm(name, seed).stage(last, stages[last].kind)
+                done = read_jsonl(place.predictions)
+                if len(done) < len(samples):
+                    done = predict(
+                        load_for(recipe, place.policy),
+                        task,
+                        samples,
+                        place.predictions,
+                        batch_size=recipe.evaluation.batch_size,
+                        max_tokens=_longest(stages[last]),
+                        reporter=self.reporter,
+                        label=f"{name}, seed {seed}, {task.kind} after stage {last + 1}",
+                    )
+                rows.setdefault(name, []).append(done)
+        if not rows:
+            return {}
+        costs = {name: {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0} for name in rows}
+        evaluation = recipe.evaluation
+        return {
+            "perception": summarise(task, rows, costs, draws=evaluation.bootstrap, confidence=evaluation.confidence)
+        }
+
     def _train(
         self, policy: LoadedPolicy, stage: RftStage | SftStage, place: StageDirectory, name: str, seed: int, label: str
     ) -> None:
@@ -163,16 +230,38 @@ def _lessons(
     """The task and the samples of a stage: those of the recipe, or its own."""
     samples = train
     if stage.task is not None:
-        source = open_source(recipe, stage)
-        task = build_task(recipe, source, stage=stage, frame=frame_for(recipe, stage.task))
-        question = stage.task.question
-        samples = [replace(one, question=question or one.question) for one in source.samples("train")]
+        task, source = _asked(recipe, stage, task)
+        samples = [*source.samples("train")]
         if not samples:
             raise DataError("the data of a stage has no samples in train.")
     if stage.shuffle_targets:
         order = np.random.default_rng([seed, 0x5F1E]).permutation(len(samples))
         samples = [_with_target_of(one, samples[other]) for one, other in zip(samples, order, strict=True)]
     return task, samples
+
+
+def _longest(stage: RftStage | SftStage) -> int:
+    """The most tokens of an answer to the task of a stage."""
+    return stage.max_completion_tokens if isinstance(stage, RftStage) else 256
+
+
+def _asked(recipe: Recipe, stage: RftStage | SftStage, task: TrainableTask) -> tuple[TrainableTask, "_Asking"]:
+    """The task and the samples of a stage with a task of its own."""
+    assert stage.task is not None
+    source = open_source(recipe, stage)
+    task = build_task(recipe, source, stage=stage, frame=frame_for(recipe, stage.task))
+    return task, _Asking(source, stage.task.question)
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """A source whose samples are asked another question, where the recipe has one."""
+
+    source: Source
+    question: str | None
+
+    def samples(self, split: str) -> list[Sample]:
+        return [replace(one, question=self.question or one.question) for one in self.source.samples(split)]
 
 
 def _with_target_of(sample: Sample, other: Sample) -> Sample:

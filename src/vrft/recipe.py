@@ -25,7 +25,7 @@ from vrft.data.table import Columns, TableReader
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
-from vrft.knowledge import Attribute, Card, Injection, Told, check_against, read_card
+from vrft.knowledge import ELSEWHERE, Attribute, Injection, Told, check_against, read_card
 from vrft.response import parse, render
 from vrft.rewards import AGGREGATIONS, APPLIES, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS, SCALINGS, missing_for
 from vrft.tasks import Classification, Grading, TrainableTask, task_from
@@ -185,7 +185,7 @@ class KnowledgeSection(Section):
     max_tokens: Positive = 1024
     """A card that takes more tokens of the policy is refused."""
     irrelevant: str | None = None
-    """Of the arm `irrelevant`: the card whose words stand in place of the right ones; without it a shipped one."""
+    """Of the arm `irrelevant`: the card whose words stand there instead; without it sentences of everyday life."""
 
 
 # --- policy ---------------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ class RftStage(_Stage):
     """`normalize_then_sum` divides each reward by its own deviation in the group before they are weighed and added, and
     the sum by that of the step; `scale_rewards` must then stay `group`."""
     shared_prefix: bool = True
-    """Encode the prompt and image of a group once, where the model can; the results are equal up to rounding."""
+    """Encode the prompt and image of a group once, where the model can; each pass is equal up to rounding."""
 
 
 class SftStage(_Stage):
@@ -473,6 +473,7 @@ class Recipe(Section):
             steps=self.sft.steps or sum(stage.steps for stage in self.own_stages()),
             batch_size=self.sft.batch_size or sequences,
             think=self.sft.think,
+            balance=last.balance,
             **optimiser,
         )
 
@@ -556,31 +557,34 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
     else:
         card = read_card(section.card)
         classes = known_classes(source)
-        check_against(card, section.card, classes)
+        check_against(card, section.card, classes, names_of_samples(source))
         texts = {label: card.text_of(label, section.attributes) for label in classes}
         for label, text in texts.items():
             if not text:
                 raise DataError(f"the card {section.card} tells none of knowledge.attributes of {label!r}.")
-    other = read_card(section.irrelevant) if section.irrelevant else _of_other_organs(texts)
-    if shared := set(other.classes) & set(texts):
+    other = read_card(section.irrelevant) if section.irrelevant else None
+    if other and (shared := set(other.classes) & set(texts)):
         raise DataError(f"knowledge.irrelevant describes {min(shared)!r} too; name a card about something else.")
     return Injection(
         texts,
         label_first=section.label_first,
         shuffle=section.shuffle,
-        other=[other.text_of(label) for label in other.classes],
+        other=[other.text_of(label) for label in other.classes] if other else ELSEWHERE,
     )
+
+
+def names_of_samples(source: Source) -> Iterator[str]:
+    """What single images are called: the ids of all samples, and the names of their files."""
+    for split in ("train", "validation", "test"):
+        for sample in source.samples(split):
+            yield sample.id
+            file = sample.facts.get("image") or (sample.image.name if isinstance(sample.image, Path) else "")
+            yield from (file, Path(file).stem) if file else ()
 
 
 def known_classes(source: Source) -> list[str]:
     """What a card can describe: the labels of a source, or its grades written out; none of boxes."""
     return source.labels or [str(grade) for grade in range(source.levels or 0)]
-
-
-def _of_other_organs(texts: Mapping[str, str]) -> Card:
-    """A shipped card that shares no class with what is known."""
-    cards = map(read_card, ("organamnist", "bloodmnist"))
-    return next(card for card in cards if not set(card.classes) & set(texts))
 
 
 def build_task(
@@ -707,6 +711,8 @@ def _check_recitation(recipe: Recipe, stage: RftStage, dotted: str, where: str) 
         yield Fault(where, f"{dotted} pays for recitation, but the recipe has no knowledge.")
     elif "recitation" in stage.rewards and stage.task is not None:
         yield Fault(where, f"{dotted} pays for recitation, but nothing is known of what another task asks.")
+    elif stage.recite_model is not None and stage.recite != "embedding":
+        yield Fault(where, f"recite is {stage.recite}, which takes no recite_model; expected recite: embedding.")
     elif "recitation" in stage.rewards and (missing := missing_for(stage.recite, stage.recite_model)):
         yield Fault(where, f"{missing}.")
 
@@ -747,7 +753,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
             try:
                 last = recipe.stages_of(arm.name)[-1]
                 yield from _check_stage(last, kind, f"arms.{index}.set.rewards", where)
-                if isinstance(last, RftStage) and "rewards" in arm.set:
+                if isinstance(last, RftStage) and {"rewards", "recite", "recite_model"} & set(arm.set):
                     yield from _check_recitation(recipe, last, f"arms.{index}.set.rewards", where)
             except ValidationError as error:
                 for one in error.errors():
@@ -829,7 +835,8 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
 def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
     asked = stage.task.kind if stage.task is not None else kind
     if stage.balance and asked == "localization":
-        yield Fault(where, "balance shows each class equally often, and a localization has none; leave it out.")
+        told = "balance is true, which shows each class equally often, and a localization has none; leave it out."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
     sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
     if stage.micro_batch is not None and sequences % stage.micro_batch:
         yield Fault(where, f"a step has {sequences} sequences, which micro_batch {stage.micro_batch} does not divide.")
@@ -841,6 +848,7 @@ def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str)
         if asked not in APPLIES[reward]:
             yield _unfit(reward, asked, dotted, where)
     if stage.aggregation == "normalize_then_sum" and stage.scale_rewards != "group":
-        yield Fault(where, f"scale_rewards {stage.scale_rewards} says nothing with aggregation normalize_then_sum.")
+        told = f"scale_rewards is {stage.scale_rewards!r}; with aggregation normalize_then_sum expected group."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
     if not any(stage.rewards.values()):
         yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")

@@ -91,7 +91,13 @@ class StageDirectory:
                 shutil.copy2(source, target)
 
         with replacing(self.path) as fresh:
-            shutil.copytree(other.path, fresh, copy_function=link)
+            leave = shutil.ignore_patterns("checkpoint-*", "rollouts")  # of a kill just before they were dropped
+            shutil.copytree(other.path, fresh, copy_function=link, ignore=leave)
+
+    @property
+    def predictions(self) -> Path:
+        """Of a stage with a task of its own: what its policy answers to that task."""
+        return self.path / "predictions.jsonl"
 
     @property
     def policy(self) -> Path:
@@ -165,6 +171,11 @@ class RunDirectory:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
+
+    @property
+    def data(self) -> Path:
+        """What was met in the sources of boxes, and who wrote the card."""
+        return self.path / "data.json"
 
     @property
     def gallery(self) -> Path:

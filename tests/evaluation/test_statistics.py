@@ -10,7 +10,7 @@ from vrft.tasks import Grading
 
 def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    draws = resamples(200, 400)
+    draws = resamples(range(200), 400)
     covered = 0
     for _ in range(300):
         sample = rng.random(200) < 0.7
@@ -23,7 +23,7 @@ def test_a_small_paired_difference_is_seen():
     hard = np.random.default_rng(1).random(300) < 0.5
     better = hard.copy()
     better[np.flatnonzero(~hard)[:15]] = True
-    draws = resamples(300, 1000)
+    draws = resamples(range(300), 1000)
     seen = paired_difference(lambda at: float(better[at].mean()), lambda at: float(hard[at].mean()), 300, draws)
     assert seen.difference == pytest.approx(0.05)
     assert seen.low > 0
@@ -31,7 +31,7 @@ def test_a_small_paired_difference_is_seen():
 
 
 def test_no_difference_has_an_interval_of_zero_and_p_of_one():
-    draws = resamples(50, 200)
+    draws = resamples(range(50), 200)
     none = paired_difference(lambda at: 1.0, lambda at: 1.0, 50, draws)
     assert (none.difference, none.low, none.high, none.p) == (0, 0, 0, 1)
 
@@ -56,3 +56,23 @@ def test_the_summary_follows_the_contract():
     difference = next(one for one in summary["comparisons"] if one["metric"] == "accuracy")
     assert (difference["a"], difference["b"], difference["difference"]) == ("b", "a", -1.0)
     assert set(difference) == {"a", "b", "metric", "difference", "low", "high", "p"}
+
+
+def test_samples_of_one_image_are_drawn_together():
+    groups = ["a"] * 3 + ["b"] + ["c"] * 2
+    for row in resamples(groups, 50):
+        drawn = [groups[i] for i in row]
+        assert drawn.count("a") % 3 == 0
+        assert drawn.count("c") % 2 == 0
+        assert drawn.count("a") / 3 + drawn.count("b") + drawn.count("c") / 2 == 3
+
+
+def test_alike_samples_of_few_images_have_a_wider_interval():
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.random(20), 30)  # 20 images of 30 equal cells
+    alone = bootstrap(lambda at: float(values[at].mean()), 600, resamples(range(600), 400))
+    together = bootstrap(
+        lambda at: float(values[at].mean()), 600, resamples(np.repeat(np.arange(20), 30).tolist(), 400)
+    )
+    assert together.high - together.low > 3 * (alone.high - alone.low)
+    assert together.value == alone.value

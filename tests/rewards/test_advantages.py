@@ -59,6 +59,17 @@ def test_normalising_first_gives_a_weight_its_share_whatever_the_spread():
     assert np.allclose(narrow, wide, atol=0.02)
 
 
+@pytest.mark.parametrize(("aggregation", "scaling"), WAYS)
+def test_a_completion_that_no_reward_applies_to_has_no_advantage_and_changes_none(aggregation, scaling):
+    rewards = np.array([[1.0], [np.nan], [0.0], [1.0], [0.0], [1.0], [0.0], [1.0]])
+    parts = advantage_parts(rewards, np.ones(1), 4, scale_rewards=scaling, aggregation=aggregation)
+    assert parts[1] == 0
+    assert parts[[0, 2, 3], 0].sum() == pytest.approx(0, abs=1e-3)
+    if (aggregation, scaling) == ("sum_then_normalize", "none"):
+        assert parts[:4, 0] == pytest.approx([1 / 3, 0, -2 / 3, 1 / 3])
+    assert not advantage_parts(np.full((4, 1), np.nan), np.ones(1), 4).any()
+
+
 def test_unknown_names_are_told():
     for wrong in ({"scale_rewards": "all"}, {"aggregation": "first"}):
         with pytest.raises(ValueError, match="expected one of"):

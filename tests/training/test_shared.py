@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLConfig, Qwen3VLConfig
 from trl import GRPOTrainer
 
 from vrft.data import PhantomSource
@@ -17,7 +17,7 @@ from vrft.policies import load_policy
 from vrft.policies.loading import TINY, LoadedPolicy
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
-from vrft.runs import StageDirectory
+from vrft.runs import StageDirectory, read_jsonl
 from vrft.tasks import Grading
 from vrft.training.rft import train_rft
 from vrft.training.shared import SharedPrefixTrainer, cannot_share, pack
@@ -110,22 +110,28 @@ def test_with_adapters(tmp_path, monkeypatch):
 
 def test_with_activations_recomputed(tmp_path, monkeypatch):
     policy = load_policy("tiny", dtype="float32")
-    assert_equal(trainer_of(policy, tmp_path, monkeypatch, gradient_checkpointing=True), batch_of(policy, [1, 1]))
+    trainer = trainer_of(policy, tmp_path, monkeypatch)
+    trainer.model.activation_checkpointing_enable()  # as the trainer does when it begins
+    assert trainer.model.is_activation_checkpointing
+    assert_equal(trainer, batch_of(policy, [1, 1]))
 
 
-def random_model(folder, model_type: str = "qwen2_5_vl", **options) -> LoadedPolicy:
-    """A random model with the tokenizer and processor of the embedded policy."""
+def random_model(folder, **options) -> LoadedPolicy:
+    """A random Qwen2.5-VL with the tokenizer and processor of the embedded policy."""
     config = AutoConfig.from_pretrained(TINY)
     text = config.text_config
     text.hidden_size, text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads = 256, 4, 4, 2
     text.intermediate_size, text.layer_types = 512, ["full_attention"] * 4
     text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
     config.vision_config.out_hidden_size = 256
+    return saved(config, folder, **options)
+
+
+def saved(config, folder, **options) -> LoadedPolicy:
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, **options)
     model.save_pretrained(folder)
-    policy = load_policy("tiny")
-    return replace(policy, model=model, name=str(folder))
+    return replace(load_policy("tiny"), model=model, name=str(folder))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -134,13 +140,46 @@ def test_a_random_model_with_grouped_queries(tmp_path, monkeypatch, attention):
     assert_equal(trainer_of(policy, tmp_path / "stage", monkeypatch), batch_of(policy, [2, 1]))
 
 
-def test_a_micro_batch_holds_whole_groups_and_the_gradient_is_the_same(tmp_path, monkeypatch):
-    policy = load_policy("tiny", dtype="float32")
-    trainer = trainer_of(policy, tmp_path, monkeypatch)
-    batch = batch_of(policy, [1, 2])
-    whole, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, **batch)
-    split, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, **batch, batch_size=GROUP)
-    assert torch.allclose(whole, split, atol=1e-5)
+OTHERS = {
+    "qwen2_vl": (Qwen2VLConfig, {"embed_dim": 32, "hidden_size": 64, "depth": 2, "num_heads": 2}),
+    "qwen3_vl": (
+        Qwen3VLConfig,
+        {"hidden_size": 32, "out_hidden_size": 64, "depth": 2, "num_heads": 2, "intermediate_size": 64}
+        | {"patch_size": 14, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64},
+    ),
+}
+"""Small models of the other types that are said to share."""
+
+
+@pytest.mark.parametrize("model_type", OTHERS)
+def test_the_other_types(tmp_path, monkeypatch, model_type):
+    tiny = AutoConfig.from_pretrained(TINY)
+    kind, vision = OTHERS[model_type]
+    text = {"vocab_size": tiny.text_config.vocab_size, "hidden_size": 64, "intermediate_size": 128}
+    text |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    text |= {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}}
+    tokens = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    config = kind(text_config=text, vision_config=vision, **{name: getattr(tiny, name) for name in tokens})
+    policy = saved(config, tmp_path / "model")
+    assert policy.model.config.model_type == model_type
+    assert_equal(trainer_of(policy, tmp_path / "stage", monkeypatch), batch_of(policy, [1, 2]))
+
+
+def test_a_step_in_micro_batches_changes_the_weights_as_a_whole_one_does(tmp_path):
+    """Each micro-batch holds whole groups; those of TRL's own trainer would not."""
+    samples = list(PhantomSource("grading", sizes={"train": 4, "validation": 0, "test": 0}).samples("train"))
+    options = {"prompts_per_step": 3, "group_size": 4, "max_completion_tokens": 16, "temperature": 2.0, "steps": 1}
+    options |= {"rewards": {"fuzzy": 1.0, "format": -0.3}, "learning_rate": 1e-4}
+    moved = []
+    for micro in (None, 4):
+        policy = load_policy("tiny", dtype="float32")
+        stage = RftStage(kind="rft", micro_batch=micro, **options)
+        folder = StageDirectory(tmp_path / str(micro))
+        train_rft(policy, stage, Grading(5), samples, folder, seed=0, reporter=Reporter(quiet=True))
+        (row,) = read_jsonl(folder.log)
+        moved.append((row["grad_norm"], row["reward"], row["kl"]))
+    assert moved[0] == pytest.approx(moved[1], rel=1e-4, abs=1e-6)
+    assert moved[0][0] > 0
 
 
 def test_what_cannot_be_shared_goes_through_the_stock_pass(tmp_path, monkeypatch):

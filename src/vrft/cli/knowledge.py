@@ -88,15 +88,11 @@ def check(
 def _data_of(path: Path) -> tuple[list[str], list[str]]:
     """The classes or grades of a recipe's data, and the ids of all its samples."""
     from vrft.errors import UserError
-    from vrft.recipe import known_classes, open_source, read_recipe
+    from vrft.recipe import known_classes, names_of_samples, open_source, read_recipe
 
-    source = open_source(read_recipe(path, ["knowledge=null", "arms=[base]"]))  # what the card is for may not fit yet
+    # What the card is for may not fit yet, so the data and the task are all that is read of the recipe.
+    source = open_source(read_recipe(path, ["knowledge=null", "arms=[base]", "stages=[{kind: sft}]"]))
     classes = known_classes(source)
     if not classes:
         raise UserError(f"{path}: its data have neither classes nor grades that a card could describe.")
-    names: list[str] = []
-    for split in ("train", "validation", "test"):
-        for sample in source.samples(split):
-            file = sample.facts.get("image") or (sample.image.name if isinstance(sample.image, Path) else "")
-            names += [sample.id, *([file, Path(file).stem] if file else [])]
-    return classes, names
+    return classes, list(names_of_samples(source))

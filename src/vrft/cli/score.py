@@ -27,6 +27,9 @@ def score(
     schedule: Annotated[str | None, typer.Option(help="Of the fuzzy reward: table or geometric.")] = None,
     knowledge: Annotated[str | None, typer.Option(help="A text that the reasoning is compared with.")] = None,
     recite: Annotated[str | None, typer.Option(help="How: bleu, rouge_l, chrf or embedding.")] = None,
+    recite_model: Annotated[
+        str | None, typer.Option(help="Of --recite embedding: the directory of a sentence-transformers model.")
+    ] = None,
     order: Annotated[str | None, typer.Option(help="Of the envelope: think-answer, answer-think or no-think.")] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Also print a table of the means to standard error.")
@@ -48,6 +51,7 @@ def score(
         "order": order,
         "knowledge": knowledge,
         "recite": recite,
+        "recite_model": recite_model,
     }
     figures = Summary()
     out = typer.get_binary_stream("stdout")

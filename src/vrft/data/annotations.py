@@ -156,6 +156,12 @@ class BoxSource:
             return f"Which class is shown {where} this image?"
         return f"Where is every {' or '.join(self.find)}?" if self.find else "Where are the findings?"
 
+    def counted(self) -> dict[str, dict[str, int]]:
+        """For each split that has images what was met in it: ``Counts``, without what did not occur."""
+        for split in SPLITS:
+            self.records(split)
+        return {split: {what: n for what, n in counts.items() if n} for split, counts in self.counts.items() if counts}
+
     def check(self) -> None:
         """Read the annotations of all splits.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrft.data.annotations import SPLITS, Annotation, Counts, Record, image_size, share_out
+from vrft.data.annotations import SPLITS, SUFFIXES, Annotation, Counts, Record, image_size, share_out
 from vrft.errors import DataError
 from vrft.sample import Box
 
@@ -45,7 +45,8 @@ class TableReader:
         images: the folder of the images; folders inside it are looked into.
         columns: the map of the columns.
         group: the part of a file name before this text is the group (the patient) that stays in one split.
-        negatives: images in the folder that the table does not name are taken as images without a box.
+        negatives: images in the folder that the table does not name are taken as images without a box; where the table
+            has a split, they are shared out by the hash of their group, as sets without splits are.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class TableReader:
         self.group, self.negatives = group, negatives
 
     def read(self, split: str, counts: Counts) -> list[Record]:
-        files = {
-            p.name: p for p in sorted(self.images.rglob("*")) if p.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp")
-        }
+        files: dict[str, Path] = {}
+        for path in sorted(self.images.rglob("*")):
+            if path.suffix.lower() in SUFFIXES and files.setdefault(path.name, path) != path:
+                raise DataError(f"{path}: {files[path.name]} has the same name, and the table tells no folder.")
         found: dict[str, list[Annotation]] = defaultdict(list)
         split_of: dict[str, str] = {}
         for number, row in self._rows():
@@ -68,12 +70,13 @@ class TableReader:
                 continue
             found[name].append(Annotation(self._cell(row, self.columns.label, where), self._box(row, where)))
             if self.columns.split is not None:
-                split_of[name] = self._cell(row, self.columns.split, where).lower()
+                split_of[name] = self._split(row, where)
         names = sorted(files if self.negatives else found)
         if split == SPLITS[0]:
             counts["image without row"] += sum(name not in found for name in files)
         groups = [name.split(self.group)[0] if self.group else name for name in names]
-        inside = [split_of.get(name) in NAMES[split] for name in names] if split_of else share_out(groups, split)
+        shared = share_out(groups, split)  # of what the table gives no split
+        inside = [split_of[name] == split if name in split_of else one for name, one in zip(names, shared, strict=True)]
         mine = [name for name, taken in zip(names, inside, strict=True) if taken]
         return [Record(files[name], image_size(files[name]), tuple(found.get(name, ()))) for name in mine]
 
@@ -87,6 +90,15 @@ class TableReader:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"{self.path}: cannot be read as a CSV table ({error}).") from None
         return [(n, {**dict(zip(titles, row, strict=False)), **dict(enumerate(row))}) for n, row in rows]
+
+    def _split(self, row: dict[str | int, str], where: str) -> str:
+        assert self.columns.split is not None
+        stated = self._cell(row, self.columns.split, where)
+        found = next((split for split, names in NAMES.items() if stated.lower() in names), None)
+        if found is None:
+            expected = ", ".join(sorted(set().union(*NAMES.values())))
+            raise DataError(f"{where}: the split is {stated!r}; expected one of {expected}.")
+        return found
 
     def _cell(self, row: dict[str | int, str], column: str | int, where: str) -> str:
         if column not in row:

@@ -3,12 +3,14 @@
 ::
 
     root/JPEGImages/stem.jpg   root/Annotations/stem.xml   root/ImageSets/Main/{train,val,test}.txt
+
+Without the folder of the lists the images are shared out to the splits by a hash of their stems.
 """
 
 from pathlib import Path
 from xml.etree import ElementTree
 
-from vrft.data.annotations import Annotation, Counts, Record, image_size
+from vrft.data.annotations import Annotation, Counts, Record, image_size, share_out
 from vrft.errors import DataError
 
 FILES = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
@@ -27,10 +29,17 @@ class VOCReader:
 
     def read(self, split: str, counts: Counts) -> list[Record]:
         listed = self.root / "ImageSets" / "Main" / FILES[split]
-        try:
-            stems = listed.read_text(encoding="utf-8-sig").split()
-        except OSError as error:
-            raise DataError(f"{listed}: cannot be read ({error.strerror}); it lists the stems of the split.") from None
+        if listed.parent.is_dir():
+            try:
+                stems = listed.read_text(encoding="utf-8-sig").split()
+            except OSError as error:
+                told = f"cannot be read ({error.strerror}); it lists the stems of the split."
+                raise DataError(f"{listed}: {told}") from None
+        else:
+            everything = sorted(path.stem for path in (self.root / "Annotations").glob("*.xml"))
+            if not everything:
+                raise DataError(f"{self.root}: has neither ImageSets/Main nor Annotations/*.xml.")
+            stems = [stem for stem, taken in zip(everything, share_out(everything, split), strict=True) if taken]
         records = []
         for stem in stems:
             image = next((p for s in SUFFIXES if (p := self.root / "JPEGImages" / f"{stem}{s}").is_file()), None)

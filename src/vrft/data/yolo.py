@@ -3,6 +3,7 @@
 ::
 
     root/{train,valid or val,test}/images/stem.jpg   .../labels/stem.txt   root/data.yaml with names
+    root/images/{train,val,test}/stem.jpg            root/labels/{train,val,test}/stem.txt
 
 Of a line, ``class cx cy w h`` is a box and ``class x1 y1 x2 y2 x3 y3 ...`` a polygon, both in shares of the image;
 ``x1 y1 ... x4 y4 name difficult`` (DOTA, in ``labelTxt``) is an oriented box in pixels. Polygons and oriented boxes
@@ -36,14 +37,16 @@ class YOLOReader:
             raise DataError(f"{path}: cannot be read ({error}); expected names: [first class, ...].") from None
 
     def read(self, split: str, counts: Counts) -> list[Record]:
-        folder = next((f for name in FOLDERS[split] if (f := self.root / name).is_dir()), None)
-        if folder is None:
+        places = [(self.root / name / "images", self.root / name) for name in FOLDERS[split]]
+        places += [(self.root / "images" / name, self.root) for name in FOLDERS[split]]
+        images, around = next((place for place in places if place[0].is_dir()), (None, self.root))
+        if images is None:
             return []
+        inner = images.name if images.parent.name == "images" else ""
         records = []
-        for image in sorted(p for p in (folder / "images").iterdir() if p.suffix.lower() in SUFFIXES):
-            labels = [
-                file for name in ("labels", "labelTxt") if (file := folder / name / f"{image.stem}.txt").is_file()
-            ]
+        for image in sorted(p for p in images.iterdir() if p.suffix.lower() in SUFFIXES):
+            files = (around / name / inner / f"{image.stem}.txt" for name in ("labels", "labelTxt"))
+            labels = [file for file in files if file.is_file()]
             if not labels:
                 counts["not annotated"] += 1
                 continue

@@ -128,9 +128,10 @@ def predict_majority(task: TrainableTask, train: Sequence[Sample], samples: Sequ
     if not isinstance(task, Localization):
         completion = render(thought, str(constant_answer(task, [sample.target for sample in train])), task.order)
         return [prediction(task, sample, completion, 0) for sample in samples]
-    fitted = constant_box([(_target_boxes(sample), open_image(sample).size) for sample in train])
+    boxes = [(_target_boxes(sample), open_image(sample).size) for sample in train]
+    fitted = [{"bbox_2d": list(constant_box(boxes))}] if any(true for true, _ in boxes) else []
     unit = Localization("unit", order=task.order)
-    completion = render(thought, json.dumps([{"bbox_2d": list(fitted)}]), task.order)
+    completion = render(thought, json.dumps(fitted), task.order)
     return [prediction(unit, sample, completion, 0, open_image(sample).size) for sample in samples]
 
 

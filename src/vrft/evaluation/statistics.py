@@ -4,7 +4,7 @@ Both resample the test samples, the same ones for every arm and every seed, so t
 arms cancels in a difference. The value of an arm is the mean over its seeds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +23,25 @@ class Interval:
     high: float
 
 
-def resamples(n_samples: int, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """Positions (count, n_samples), each row drawn with replacement."""
-    return np.random.default_rng([seed, 0xB007]).integers(n_samples, size=(count, n_samples))
+def resamples(groups: Sequence[Hashable], count: int, seed: int = 0) -> list[NDArray[np.int64]]:
+    """Positions of samples, ``count`` times: as many groups as there are, drawn with replacement, each whole.
+
+    Samples of one group (the cells of one image) are alike, so they come and go together (Davison & Hinkley, 1997,
+    section 3.8); where each sample is a group of its own this is the plain bootstrap.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for position, group in enumerate(groups):
+        members.setdefault(group, []).append(position)
+    draws = np.random.default_rng([seed, 0xB007]).integers(len(members), size=(count, len(members)))
+    if len(members) == len(groups):
+        return list(draws)
+    own = [np.array(positions, dtype=np.int64) for positions in members.values()]
+    return [np.concatenate([own[i] for i in row]) for row in draws]
 
 
-def bootstrap(statistic: Statistic, n_samples: int, draws: NDArray[np.int64], *, confidence: float = 0.95) -> Interval:
+def bootstrap(
+    statistic: Statistic, n_samples: int, draws: Sequence[NDArray[np.int64]], *, confidence: float = 0.95
+) -> Interval:
     """Percentile interval of a figure (Efron & Tibshirani, 1993, chapter 13).
 
     Args:
@@ -54,7 +67,7 @@ class Difference:
 
 
 def paired_difference(
-    a: Statistic, b: Statistic, n_samples: int, draws: NDArray[np.int64], *, confidence: float = 0.95
+    a: Statistic, b: Statistic, n_samples: int, draws: Sequence[NDArray[np.int64]], *, confidence: float = 0.95
 ) -> Difference:
     """Paired bootstrap of a difference; p is twice the smaller tail of the resampled differences at zero.
 

@@ -1,6 +1,6 @@
 """From the predictions of all arms to ``metrics.json``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -23,6 +23,7 @@ def summarise(
     *,
     draws: int,
     confidence: float,
+    groups: Sequence[Hashable] | None = None,
 ) -> dict[str, Any]:
     """Metrics of every arm with intervals, and the paired difference of every two arms.
 
@@ -32,9 +33,10 @@ def summarise(
         costs: for each arm ``seconds``, ``tokens``, ``peak_mb``.
         draws: resamples behind each interval.
         confidence: of the intervals.
+        groups: the image of each sample, where samples share one; they are resampled together.
     """
     n_samples = len(next(iter(arms.values()))[0])
-    rows = resamples(n_samples, draws)
+    rows = resamples(groups or range(n_samples), draws)
     summary: dict[str, Any] = {"arms": {}, "comparisons": []}
     strict: dict[str, dict[str, Statistic]] = {}
     compared = {**METRICS, **BOX_METRICS}

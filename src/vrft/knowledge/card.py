@@ -11,6 +11,7 @@ of its source in square brackets::
 The prompt leaves the brackets out.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
@@ -169,8 +170,8 @@ def check_against(card: Card, name: str, classes: Iterable[str], ids: Iterable[s
         card: a card that was read.
         name: what it is called in messages.
         classes: of the data.
-        ids: of its samples and names of their files; a card that names one speaks of a single image. Mere numbers are
-            left out, since a card may count.
+        ids: of its samples and names of their files; a card that names one, in whatever case and wherever, speaks of a
+            single image. Mere numbers and mere words are left out, since a card may count and must describe.
 
     Raises:
         KnowledgeError: the card describes a class that the data lack, lacks one of theirs, or names a sample.
@@ -182,9 +183,14 @@ def check_against(card: Card, name: str, classes: Iterable[str], ids: Iterable[s
         if label not in known
     ]
     faults += [Fault(name, f"says nothing about {label!r}.") for label in known if label not in card.classes]
-    said = " ".join(card.text_of(label) for label in card.classes)
+    said = json.dumps(card.model_dump(mode="json"), ensure_ascii=False).casefold()
     for one in dict.fromkeys(ids):
-        if not one.isdecimal() and re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", said):
+        name_of_one = any(c.isdigit() for c in one) and not one.isdecimal()
+        if (
+            name_of_one
+            and one.casefold() in said
+            and re.search(rf"(?<![\w-]){re.escape(one.casefold())}(?![\w-])", said)
+        ):
             faults.append(Fault(name, f"names the image {one!r}; a card speaks of classes alone."))
     if faults:
         raise KnowledgeError(faults)

@@ -14,6 +14,18 @@ import numpy as np
 
 from vrft.sample import Knowledge, Sample
 
+ELSEWHERE = (
+    "Trains leave the station every hour and stop at five villages.",
+    "Bread is baked before dawn and sold at the market.",
+    "The library lends novels, maps and records.",
+    "Rain fell while the ferry crossed.",
+    "Musicians rehearse on Tuesdays in the town hall.",
+    "Farmers sow barley in spring and harvest in August.",
+    "Letters are sorted by street and carried by bicycle.",
+    "The committee met twice and chose a treasurer.",
+)
+"""Sentences about nothing that an image shows, for the variant ``irrelevant``."""
+
 HEADING = "What is known:"
 Told = Literal["card", "swapped", "irrelevant", "none"]
 """What stands in the prompt: the card, the card with its descriptions exchanged, other words, or nothing."""
@@ -33,7 +45,7 @@ class Injection:
     texts: Mapping[str, str]
     label_first: bool = True
     shuffle: bool = False
-    other: Sequence[str] = ()
+    other: Sequence[str] = ELSEWHERE
 
     def into(self, sample: Sample, variant: Told = "card") -> Sample:
         """The sample with what the policy is told, and what a recitation is compared with: always the true card."""

@@ -66,6 +66,8 @@ def write_report(directory: RunDirectory) -> Path:
         curves=_curves(directory, arms, colours),
         confusions=_confusions(predictions, arms) if "accuracy" in next(iter(metrics["arms"].values())) else [],
         gallery=_gallery(directory, predictions, arms, colours),
+        perception=_perception(metrics),
+        data=read_json(directory.data) if directory.data.exists() else {},
         recipe=recipe_text,
         environment=read_json(directory.environment),
     )
@@ -81,6 +83,12 @@ def _columns(metrics: dict[str, Any]) -> list[str]:
     return strict + lenient
 
 
+def _perception(metrics: dict[str, Any]) -> dict[str, Any] | None:
+    """The table of what the stages with a task of their own have learnt; None where there are none."""
+    measured = metrics.get("perception")
+    return measured and {"arms": measured["arms"], "columns": _columns(measured)}
+
+
 def _comparisons(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """Paired differences on the headline metric: kappa on ordinal grades, else accuracy; and accuracy always."""
     return [row for row in metrics["comparisons"] if row["metric"] in ("accuracy", "qwk", "mean_iou", "f1_50")]
@@ -91,7 +99,7 @@ def _in_words(metrics: dict[str, Any]) -> list[str]:
     arms, sentences = metrics["arms"], []
     metric = next(name for name in ("qwk", "mean_iou", "accuracy") if name in next(iter(arms.values())))
     for row in metrics["comparisons"]:
-        if row["metric"] != metric or not row["a"].startswith("rft"):
+        if row["metric"] != metric or not row["a"].startswith(("rft", "PA_pi")):
             continue
         better = "higher" if (row["difference"] > 0) != (metric in LOWER_IS_BETTER) else "lower"
         seen = row["low"] > 0 or row["high"] < 0
@@ -118,11 +126,12 @@ def _use_of_knowledge(metrics: dict[str, Any], metric: str) -> list[str]:
             continue
         change = _change(row)
         worse = row["low"] > 0 if metric in LOWER_IS_BETTER else row["high"] < 0
-        verdict = (
-            "it uses what it is told"
-            if worse
-            else "no loss could be seen, so nothing shows that it uses what it is told"
-        )
+        if not worse:
+            verdict = "no loss could be seen, so nothing shows that it uses what it is told"
+        elif row["a"] == "swapped":
+            verdict = "it uses what it is told"
+        else:
+            verdict = "it needs lines in their place, which alone does not show that it uses what they say"
         sentences.append(
             f"Tested {TOLD[row['a']]}, the policy of rft+PA_p changes in {TITLES[metric]} by {change}: {verdict}."
         )
@@ -177,6 +186,7 @@ def _curves(directory: RunDirectory, arms: list[str], colours: dict[str, str]) -
         Panel("completion length (tokens)", ("completion_tokens",)),
         Panel("words of reasoning", ("reasoning", "reasoning_words")),
         Panel("self-BLEU within a group", ("reasoning", "self_bleu")),
+        Panel("distinct words", ("reasoning", "distinct_1")),
         Panel("distinct pairs of words", ("reasoning", "distinct_2")),
         Panel("longest span copied from the card (words)", ("reasoning", "copied_span")),
         Panel("runs of four words copied from the card", ("reasoning", "copied_4grams")),

@@ -37,7 +37,7 @@ def advantage_parts(
         aggregation: one of ``AGGREGATIONS``.
 
     Returns:
-        (n, k); a reward that does not apply adds 0.
+        (n, k); a reward that does not apply adds 0, and a completion that none applies to is left out of its group.
 
     All answers are right, and one of four recites. Under group scaling a weight of -0.01 moves the policy nearly as
     much as one of -1:
@@ -48,23 +48,37 @@ def advantage_parts(
     """
     if scale_rewards not in SCALINGS or aggregation not in AGGREGATIONS:
         raise ValueError(f"expected one of {SCALINGS} and one of {AGGREGATIONS}")
-    groups = rewards.reshape(-1, group_size, weights.size)
-    if aggregation == "sum_then_normalize":
-        parts = _centred(np.nan_to_num(groups) * weights)
-        total = parts.sum(axis=2, keepdims=True)
+    applies = ~np.isnan(rewards)
+    scored = np.logical_or.reduce(applies, axis=1)  # a completion that no reward applies to is compared with none
+    if not scored.any():
+        return np.zeros_like(rewards)
+    if aggregation == "normalize_then_sum":
+        each = np.moveaxis(np.where(applies, rewards, np.nan).reshape(-1, group_size, weights.size), 2, 0)
+        parts = np.stack([_centred(one) / (_deviation(one) + SMALLEST) for one in each], axis=-1) * weights
+        parts = np.nan_to_num(parts).reshape(rewards.shape)
+        total = np.where(scored, parts.sum(axis=1), np.nan)
+        parts = (parts - parts[scored].mean(axis=0)) / (_deviation(total[None])[0] + SMALLEST)
+    else:
+        total = np.where(scored, np.nansum(rewards * weights, axis=1), np.nan).reshape(-1, group_size)
+        weighted = np.where(scored[:, None], np.nan_to_num(rewards) * weights, np.nan)
+        parts = np.stack(
+            [_centred(one) for one in np.moveaxis(weighted.reshape(-1, group_size, weights.size), 2, 0)], -1
+        )
         if scale_rewards == "group":
-            parts = parts / (total.std(axis=1, ddof=1, keepdims=True) + SMALLEST)
+            parts = parts / (_deviation(total)[..., None] + SMALLEST)
         elif scale_rewards == "batch":
-            sums = np.nansum(groups * weights, axis=2)
-            parts = parts / (sums.std(ddof=1) + SMALLEST)
-        return parts.reshape(rewards.shape)
-    applies = np.isfinite(groups)
-    count = np.maximum(applies.sum(axis=1, keepdims=True), 1)
-    centred = np.where(applies, groups - np.nansum(groups, axis=1, keepdims=True) / count, 0.0)
-    deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
-    parts = (centred / (deviation + SMALLEST) * weights).reshape(rewards.shape)
-    return (parts - parts.mean(axis=0)) / (parts.sum(axis=1).std(ddof=1) + SMALLEST)
+            parts = parts / (_deviation(total.reshape(1, -1)) + SMALLEST)
+        parts = parts.reshape(rewards.shape)
+    return np.where(scored[:, None], np.nan_to_num(parts), 0.0)
 
 
 def _centred(groups: Floats) -> Floats:
-    return groups - groups.mean(axis=1, keepdims=True)
+    """(g, G) minus the mean of each row over what applies."""
+    count = np.maximum(np.isfinite(groups).sum(axis=1, keepdims=True), 1)
+    return groups - np.nansum(groups, axis=1, keepdims=True) / count
+
+
+def _deviation(groups: Floats) -> Floats:
+    """(g, 1), the deviation of each row over what applies, with one degree of freedom taken."""
+    count = np.isfinite(groups).sum(axis=1, keepdims=True)
+    return np.sqrt(np.nansum(_centred(groups) ** 2, axis=1, keepdims=True) / np.maximum(count - 1, 1))

@@ -4,6 +4,7 @@ R_recite of VRFT-Aug (arXiv 2602.10619) is the BLEU of what stands inside ``<thi
 Here BLEU is one of several measures, each in [0, 1] and higher where more is repeated; the sign is that of the weight.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
@@ -83,8 +84,12 @@ def missing_for(name: str, model: str | None = None) -> str | None:
 
 
 def _wordllama() -> Measure:
+    root = logging.getLogger()
+    before = root.level, root.handlers[:]
     import wordllama  # type: ignore[import-untyped]
 
+    root.setLevel(before[0])  # the package sets up logging for the whole process
+    root.handlers[:] = before[1]
     # The package looks for its own tokenizer in the cache directory alone, which is therefore said to be the package.
     model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
     return lambda reasoning, knowledge: max(0.0, float(model.similarity(reasoning, knowledge)))

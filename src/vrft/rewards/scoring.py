@@ -20,7 +20,10 @@ from vrft.rewards.overlap import overlap
 from vrft.rewards.recitation import RECITATIONS, measure_of, recitation
 from vrft.tasks import SECTIONS, Task, read_section, task_from
 
-ROW_KEYS = ("completion", "target", "task", "image_size", "processed_size", "schedule", "order", "knowledge", "recite")
+ROW_KEYS = (
+    *("completion", "target", "task", "image_size", "processed_size", "schedule", "order", "knowledge"),
+    *("recite", "recite_model"),
+)
 """The keys of a row that count."""
 
 _LARGEST = 10_000_000

@@ -61,9 +61,13 @@ def pointing_question(
     return f"{question}\nIt lies in {written}, {FRAMES_IN_WORDS[frame]}."
 
 
-def localization_prompt(question: str, frame: str, known: str = "", order: str = "think-answer") -> str:
+def localization_prompt(
+    question: str, frame: str, known: str = "", order: str = "think-answer", *, absence: bool = False
+) -> str:
     """The words of the prompt: the question, the form and frame of boxes, what is known, the envelope."""
     form = f'Answer with a JSON list of boxes {FRAMES_IN_WORDS[frame]}, like [{{"bbox_2d":[x1,y1,x2,y2]}}].'
+    if absence:
+        form += " Where there is none, the list is empty: []."
     return prompt_lines(question, form, known, INSTRUCTIONS[order])
 
 
@@ -73,9 +77,11 @@ class Localization(Task):
 
     Args:
         frame: the coordinates that the policy speaks, one of ``vrft.boxes.FRAMES``; x first.
+        absence: the prompt says how to answer where nothing is there.
     """
 
     frame: str
+    absence: bool = False
 
     kind: ClassVar[str] = "localization"
     metrics: ClassVar[tuple[str, ...]] = (
@@ -88,7 +94,7 @@ class Localization(Task):
         return {"frame": self.frame}
 
     def prompt(self, question: str, known: str = "") -> str:
-        return localization_prompt(question, self.frame, known, self.order)
+        return localization_prompt(question, self.frame, known, self.order, absence=self.absence)
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
         """A JSON list of boxes in the policy's frame."""

@@ -55,6 +55,8 @@ class LocalizationTask(_TaskSection):
     kind: Literal["localization"]
     frame: Literal[*FRAMES] | None = None  # type: ignore[valid-type]
     """The coordinates that the policy speaks, x first; in a recipe, without it, those of its family."""
+    absence: bool = False
+    """Tell in the prompt that an empty list says that nothing is there."""
     question: str | None = None
     """The question; without it that of the data."""
 
@@ -126,7 +128,7 @@ def task_from(
     if isinstance(section, LocalizationTask):
         if not (section.frame or frame):
             raise ValueError(f"task.frame is missing; expected one of {', '.join(FRAMES)}")
-        return Localization(section.frame or frame or "", order=section.envelope)
+        return Localization(section.frame or frame or "", section.absence, order=section.envelope)
     assert isinstance(section, VqaTask)
     if section.answers == "choice" and len(section.choices) < 2:
         raise ValueError("task.choices needs two or more, each a letter and its text")

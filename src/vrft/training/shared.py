@@ -93,7 +93,8 @@ class SharedPrefixTrainer(GRPOTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, without the shuffle of all sequences of a step, so that micro-batches hold whole groups.
 
-        The gradient of a step is a sum over its sequences, so their order does not matter.
+        The gradient of a step is a sum over its sequences, so their order does not matter (but for the loss ``bnpo``,
+        which weighs the tokens of a micro-batch by their number in it).
         """
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
@@ -163,7 +164,6 @@ class SharedPrefixTrainer(GRPOTrainer):
         if model_config(model)._attn_implementation == "eager":
             lowest = torch.finfo(next(model.parameters()).dtype).min
             packed["attention_mask"] = torch.where(packed["attention_mask"], 0.0, lowest)
-        packed["attention_mask"] = {"full_attention": packed["attention_mask"]}  # made already, says the mapping
         return packed | images
 
     def _generate_single_turn(
