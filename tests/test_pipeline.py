@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from vrft.pipeline import _lessons
 from vrft.policies import decode, load_policy
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_json
@@ -245,6 +247,8 @@ def test_boxes_go_the_same_way_on_real_images(tmp_path: Path, shared: Path):
     (stage,) = directory.arm("rft", 0).stages()
     assert {"iou", "format"} == set(read_jsonl(stage.log)[0]["rewards"])
     assert "mean IoU" in directory.report.read_text(encoding="utf-8")
+    assert read_json(directory.data)["boxes"]["data"]["train"]["images"] == 205
+    assert "data, train: images 205, boxes 2,8" in result.stderr
 
 
 PERCEPTION = """\
@@ -274,6 +278,9 @@ def test_perception_first_goes_on_from_its_weights_and_its_controls_run(tmp_path
         "rft+extra",
         "rft+shuffled",
     ]
+    perception = read_json(directory.metrics)["perception"]["arms"]
+    assert list(perception) == ["majority", "PA_pi", "rft+shuffled"]  # rft+PA_pi shares its first stage with PA_pi
+    assert all("mean_iou" in arm for arm in perception.values())
     first = weights(directory, "PA_pi", "stage-0-rft")
     assert weights(directory, "rft+PA_pi", "stage-0-rft") == first
     assert "rft+PA_pi, seed 0, stage 1: as trained for PA_pi" in result.stderr
@@ -341,3 +348,15 @@ def test_a_card_that_is_too_long_is_refused_before_anything_is_trained(tmp_path:
     assert result.returncode == 2
     assert "tokens (card), and knowledge.max_tokens is 5" in result.stderr
     assert not list((tmp_path / "run").rglob("done.json"))
+
+
+def test_shuffled_targets_are_those_of_other_images(tmp_path: Path):
+    (tmp_path / "recipe.yaml").write_text(PERCEPTION)
+    recipe = read_recipe(tmp_path / "recipe.yaml", ["data.samples.train=40"])
+    stage = recipe.stages_of("rft+shuffled")[0]
+    plain = list(open_source(recipe, stage).samples("train"))
+    _, shuffled = _lessons(recipe, stage, build_task(recipe, open_source(recipe)), [], seed=0)
+    assert [one.id for one in shuffled] == [one.id for one in plain]
+    before, after = (np.array([one.target[0] for one in samples]).round(6) for samples in (plain, shuffled))
+    assert sorted(before.tolist()) == sorted(after.tolist())
+    assert (before == after).all(axis=1).mean() < 0.5

@@ -84,6 +84,46 @@ def test_voc(tmp_path: Path):
         BoxSource(VOCReader(tmp_path), kind="localization").check()
 
 
+def test_voc_without_lists_is_shared_out(tmp_path: Path):
+    for index in range(20):
+        picture(tmp_path / "JPEGImages" / f"{index}.jpg")
+        xml = tmp_path / "Annotations" / f"{index}.xml"
+        xml.parent.mkdir(exist_ok=True)
+        xml.write_text("<annotation></annotation>")
+    splits = [VOCReader(tmp_path).read(split, Counter()) for split in SPLITS]
+    assert sum(map(len, splits)) == 20
+    assert all(splits)
+    with pytest.raises(DataError, match="neither ImageSets/Main nor"):
+        VOCReader(tmp_path / "JPEGImages").read("train", Counter())
+
+
+def test_yolo_with_the_splits_inside_images_and_labels(tmp_path: Path):
+    (tmp_path / "data.yaml").write_text("names: [mass]")
+    picture(tmp_path / "images" / "val" / "a.png")
+    (tmp_path / "labels" / "val").mkdir(parents=True)
+    (tmp_path / "labels" / "val" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (record,) = YOLOReader(tmp_path).read("validation", Counter())
+    assert record.annotations == (Annotation("mass", (25.0, 20.0, 75.0, 60.0)),)
+    assert YOLOReader(tmp_path).read("train", Counter()) == []
+
+
+def test_a_table_tells_splits_that_are_none_and_names_that_are_two(tmp_path: Path):
+    picture(tmp_path / "a.png")
+    table = tmp_path / "boxes.csv"
+    columns = Columns("image", "label", corners=["x1", "y1", "x2", "y2"], split="split")
+    table.write_text("image,label,x1,y1,x2,y2,split\na.png,mass,1,1,5,5,holdout\n")
+    with pytest.raises(DataError, match=r"boxes\.csv:2: the split is 'holdout'; expected one of dev"):
+        TableReader(table, tmp_path, columns=columns).read("train", Counter())
+    table.write_text("image,label,x1,y1,x2,y2,split\na.png,mass,1,1,5,5,test\n")
+    for index in range(20):
+        picture(tmp_path / f"empty{index}.png")
+    splits = [TableReader(table, tmp_path, columns=columns, negatives=True).read(split, Counter()) for split in SPLITS]
+    assert sum(map(len, splits)) == 21
+    picture(tmp_path / "more" / "a.png")
+    with pytest.raises(DataError, match="has the same name"):
+        TableReader(table, tmp_path, columns=columns).read("train", Counter())
+
+
 def test_coco_boxes_polygons_and_images_without_annotations(tmp_path: Path):
     for name in "ab":
         picture(tmp_path / "train" / f"{name}.png")

@@ -34,6 +34,13 @@ def test_the_constant_box_is_written_in_shares_and_read_in_pixels():
     assert all(row["answer"] and not row["problems"] and row["image_size"] == [112, 112] for row in rows)
 
 
+def test_where_no_training_image_has_a_box_the_constant_answer_is_that_nothing_is_there():
+    source = PhantomSource("localization", sizes={"train": 2, "validation": 0, "test": 2})
+    empty = [replace(sample, target=()) for sample in source.samples("train")]
+    rows = predict_majority(Localization("resized"), empty, list(source.samples("test")))
+    assert [row["answer"] for row in rows] == [[], []]
+
+
 def test_a_cut_off_file_of_predictions_ends_as_a_whole_one(tmp_path: Path):
     source = PhantomSource("grading", sizes={"train": 0, "validation": 0, "test": 11})
     samples, policy, task = list(source.samples("test")), load_policy("tiny"), Grading(5)

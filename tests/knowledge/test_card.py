@@ -97,6 +97,25 @@ def test_a_card_is_compared_with_the_data(tmp_path: Path):
     ]
 
 
+def test_an_image_is_found_in_whatever_case_and_wherever_and_words_and_numbers_are_none(tmp_path: Path):
+    told = read_card(card(tmp_path))
+    named = told.model_copy(update={"title": "Seen in CASE_07.PNG"})
+    with pytest.raises(KnowledgeError, match="names the image 'case_07'"):
+        check_against(named, "my", told.classes, ["case_07"])
+    check_against(told.model_copy(update={"title": "Seen 7 times in a mass"}), "my", told.classes, ["7", "mass"])
+
+
+def test_a_recipe_that_pays_for_recitation_can_be_checked_against(tmp_path: Path, small_recipe: Path):
+    path = tmp_path / "recite.yaml"
+    path.write_text(
+        "name: recite\ndata: {source: phantom}\ntask: {kind: classification}\nknowledge: {card: phantom}\n"
+        "stages: [{kind: rft, rewards: {accuracy: 1.0, recitation: -0.2}}]\narms: [rft+PA_p]\n"
+    )
+    result = CliRunner().invoke(app, ["knowledge", "check", "octmnist", "--recipe", str(path)])
+    assert isinstance(result.exception, KnowledgeError)  # of another data set, and of nothing else
+    assert all("describes" in one.message or "says nothing" in one.message for one in result.exception.faults)
+
+
 def test_sentences_end_where_a_reader_thinks():
     text = "Round, 2.5 mm wide [a]. Sharp! [a, b] Is it red? [b] No end"
     assert sentences(text) == ["Round, 2.5 mm wide [a].", "Sharp! [a, b]", "Is it red? [b]", "No end"]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vrft.knowledge import Injection
+from vrft.data.phantom import ATTRIBUTES
+from vrft.knowledge import ELSEWHERE, Injection
 from vrft.sample import Knowledge, Sample
 from vrft.tasks import Classification, Grading, Localization
 
@@ -75,3 +76,12 @@ def test_the_order_of_the_lines_tells_nothing_and_is_the_same_each_time():
     assert len(prompts) == 6
     assert shuffled.into(sample("x")).knowledge == shuffled.into(sample("x", target="b")).knowledge
     assert all("- angular b" in prompt for prompt in prompts)
+
+
+def test_what_is_irrelevant_names_nothing_that_a_phantom_shows():
+    said = set(" ".join(ELSEWHERE).lower().replace(".", " ").replace(",", " ").split())
+    assert not said & {word for values in ATTRIBUTES.values() for word in values}
+    assert not said & {"round", "smooth", "oval", "size", "shape", "small", "large", "dark", "pale", "bright", "margin"}
+    told = Injection({str(n): "large round" for n in range(6)}).told("irrelevant")
+    assert len(set(told.values())) == 6
+    assert all(len(text.split()) == 2 for text in told.values())

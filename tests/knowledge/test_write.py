@@ -116,6 +116,17 @@ def test_after_three_bad_replies_it_gives_up_and_keeps_them(tmp_path: Path, serv
     assert not (tmp_path / "spots.yaml").exists()
 
 
+def test_a_second_try_leaves_nothing_of_the_first_and_keeps_what_was_said(tmp_path: Path):
+    path = tmp_path / "my.yaml"
+    for replies in (["x", "y", "z"], ["again", "once more"]):
+        left = iter(replies)
+        with pytest.raises(UserError):
+            write_card(lambda said: next(left), WANTED, path, model="M", licence="CC0-1.0", attempts=len(replies))  # noqa: B023
+    kept = sorted(one.name for one in tmp_path.glob("my.*.txt"))
+    assert kept == ["my.prompt-2.txt", "my.prompt.txt", "my.reply-1.txt", "my.reply-2.txt"]
+    assert "Your last reply was:\nagain" in (tmp_path / "my.prompt-2.txt").read_text()
+
+
 def test_rate_limits_and_faults_of_the_server_are_waited_out(tmp_path: Path, serve):
     server = serve((429, {"error": "slow down"}), (503, b"busy"), (200, GOOD))
     assert write(server, tmp_path).exists()

@@ -9,7 +9,7 @@ from PIL import Image
 from vrft.evaluation.summary import summarise
 from vrft.report import write_report
 from vrft.report.page import _in_words
-from vrft.runs import RunDirectory, write_json, write_text
+from vrft.runs import RunDirectory, read_json, write_json, write_text
 from vrft.tasks import Classification
 
 RECIPE = """\
@@ -75,3 +75,31 @@ def comparison(low: float, difference: float, high: float) -> dict:
 def test_the_words_claim_only_what_the_interval_allows(ends: tuple[float, float, float], words: str):
     (sentence,) = _in_words({"arms": {"base": {"accuracy": {}}, "rft": {}}, "comparisons": [comparison(*ends)]})
     assert words in sentence
+
+
+@pytest.mark.parametrize(
+    ("arm", "ends", "words"),
+    [
+        ("swapped", (-0.3, -0.2, -0.1), "it uses what it is told."),
+        ("without", (-0.3, -0.2, -0.1), "does not show that it uses what they say."),
+        ("irrelevant", (-0.3, -0.2, -0.1), "does not show that it uses what they say."),
+        ("swapped", (-0.1, 0.0, 0.1), "nothing shows that it uses what it is told."),
+    ],
+)
+def test_only_exchanged_descriptions_show_that_knowledge_is_used(arm: str, ends: tuple[float, ...], words: str):
+    row = comparison(*ends) | {"a": arm, "b": "rft+PA_p"}  # type: ignore[arg-type]
+    (sentence,) = _in_words({"arms": {"rft+PA_p": {"accuracy": {}}, arm: {}}, "comparisons": [row]})
+    assert sentence.endswith(words)
+
+
+def test_what_was_read_and_what_the_first_stage_learnt_are_shown(run: RunDirectory):
+    figure = {"value": 0.25, "low": 0.2, "high": 0.3}
+    metrics = read_json(run.metrics)
+    metrics["perception"] = {"arms": {"majority": {"seeds": 1, "mean_iou": figure}}, "comparisons": []}
+    write_json(run.metrics, metrics)
+    card = {"name": "my", "written_by": {"kind": "model", "name": "M"}, "checked_by": None}
+    write_json(run.data, {"boxes": {"data": {"train": {"boxes": 1234, "no area": 2}}}, "card": card})
+    page = write_report(run).read_text(encoding="utf-8")
+    assert "train: boxes 1,234, no area 2" in page
+    assert "The card my was written by M (model) and has been checked by nobody." in page
+    assert "0.250<small>[0.200, 0.300]" in page[page.index("What the stages before the task have learnt") :]

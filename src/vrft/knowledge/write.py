@@ -70,7 +70,8 @@ def write_card(ask: Ask, wanted: Wanted, path: Path, *, model: str, licence: str
     Args:
         ask: the model.
         wanted: the card.
-        path: of the card, ``NAME.yaml``; ``NAME.prompt.txt`` and ``NAME.reply-K.txt`` are kept beside it.
+        path: of the card, ``NAME.yaml``; ``NAME.prompt.txt`` (``prompt-K``: the corrections asked for) and
+            ``NAME.reply-K.txt`` are kept beside it.
         model: the name and version of the model, for the card.
         licence: of the card.
         attempts: replies that are read before giving up.
@@ -82,10 +83,11 @@ def write_card(ask: Ask, wanted: Wanted, path: Path, *, model: str, licence: str
     if path.exists():
         raise UserError(f"{path} exists already; choose another --out, or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    prompt = card_prompt(wanted)
-    _beside(path, "prompt").write_text(prompt, encoding="utf-8")
-    said = prompt
+    for old in (*path.parent.glob(f"{path.stem}.reply-*.txt"), *path.parent.glob(f"{path.stem}.prompt*.txt")):
+        old.unlink()  # of an earlier try that gave up
+    said = prompt = card_prompt(wanted)
     for attempt in range(1, attempts + 1):
+        _beside(path, "prompt" if attempt == 1 else f"prompt-{attempt}").write_text(said, encoding="utf-8")
         reply = ask(said)
         _beside(path, f"reply-{attempt}").write_text(reply, encoding="utf-8")
         try:
