@@ -58,7 +58,8 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     train = _with_question(source.samples("train"), recipe)
     held_out = _with_question(source.samples(recipe.evaluation.split), recipe)[: recipe.evaluation.limit]
     if not train or not held_out:
-        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}.")
+        hint = " (data.splits: hash shares all images out anew)" if isinstance(source, BoxSource) else ""
+        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
 
     injection = open_knowledge(recipe, source)
     if injection is not None:

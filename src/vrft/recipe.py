@@ -85,6 +85,8 @@ class _Boxes(Section):
     """The folder of the data set."""
     find: list[str] = []
     """The labels that are looked for, or told apart; without it all."""
+    splits: Literal["own", "hash"] = "own"
+    """Those of the set, or 60%, 20% and 20% of all images by a hash of their names, for sets that lack a split."""
     region: Literal["crop", "box"] = "crop"
     """Classification of regions: a box is cut out, or shown in the whole image and told in the question."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
@@ -521,7 +523,14 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
     if kind == "grading":
         raise DataError(f"{data.source} gives boxes with labels; task.kind must be localization or classification.")
-    return BoxSource(box_reader(data), kind=kind, find=data.find, region=data.region, margin=data.margin)
+    return BoxSource(
+        box_reader(data),
+        kind=kind,
+        find=data.find,
+        region=data.region,
+        margin=data.margin,
+        shared_out=data.splits == "hash",
+    )
 
 
 def box_reader(data: BoxData) -> Reader:

@@ -107,6 +107,26 @@ def test_yolo_with_the_splits_inside_images_and_labels(tmp_path: Path):
     assert YOLOReader(tmp_path).read("train", Counter()) == []
 
 
+def test_all_images_can_be_shared_out_anew(tmp_path: Path):
+    (tmp_path / "data.yaml").write_text("names: [mass]")
+    for split, count in (("val", 20), ("test", 20)):
+        for index in range(count):
+            picture(tmp_path / split / "images" / f"{split}{index}.png")
+    own, anew = (
+        BoxSource(YOLOReader(tmp_path), kind="localization", shared_out=shared_out) for shared_out in (False, True)
+    )
+    assert [len(own.records(split)) for split in SPLITS] == [0, 0, 0]
+    assert totals(own)["not annotated"] == totals(anew)["not annotated"] == 40
+    for split in ("val", "test"):
+        (tmp_path / split / "labels").mkdir()
+        for index in range(20):
+            (tmp_path / split / "labels" / f"{split}{index}.txt").write_text("")
+    anew = BoxSource(YOLOReader(tmp_path), kind="localization", shared_out=True)
+    names = [{record.image.stem for record in anew.records(split)} for split in SPLITS]
+    assert sum(map(len, names)) == len(set().union(*names)) == 40
+    assert len(names[0]) > len(names[1]) > 0
+
+
 def test_a_table_tells_splits_that_are_none_and_names_that_are_two(tmp_path: Path):
     picture(tmp_path / "a.png")
     table = tmp_path / "boxes.csv"

@@ -115,6 +115,7 @@ class BoxSource:
         region: what a classification shows of a region: ``crop`` (it alone, with a margin) or ``box`` (the whole image,
             and the question tells the box).
         margin: of a crop, on each side, as a share of the longer side of its box.
+        shared_out: all images are put together and shared out by a hash of their names, for sets that lack a split.
     """
 
     levels: int | None = None
@@ -127,8 +128,9 @@ class BoxSource:
         find: Sequence[str] | None = None,
         region: Literal["crop", "box"] = "crop",
         margin: float = 0.25,
+        shared_out: bool = False,
     ) -> None:
-        self.reader, self.kind, self.find = reader, kind, tuple(find or ())
+        self.reader, self.kind, self.find, self.shared_out = reader, kind, tuple(find or ()), shared_out
         self.region, self.margin = region, margin
         self.counts: dict[str, Counts] = {}
         self._records: dict[str, list[Record]] = {}
@@ -137,9 +139,19 @@ class BoxSource:
         """The cleaned records of a split; ``counts[split]`` says what was met."""
         if split not in self._records:
             counts: Counts = Counter()
-            self._records[split] = [clean(record, counts) for record in self.reader.read(split, counts)]
+            self._records[split] = [clean(record, counts) for record in self._read(split, counts)]
             self.counts[split] = counts
         return self._records[split]
+
+    def _read(self, split: str, counts: Counts) -> list[Record]:
+        if not self.shared_out:
+            return self.reader.read(split, counts)
+        met: Counts = Counter()
+        every = [record for own in SPLITS for record in self.reader.read(own, met)]
+        if split == SPLITS[0]:
+            counts.update(met)  # once, not for every split
+        inside = share_out([record.image.stem for record in every], split)
+        return [record for record, taken in zip(every, inside, strict=True) if taken]
 
     @property
     def labels(self) -> list[str] | None:
