@@ -182,6 +182,35 @@ def test_a_step_in_micro_batches_changes_the_weights_as_a_whole_one_does(tmp_pat
     assert moved[0][0] > 0
 
 
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo"])
+@pytest.mark.parametrize("teaching", [(True, False), (False, False)])
+def test_groups_without_advantage_are_left_out_and_the_gradient_is_the_same(tmp_path, monkeypatch, loss, teaching):
+    policy = load_policy("tiny", dtype="float32")
+    trainer = trainer_of(policy, tmp_path, monkeypatch, loss=loss)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.model.train()
+    batch = batch_of(policy, [1, 2])
+    length = batch["logits_to_keep"]
+    inputs = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    for name, whole in (("ids", batch["input_ids"]), ("mask", batch["attention_mask"])):
+        inputs |= {f"prompt_{name}": whole[:, :-length], f"completion_{name}": whole[:, -length:]}
+    inputs["advantages"] = torch.tensor([1.0, -1.5, 0.5]).repeat(2) * torch.tensor(teaching).repeat_interleave(GROUP)
+    inputs["num_items_in_batch"] = inputs["completion_mask"].sum()
+    seen = []
+    for kind in (GRPOTrainer, SharedPrefixTrainer):
+        trainer.model.zero_grad()
+        value = kind._compute_loss(trainer, trainer.model, dict(inputs))
+        value.backward()
+        parameters = list(trainer.model.parameters())
+        assert all(one.grad is not None for one in parameters) or kind is GRPOTrainer
+        flat = torch.cat([torch.zeros(one.numel()) if one.grad is None else one.grad.flatten() for one in parameters])
+        seen.append((value.item(), flat.clone()))
+    assert trainer._metrics["train"]["skipped_groups"] == [2 - sum(teaching)]
+    assert seen[1][0] == pytest.approx(seen[0][0], abs=1e-6)
+    assert (seen[1][1] - seen[0][1]).norm() <= 2e-5 * seen[0][1].norm()
+    assert bool(seen[0][1].any()) == any(teaching)
+
+
 def test_what_cannot_be_shared_goes_through_the_stock_pass(tmp_path, monkeypatch):
     policy = load_policy("tiny", dtype="float32")
     trainer = trainer_of(policy, tmp_path, monkeypatch)

@@ -173,6 +173,7 @@ LOGGED = {
     "completions/clipped_ratio": "cut_off",
     "mean_token_accuracy": "token_accuracy",
     "num_tokens": "tokens",
+    "skipped_groups": "skipped_groups",
 }
 """What TRL calls a figure -> what the log calls it."""
 

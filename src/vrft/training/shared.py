@@ -22,6 +22,10 @@ SHARING = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Types of models whose positions are known to be taken as they are given."""
 
 
+NO_ADVANTAGE = 1e-6
+"""An advantage that is no larger is rounding."""
+
+
 def cannot_share(model: Any, group_size: int, micro_batch: int) -> str | None:
     """Why a stage must repeat the prompt for each completion; None where it need not."""
     config = model.config
@@ -89,6 +93,8 @@ class SharedPrefixTrainer(GRPOTrainer):
     """TRL's trainer, where a group is encoded once. ``cannot_share`` says when it must not be used."""
 
     _buffered_inputs: list[Any] | None
+    _teaching: Tensor | None = None
+    """Which groups of the pass under way teach something; None where all count."""
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, without the shuffle of all sequences of a step, so that micro-batches hold whole groups.
@@ -130,35 +136,68 @@ class SharedPrefixTrainer(GRPOTrainer):
                 compute_aux_loss,
                 **inputs,
             )
+        every = torch.arange(input_ids.size(0) // group, device=input_ids.device)
+        groups = every if self._teaching is None else every[self._teaching]
         log_probs, entropies = [], []
-        for start in range(0, input_ids.size(0), each):
-            rows = slice(start, start + each)
-            packed = self._packed(model, input_ids[rows], attention_mask[rows], logits_to_keep, start, given)
+        for some in groups.split(each // group) if len(groups) else ():
+            rows = _sequences(some, group)
+            packed = self._packed(model, input_ids[rows], attention_mask[rows], logits_to_keep, some, given)
             with self.accelerator.autocast():
                 outputs = model(**packed, fused_lm_head=True)
             scored = slice(-group * logits_to_keep, None)
             log_probs.append(outputs.log_probs[:, scored].reshape(-1, logits_to_keep))
             if compute_entropy:
                 entropies.append(outputs.entropy[:, scored].reshape(-1, logits_to_keep))
-        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+        if len(groups) == len(every):
+            return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+        return self._filled(model, input_ids.size(0), logits_to_keep, groups, log_probs, entropies)
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        """As TRL's; without a KL term the groups without advantage add nothing, and are left out of the pass.
+
+        Their loss is 0 at ratio 1, whatever normalises it, so the gradient is the same.
+        """
+        advantages = inputs["advantages"].reshape(-1, self.num_generations)
+        teaching = advantages.abs().amax(dim=1) > NO_ADVANTAGE
+        off_policy = inputs.get("old_per_token_logps") is not None
+        self._teaching = None if self.beta or off_policy or bool(teaching.all()) else teaching
+        skipped = 0 if self._teaching is None else int((~teaching).sum())
+        self._metrics["train"]["skipped_groups"].append(skipped)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._teaching = None
+
+    def _filled(
+        self, model: Any, count: int, length: int, groups: Tensor, log_probs: list[Tensor], entropies: list[Tensor]
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """What was computed of some groups among all; the others have log-probability 0 and the entropy of these."""
+        rows = _sequences(groups, self.num_generations)
+        if not log_probs:  # a gradient of 0 for every weight, as the whole pass would give
+            nothing = sum((one.sum() * 0 for one in model.parameters() if one.requires_grad), torch.zeros(()))
+            return torch.zeros(count, length, device=rows.device) + nothing, torch.zeros(count, length), None
+        computed = torch.cat(log_probs)
+        whole = computed.new_zeros(count, length).index_copy(0, rows, computed)
+        if not entropies:
+            return whole, None, None
+        entropy = torch.cat(entropies)
+        return whole, entropy.new_full((count, length), entropy.mean().item()).index_copy(0, rows, entropy), None
 
     def _packed(
-        self, model: Any, input_ids: Tensor, mask: Tensor, length: int, start: int, given: dict[str, Any]
+        self, model: Any, input_ids: Tensor, mask: Tensor, length: int, groups: Tensor, given: dict[str, Any]
     ) -> dict[str, Any]:
-        """The inputs of one pass, with the images of each group once."""
-        group, end = self.num_generations, start + input_ids.size(0)
+        """The inputs of one pass over some groups, with the images of each once."""
+        group, firsts = self.num_generations, groups * self.num_generations
         images: dict[str, Tensor] = {}
         if "image_grid_thw" in given:
-            counts = torch.tensor(given["num_images"])
-            of_sequence = torch.arange(counts.numel()).repeat_interleave(counts)
-            kept = (of_sequence >= start) & (of_sequence < end) & ((of_sequence - start) % group == 0)
-            grid = given["image_grid_thw"]
-            kept = kept.to(grid.device)
+            grid, counts = given["image_grid_thw"], torch.tensor(given["num_images"], device=firsts.device)
+            of_sequence = torch.arange(counts.numel(), device=firsts.device).repeat_interleave(counts)
+            kept = torch.isin(of_sequence, firsts).to(grid.device)
             patches = kept.repeat_interleave(grid.prod(dim=-1))
             images = {"image_grid_thw": grid[kept], "pixel_values": given["pixel_values"][patches]}
         prompts, prompt_mask = (one[::group, :-length] for one in (input_ids, mask))
         types = given.get("mm_token_type_ids")
-        types = types[start:end:group, : prompts.size(1)] if types is not None else None
+        types = types[firsts, : prompts.size(1)] if types is not None else None
         positions = prompt_positions(model, prompts, prompt_mask, types, images.get("image_grid_thw"))
         packed: dict[str, Any] = dict(pack(input_ids, mask, length, group, positions))
         if model_config(model)._attn_implementation == "eager":
@@ -221,6 +260,11 @@ class SharedPrefixTrainer(GRPOTrainer):
         ends = torch.isin(written, torch.tensor(self.eos_token_ids, device=written.device))
         before = ends.int().cumsum(dim=1) - ends.int() == 0  # up to the first end of turn, which counts
         return [row[keep].tolist() for row, keep in zip(written.cpu(), before.cpu(), strict=True)]
+
+
+def _sequences(groups: Tensor, group_size: int) -> Tensor:
+    """The positions of the sequences of some groups, one group after another."""
+    return (groups[:, None] * group_size + torch.arange(group_size, device=groups.device)).flatten()
 
 
 def model_config(model: Any) -> Any:
