@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from vrft.recipe import Recipe, RftStage, SftStage, build_task, open_knowledge, 
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
-from vrft.training import train_rft, train_sft
+from vrft.training import PeakMemory, train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
@@ -337,23 +336,3 @@ def environment(recipe: Recipe) -> dict[str, Any]:
         "git_revision": revision.stdout.strip() or None,
         "seeds": list(recipe.seeds),
     }
-
-
-class PeakMemory:
-    """The most memory that was used since this object was made: of the GPU where there is one, else of the process."""
-
-    def __init__(self) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        elif os.access("/proc/self/clear_refs", os.W_OK):
-            Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
-
-    def peak_mb(self) -> float:
-        if torch.cuda.is_available():
-            return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        status = Path("/proc/self/status")
-        if status.exists():
-            for line in status.read_text().splitlines():
-                if line.startswith("VmHWM"):
-                    return round(int(line.split()[1]) / 1024, 1)
-        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -19,22 +19,22 @@ from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.runs import StageDirectory, read_jsonl
 from vrft.tasks import Grading
-from vrft.training.rft import train_rft
+from vrft.training.common import Bookkeeper
+from vrft.training.rft import make_trainer, train_rft
 from vrft.training.shared import SharedPrefixTrainer, cannot_share, pack
 
 GROUP = 3
 
 
-def trainer_of(policy: LoadedPolicy, folder, monkeypatch, **changes) -> SharedPrefixTrainer:
+def trainer_of(policy: LoadedPolicy, folder, **changes) -> SharedPrefixTrainer:
     """The trainer as a stage builds it, before its first step."""
-    built: list[SharedPrefixTrainer] = []
-    monkeypatch.setattr("vrft.training.rft.finish", lambda trainer, *rest: built.append(trainer))
     options = {"prompts_per_step": 2, "group_size": GROUP, "kl": 0.0, "max_completion_tokens": 8, **changes}
     samples = list(PhantomSource("grading", sizes={"train": 4, "validation": 0, "test": 0}).samples("train"))
-    stage = RftStage(kind="rft", steps=1, **options)
-    train_rft(policy, stage, Grading(5), samples, StageDirectory(folder), seed=0, reporter=Reporter(quiet=True))
-    assert type(built[0]) is SharedPrefixTrainer
-    return built[0]
+    stage, directory = RftStage(kind="rft", steps=1, **options), StageDirectory(folder)
+    keeper = Bookkeeper(directory, stage, Reporter(quiet=True), "")
+    trainer = make_trainer(policy, stage, Grading(5), samples, directory, keeper, seed=0)
+    assert type(trainer) is SharedPrefixTrainer
+    return trainer
 
 
 def batch_of(policy: LoadedPolicy, images_each: list[int]) -> dict:
@@ -91,26 +91,26 @@ def assert_equal(trainer: SharedPrefixTrainer, batch: dict, tolerance: float = 2
 
 
 @pytest.mark.parametrize("images_each", [[1, 1], [2, 1], [0, 0]])
-def test_the_embedded_policy(tmp_path, monkeypatch, images_each):
+def test_the_embedded_policy(tmp_path, images_each):
     policy = load_policy("tiny", dtype="float32")
-    assert_equal(trainer_of(policy, tmp_path, monkeypatch), batch_of(policy, images_each))
+    assert_equal(trainer_of(policy, tmp_path), batch_of(policy, images_each))
 
 
-def test_in_double_precision_only_rounding_is_left(tmp_path, monkeypatch):
+def test_in_double_precision_only_rounding_is_left(tmp_path):
     policy = load_policy("tiny", dtype="float32")
     policy.model.double()
-    assert_equal(trainer_of(policy, tmp_path, monkeypatch), batch_of(policy, [1, 2]), 2e-6)
+    assert_equal(trainer_of(policy, tmp_path), batch_of(policy, [1, 2]), 2e-6)
 
 
-def test_with_adapters(tmp_path, monkeypatch):
+def test_with_adapters(tmp_path):
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     policy = load_policy("tiny", dtype="float32", lora=lora)
-    assert_equal(trainer_of(policy, tmp_path, monkeypatch), batch_of(policy, [1, 2]))
+    assert_equal(trainer_of(policy, tmp_path), batch_of(policy, [1, 2]))
 
 
-def test_with_activations_recomputed(tmp_path, monkeypatch):
+def test_with_activations_recomputed(tmp_path):
     policy = load_policy("tiny", dtype="float32")
-    trainer = trainer_of(policy, tmp_path, monkeypatch)
+    trainer = trainer_of(policy, tmp_path)
     trainer.model.activation_checkpointing_enable()  # as the trainer does when it begins
     assert trainer.model.is_activation_checkpointing
     assert_equal(trainer, batch_of(policy, [1, 1]))
@@ -135,9 +135,9 @@ def saved(config, folder, **options) -> LoadedPolicy:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_random_model_with_grouped_queries(tmp_path, monkeypatch, attention):
+def test_a_random_model_with_grouped_queries(tmp_path, attention):
     policy = random_model(tmp_path / "model", attn_implementation=attention)
-    assert_equal(trainer_of(policy, tmp_path / "stage", monkeypatch), batch_of(policy, [2, 1]))
+    assert_equal(trainer_of(policy, tmp_path / "stage"), batch_of(policy, [2, 1]))
 
 
 OTHERS = {
@@ -152,7 +152,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("model_type", OTHERS)
-def test_the_other_types(tmp_path, monkeypatch, model_type):
+def test_the_other_types(tmp_path, model_type):
     tiny = AutoConfig.from_pretrained(TINY)
     kind, vision = OTHERS[model_type]
     text = {"vocab_size": tiny.text_config.vocab_size, "hidden_size": 64, "intermediate_size": 128}
@@ -162,7 +162,7 @@ def test_the_other_types(tmp_path, monkeypatch, model_type):
     config = kind(text_config=text, vision_config=vision, **{name: getattr(tiny, name) for name in tokens})
     policy = saved(config, tmp_path / "model")
     assert policy.model.config.model_type == model_type
-    assert_equal(trainer_of(policy, tmp_path / "stage", monkeypatch), batch_of(policy, [1, 2]))
+    assert_equal(trainer_of(policy, tmp_path / "stage"), batch_of(policy, [1, 2]))
 
 
 def test_a_step_in_micro_batches_changes_the_weights_as_a_whole_one_does(tmp_path):
@@ -184,9 +184,9 @@ def test_a_step_in_micro_batches_changes_the_weights_as_a_whole_one_does(tmp_pat
 
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo"])
 @pytest.mark.parametrize("teaching", [(True, False), (False, False)])
-def test_groups_without_advantage_are_left_out_and_the_gradient_is_the_same(tmp_path, monkeypatch, loss, teaching):
+def test_groups_without_advantage_are_left_out_and_the_gradient_is_the_same(tmp_path, loss, teaching):
     policy = load_policy("tiny", dtype="float32")
-    trainer = trainer_of(policy, tmp_path, monkeypatch, loss=loss)
+    trainer = trainer_of(policy, tmp_path, loss=loss)
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
     batch = batch_of(policy, [1, 2])
@@ -213,7 +213,7 @@ def test_groups_without_advantage_are_left_out_and_the_gradient_is_the_same(tmp_
 
 def test_what_cannot_be_shared_goes_through_the_stock_pass(tmp_path, monkeypatch):
     policy = load_policy("tiny", dtype="float32")
-    trainer = trainer_of(policy, tmp_path, monkeypatch)
+    trainer = trainer_of(policy, tmp_path)
     batch = batch_of(policy, [1, 1])
     called = []
     monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", lambda *a, **k: called.append(1))
@@ -222,10 +222,10 @@ def test_what_cannot_be_shared_goes_through_the_stock_pass(tmp_path, monkeypatch
     assert called == [1, 1]
 
 
-def test_rollouts_are_drawn_from_the_same_distribution(tmp_path, monkeypatch):
+def test_rollouts_are_drawn_from_the_same_distribution(tmp_path):
     """The cache of a prompt, repeated over its group, gives the very samples of the stock trainer, seed by seed."""
     policy = load_policy("tiny", dtype="float32")
-    trainer = trainer_of(policy, tmp_path, monkeypatch)
+    trainer = trainer_of(policy, tmp_path)
     batch = batch_of(policy, [1, 2])
     masks = batch["attention_mask"][:, :-7].bool()
     prompts, types = (

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vrft.cli.bench import bench
 from vrft.cli.knowledge import app as knowledge
 from vrft.cli.predict import predict
 from vrft.cli.score import score
@@ -60,6 +61,7 @@ def run(
 
 app.command()(score)
 app.command()(predict)
+app.command()(bench)
 app.add_typer(knowledge, name="knowledge")
 
 

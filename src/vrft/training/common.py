@@ -250,12 +250,17 @@ def begin(
     return keeper, checkpoint
 
 
+def silence(trainer: Trainer) -> None:
+    """Keep the trainer's own lines off the terminal."""
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+
+
 def finish(
     trainer: Trainer, policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, checkpoint: Path | None
 ) -> StageResult:
     """Train, write the policy and the rollouts, and only then say that the stage is done."""
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
+    silence(trainer)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     keeper.reporter.stop()
     policy.model = trainer.accelerator.unwrap_model(trainer.model)

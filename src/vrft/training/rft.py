@@ -151,6 +151,24 @@ def train_rft(
 ) -> StageResult:
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
     keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
+    trainer = make_trainer(policy, stage, task, samples, directory, keeper, seed=seed)
+    how = "encoded once a group" if isinstance(trainer, SharedPrefixTrainer) else "repeated for each completion"
+    why = cannot_share(policy.model, stage.group_size, trainer.args.per_device_train_batch_size)
+    reporter.say(f"{label}: prompts are {how}{f': {why}' if why and stage.shared_prefix else ''}")
+    return finish(trainer, policy, directory, keeper, checkpoint)
+
+
+def make_trainer(
+    policy: LoadedPolicy,
+    stage: RftStage,
+    task: TrainableTask,
+    samples: Sequence[Sample],
+    directory: StageDirectory,
+    keeper: Bookkeeper,
+    *,
+    seed: int,
+) -> GRPOTrainer:
+    """The trainer of a stage before its first step, with every option that decides a result written out."""
     dataset = lazy_dataset(
         samples,
         stage_order(stage, samples, stage.steps * stage.prompts_per_step, seed),
@@ -165,11 +183,8 @@ def train_rft(
     )
     scorer = Scorer(stage, task, keeper)
     options = trainer_options(stage, directory, seed, stage.prompts_per_step * stage.group_size)
-    micro, repeats = options["per_device_train_batch_size"], "" if stage.shared_prefix else "shared_prefix is false"
-    repeats = repeats or cannot_share(policy.model, stage.group_size, micro) or ""
-    how = f"repeated for each completion: {repeats}" if repeats else "encoded once a group"
-    reporter.say(f"{label}: prompts are {how}")
-    trainer = (GRPOTrainer if repeats else SharedPrefixTrainer)(
+    why_not = cannot_share(policy.model, stage.group_size, options["per_device_train_batch_size"])
+    return (SharedPrefixTrainer if stage.shared_prefix and why_not is None else GRPOTrainer)(
         model=policy.model,
         processing_class=policy.processor,
         reward_funcs=list(scorer.functions),
@@ -201,4 +216,3 @@ def train_rft(
         callbacks=[keeper],
         peft_config=policy.lora,
     )
-    return finish(trainer, policy, directory, keeper, checkpoint)
