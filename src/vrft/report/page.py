@@ -99,7 +99,7 @@ def _in_words(metrics: dict[str, Any]) -> list[str]:
     arms, sentences = metrics["arms"], []
     metric = next(name for name in ("qwk", "mean_iou", "accuracy") if name in next(iter(arms.values())))
     for row in metrics["comparisons"]:
-        if row["metric"] != metric or not row["a"].startswith(("rft", "PA_pi")):
+        if row["metric"] != metric or not row["a"].startswith(("rft", "PA_pi")) or row["b"] in TOLD:
             continue
         better = "higher" if (row["difference"] > 0) != (metric in LOWER_IS_BETTER) else "lower"
         seen = row["low"] > 0 or row["high"] < 0
