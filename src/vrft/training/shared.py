@@ -21,7 +21,6 @@ KNOWN_INPUTS = {"pixel_values", "image_grid_thw", "num_images", "mm_token_type_i
 SHARING = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Types of models whose positions are known to be taken as they are given."""
 
-
 NO_ADVANTAGE = 1e-6
 """An advantage that is no larger is rounding."""
 
@@ -175,7 +174,8 @@ class SharedPrefixTrainer(GRPOTrainer):
         rows = _sequences(groups, self.num_generations)
         if not log_probs:  # a gradient of 0 for every weight, as the whole pass would give
             nothing = sum((one.sum() * 0 for one in model.parameters() if one.requires_grad), torch.zeros(()))
-            return torch.zeros(count, length, device=rows.device) + nothing, torch.zeros(count, length), None
+            zeros = torch.zeros(count, length, device=rows.device)
+            return zeros + nothing, zeros, None
         computed = torch.cat(log_probs)
         whole = computed.new_zeros(count, length).index_copy(0, rows, computed)
         if not entropies:
