@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from safetensors.numpy import load_file
 
-from vrft.pipeline import _lessons
+from vrft.pipeline import _lessons, _write_gallery
 from vrft.policies import decode, load_policy
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_json
-from vrft.sample import open_image
+from vrft.sample import Sample, open_image
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -360,3 +362,12 @@ def test_shuffled_targets_are_those_of_other_images(tmp_path: Path):
     before, after = (np.array([one.target[0] for one in samples]).round(6) for samples in (plain, shuffled))
     assert sorted(before.tolist()) == sorted(after.tolist())
     assert (before == after).all(axis=1).mean() < 0.5
+
+
+def test_the_region_that_was_asked_about_is_marked_in_the_gallery(tmp_path: Path):
+    plain = Sample("one", lambda: Image.new("RGB", (90, 60), "red"), "Which?", "a", "test")
+    _write_gallery(RunDirectory(tmp_path / "run"), [plain, replace(plain, id="two", region=(20.0, 10.0, 60.0, 40.0))])
+    one, two = (Image.open(tmp_path / "run" / "gallery" / f"{name}.png") for name in ("one", "two"))
+    assert one.getcolors() == [(90 * 60, (255, 0, 0))]
+    assert {colour for _, colour in two.getcolors()} == {(255, 0, 0), (255, 255, 255), (0, 0, 0)}
+    assert two.getpixel((40, 25)) == two.getpixel((5, 5)) == (255, 0, 0)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from PIL import ImageDraw
 
 from vrft.boxes import rescale
 from vrft.data import Source
@@ -306,9 +307,14 @@ GALLERY, GALLERY_PIXELS = 24, 336
 
 
 def _write_gallery(directory: RunDirectory, samples: list[Sample]) -> None:
-    """Keep some of the evaluated images, evenly spread over the split, for the report."""
+    """Keep some of the evaluated images, evenly spread over the split, for the report; a region is marked."""
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
         image = open_image(sample)
+        if sample.region is not None:
+            image = image.convert("RGB")
+            line = max(2, max(image.size) // 150)
+            ImageDraw.Draw(image).rectangle([round(side) for side in sample.region], outline="white", width=2 * line)
+            ImageDraw.Draw(image).rectangle([round(side) for side in sample.region], outline="black", width=line)
         image.thumbnail((GALLERY_PIXELS, GALLERY_PIXELS))
         with replacing(directory.gallery / f"{sample.id}.png") as fresh:
             image.save(fresh, format="PNG")
