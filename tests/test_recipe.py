@@ -216,7 +216,7 @@ def test_the_controls_of_perception_first_differ_in_one_thing_each(tmp_path: Pat
         ("stages.0.rewards={accuracy: 1}", "'accuracy', which does not apply to localization"),
         ("stages.1.task={kind: localization}", "one must train the task of the recipe"),
         ("stages.0.task=null", "which does not apply to classification"),
-        ("stages.0.data={source: voc, root: nowhere}", "nowhere/ImageSets/Main/train.txt: cannot be read"),
+        ("stages.0.data={source: voc, root: nowhere}", "nowhere: has neither ImageSets/Main nor Annotations/*.xml."),
         ("stages.1.data={source: phantom}", "stages.1.data needs stages.1.task"),
     ],
 )
