@@ -1,7 +1,6 @@
 """A recipe is read whole or refused whole: all faults at once, each with its line and the nearest spelling."""
 
 import re
-import time
 from pathlib import Path
 
 import pytest
@@ -37,9 +36,7 @@ def faults(path: Path, *overrides: str) -> list[str]:
 def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
     path = tmp_path / "faulty.yaml"
     path.write_text(FAULTY)
-    began = time.monotonic()
     told = faults(path, "policy.modell=tiny")
-    assert time.monotonic() - began < 2
     for line, words in [
         (4, "data.famly is no key of data"),
         (5, "task.labels has 'Kova'"),
