@@ -18,8 +18,9 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from vrft.pipeline import _lessons, _write_gallery
+from vrft.pipeline import _Job, _write_gallery
 from vrft.policies import decode, load_policy
+from vrft.progress import Reporter
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_json
 from vrft.sample import Sample, open_image
@@ -357,7 +358,9 @@ def test_shuffled_targets_are_those_of_other_images(tmp_path: Path):
     recipe = read_recipe(tmp_path / "recipe.yaml", ["data.samples.train=40"])
     stage = recipe.stages_of("rft+shuffled")[0]
     plain = list(open_source(recipe, stage).samples("train"))
-    _, shuffled = _lessons(recipe, stage, build_task(recipe, open_source(recipe)), [], seed=0)
+    task = build_task(recipe, open_source(recipe))
+    job = _Job(recipe, RunDirectory(tmp_path / "run"), task, [], [], None, Reporter(quiet=True))
+    _, shuffled = job.lessons("rft+shuffled", stage, seed=0)
     assert [one.id for one in shuffled] == [one.id for one in plain]
     before, after = (np.array([one.target[0] for one in samples]).round(6) for samples in (plain, shuffled))
     assert sorted(before.tolist()) == sorted(after.tolist())

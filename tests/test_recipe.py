@@ -257,3 +257,13 @@ def test_a_control_of_knowledge_needs_the_arm_that_it_tests(small_recipe: Path):
         "swapped",
         "none",
     ]
+
+
+def test_a_card_is_checked_without_fetching_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vrft.data.medmnist.download", lambda *a, **k: pytest.fail("the data were fetched"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        f"name: a\ndata: {{source: medmnist, dataset: retinamnist, root: {tmp_path}, download: true}}\n"
+        "task: {kind: grading}\nknowledge: {card: retinamnist}\nstages: [{kind: sft}]\narms: [base+PA_p]\n"
+    )
+    assert read_recipe(path).knowledge is not None

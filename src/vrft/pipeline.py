@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,16 @@ from vrft.knowledge import Injection, Told, read_card
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.of_recipe import check_budget, frame_for, load_arm, load_for
 from vrft.progress import Reporter
-from vrft.recipe import Recipe, RftStage, SftStage, build_task, open_knowledge, open_source
+from vrft.recipe import (
+    Recipe,
+    RftStage,
+    SftStage,
+    TaskSection,
+    build_task,
+    longest_answer,
+    open_knowledge,
+    open_source,
+)
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
@@ -55,8 +64,8 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     write_json(directory.environment, environment(recipe))
     source = open_source(recipe)
     task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
-    train = _with_question(source.samples("train"), recipe)
-    held_out = _with_question(source.samples(recipe.evaluation.split), recipe)[: recipe.evaluation.limit]
+    train = _with_question(source.samples("train"), recipe.task)
+    held_out = _with_question(source.samples(recipe.evaluation.split), recipe.task)[: recipe.evaluation.limit]
     if not train or not held_out:
         hint = " (data.splits: hash shares all images out anew)" if isinstance(source, BoxSource) else ""
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
@@ -65,8 +74,8 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     if injection is not None:
         directory.pin_knowledge(injection.facts())
         check_budget(recipe, injection, train[0])
-    write_json(directory.data, _met(recipe, source, reporter))
     job = _Job(recipe, directory, task, train, held_out, injection, reporter)
+    write_json(directory.data, job.met(source))
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
     for name in recipe.arm_names():
@@ -93,25 +102,6 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     return metrics
 
 
-def _met(recipe: Recipe, source: Source, reporter: Reporter) -> dict[str, Any]:
-    """What was met in the sources of boxes, told and kept; and who wrote the card."""
-    sources = {"data": source}
-    for index, stage in enumerate(recipe.stages):
-        if stage.task is not None:
-            sources[f"stages.{index}"] = open_source(recipe, stage)
-    met = {name: one.counted() for name, one in sources.items() if isinstance(one, BoxSource)}
-    told: list[Any] = []
-    for name, splits in met.items():
-        for split, counts in splits.items() if splits not in told else ():
-            reporter.say(f"  {name}, {split}: {', '.join(f'{what} {count:,}' for what, count in counts.items())}")
-        told.append(splits)
-    facts: dict[str, Any] = {"boxes": met}
-    if recipe.knowledge and recipe.knowledge.card != "phantom":
-        card = read_card(recipe.knowledge.card).model_dump(mode="json")
-        facts["card"] = {"name": recipe.knowledge.card, **{key: card[key] for key in ("written_by", "checked_by")}}
-    return facts
-
-
 @dataclass(frozen=True)
 class _Job:
     """What every arm of a run needs."""
@@ -123,6 +113,38 @@ class _Job:
     held_out: list[Sample]
     injection: Injection | None
     reporter: Reporter
+    opened: dict[str, tuple[TrainableTask, Source]] = field(default_factory=dict)
+    """The tasks and sources of stages with a task of their own; each is read once."""
+
+    def asked(self, stage: RftStage | SftStage) -> tuple[TrainableTask, Source]:
+        """The task of a stage that has one of its own, and where its samples come from."""
+        assert stage.task is not None
+        key = stage.model_dump_json(include={"task", "data"})
+        if key not in self.opened:
+            source = open_source(self.recipe, stage)
+            frame = frame_for(self.recipe, stage.task)
+            self.opened[key] = build_task(self.recipe, source, stage=stage, frame=frame), source
+        return self.opened[key]
+
+    def met(self, source: Source) -> dict[str, Any]:
+        """What was met in the sources of boxes, told and kept; and who wrote the card."""
+        sources = {"data": source}
+        for index, stage in enumerate(self.recipe.stages):
+            if stage.task is not None:
+                _, sources[f"stages.{index}"] = self.asked(stage)
+        met = {name: one.counted() for name, one in sources.items() if isinstance(one, BoxSource)}
+        told: list[Any] = []
+        for name, splits in met.items():
+            for split, counts in splits.items() if splits not in told else ():
+                shown = ", ".join(f"{what} {count:,}" for what, count in counts.items())
+                self.reporter.say(f"  {name}, {split}: {shown}")
+            told.append(splits)
+        facts: dict[str, Any] = {"boxes": met}
+        if self.recipe.knowledge and self.recipe.knowledge.card != "phantom":
+            name = self.recipe.knowledge.card
+            card = read_card(name).model_dump(mode="json")
+            facts["card"] = {"name": name, **{key: card[key] for key in ("written_by", "checked_by")}}
+        return facts
 
     def run_arm(self, name: str, seed: int) -> None:
         """Train and evaluate one arm with one seed; ``done.json`` holds what it cost."""
@@ -182,11 +204,13 @@ class _Job:
             if last < 0 or stages[: last + 1] in seen:
                 continue
             seen.append(stages[: last + 1])
-            task, source = _asked(recipe, stages[last], self.task)
-            samples = [*source.samples(recipe.evaluation.split)][: recipe.evaluation.limit]
+            task, source = self.asked(stages[last])
+            samples = _with_question(source.samples(recipe.evaluation.split), stages[last].task)
+            samples = samples[: recipe.evaluation.limit]
             if not samples:
                 continue
-            rows.setdefault("majority", [predict_majority(task, [*source.samples("train")], samples)])
+            if not rows:
+                rows["majority"] = [predict_majority(task, list(source.samples("train")), samples)]
             for seed in recipe.seeds:
                 place = self.directory.arm(name, seed).stage(last, stages[last].kind)
                 done = read_jsonl(place.predictions)
@@ -197,7 +221,7 @@ class _Job:
                         samples,
                         place.predictions,
                         batch_size=recipe.evaluation.batch_size,
-                        max_tokens=_longest(stages[last]),
+                        max_tokens=longest_answer(stages[last]),
                         reporter=self.reporter,
                         label=f"{name}, seed {seed}, {task.kind} after stage {last + 1}",
                     )
@@ -214,55 +238,28 @@ class _Job:
         self, policy: LoadedPolicy, stage: RftStage | SftStage, place: StageDirectory, name: str, seed: int, label: str
     ) -> None:
         place.path.mkdir(parents=True, exist_ok=True)
-        asked, samples = _lessons(self.recipe, stage, self.recipe.task_of(name, self.task), self.train, seed)
-        if stage.task is None:
-            samples = self._informed(samples, self.recipe.told(name, training=True))
+        asked, samples = self.lessons(name, stage, seed)
         train_stage = train_rft if isinstance(stage, RftStage) else train_sft
         train_stage(policy, stage, asked, samples, place, seed=seed, reporter=self.reporter, label=label)  # type: ignore[arg-type]
+
+    def lessons(self, name: str, stage: RftStage | SftStage, seed: int) -> tuple[TrainableTask, list[Sample]]:
+        """The task and the samples of a stage of an arm: those of the recipe, or its own."""
+        task, samples = self.recipe.task_of(name, self.task), self.train
+        if stage.task is not None:
+            task, source = self.asked(stage)
+            samples = _with_question(source.samples("train"), stage.task)
+            if not samples:
+                raise DataError("the data of a stage has no samples in train.")
+        if stage.shuffle_targets:
+            order = np.random.default_rng([seed, 0x5F1E]).permutation(len(samples))
+            samples = [_with_target_of(one, samples[other]) for one, other in zip(samples, order, strict=True)]
+        if stage.task is None:
+            samples = self._informed(samples, self.recipe.told(name, training=True))
+        return task, samples
 
     def _informed(self, samples: list[Sample], told: Told) -> list[Sample]:
         """The samples with what the policy is told about the classes."""
         return [self.injection.into(sample, told) for sample in samples] if self.injection else samples
-
-
-def _lessons(
-    recipe: Recipe, stage: RftStage | SftStage, task: TrainableTask, train: list[Sample], seed: int
-) -> tuple[TrainableTask, list[Sample]]:
-    """The task and the samples of a stage: those of the recipe, or its own."""
-    samples = train
-    if stage.task is not None:
-        task, source = _asked(recipe, stage, task)
-        samples = [*source.samples("train")]
-        if not samples:
-            raise DataError("the data of a stage has no samples in train.")
-    if stage.shuffle_targets:
-        order = np.random.default_rng([seed, 0x5F1E]).permutation(len(samples))
-        samples = [_with_target_of(one, samples[other]) for one, other in zip(samples, order, strict=True)]
-    return task, samples
-
-
-def _longest(stage: RftStage | SftStage) -> int:
-    """The most tokens of an answer to the task of a stage."""
-    return stage.max_completion_tokens if isinstance(stage, RftStage) else 256
-
-
-def _asked(recipe: Recipe, stage: RftStage | SftStage, task: TrainableTask) -> tuple[TrainableTask, "_Asking"]:
-    """The task and the samples of a stage with a task of its own."""
-    assert stage.task is not None
-    source = open_source(recipe, stage)
-    task = build_task(recipe, source, stage=stage, frame=frame_for(recipe, stage.task))
-    return task, _Asking(source, stage.task.question)
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """A source whose samples are asked another question, where the recipe has one."""
-
-    source: Source
-    question: str | None
-
-    def samples(self, split: str) -> list[Sample]:
-        return [replace(one, question=self.question or one.question) for one in self.source.samples(split)]
 
 
 def _with_target_of(sample: Sample, other: Sample) -> Sample:
@@ -273,8 +270,8 @@ def _with_target_of(sample: Sample, other: Sample) -> Sample:
     return replace(sample, target=tuple(rescale(box, there, here) for box in other.target))
 
 
-def _with_question(samples: Iterable[Sample], recipe: Recipe) -> list[Sample]:
-    question = recipe.task.question
+def _with_question(samples: Iterable[Sample], asked: TaskSection | None) -> list[Sample]:
+    question = asked.question if asked else None
     return [replace(sample, question=question) for sample in samples] if question else list(samples)
 
 

@@ -317,6 +317,12 @@ class SftStage(_Stage):
 
 Stage = Annotated[RftStage | SftStage, Field(discriminator="kind")]
 
+
+def longest_answer(stage: RftStage | SftStage) -> int:
+    """The most tokens of an answer to what a stage asks."""
+    return stage.max_completion_tokens if isinstance(stage, RftStage) else 256
+
+
 # --- arms -----------------------------------------------------------------------------------------------------------
 
 ARMS = {
@@ -482,9 +488,7 @@ class Recipe(Section):
     @property
     def evaluation_tokens(self) -> int:
         """The most tokens of a completion at evaluation."""
-        last = self.own_stages()[-1]
-        training = last.max_completion_tokens if isinstance(last, RftStage) else 256
-        return self.evaluation.max_completion_tokens or training
+        return self.evaluation.max_completion_tokens or longest_answer(self.own_stages()[-1])
 
     def resolved(self) -> dict[str, Any]:
         """Plain data with every value written out, which is itself a recipe."""
@@ -566,7 +570,8 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
     else:
         card = read_card(section.card)
         classes = known_classes(source)
-        check_against(card, section.card, classes, names_of_samples(source))
+        # Ids of other sources are made by us, and to tell them would read all pixels, or even fetch them.
+        check_against(card, section.card, classes, names_of_samples(source) if isinstance(source, BoxSource) else ())
         texts = {label: card.text_of(label, section.attributes) for label in classes}
         for label, text in texts.items():
             if not text:

@@ -134,6 +134,7 @@ class BoxSource:
         self.region, self.margin = region, margin
         self.counts: dict[str, Counts] = {}
         self._records: dict[str, list[Record]] = {}
+        self._every: tuple[list[Record], Counts] | None = None
 
     def records(self, split: str) -> list[Record]:
         """The cleaned records of a split; ``counts[split]`` says what was met."""
@@ -146,8 +147,10 @@ class BoxSource:
     def _read(self, split: str, counts: Counts) -> list[Record]:
         if not self.shared_out:
             return self.reader.read(split, counts)
-        met: Counts = Counter()
-        every = [record for own in SPLITS for record in self.reader.read(own, met)]
+        if self._every is None:
+            met: Counts = Counter()
+            self._every = [record for own in SPLITS for record in self.reader.read(own, met)], met
+        every, met = self._every
         if split == SPLITS[0]:
             counts.update(met)  # once, not for every split
         inside = share_out([record.image.stem for record in every], split)

@@ -2,8 +2,7 @@
 
 ``reward(completions, **columns) -> list[float | None]``: a completion is a text or a list of chat messages; a column is
 one value for all completions or a list of one for each. None means that the reward does not apply to a sample, 0.0 that
-the policy failed. Nothing here imports torch, but for a
-``recite_model``, which sentence-transformers loads.
+the policy failed. Nothing here imports torch, but for a ``recite_model``, which sentence-transformers loads.
 """
 
 from collections.abc import Callable

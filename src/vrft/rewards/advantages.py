@@ -18,6 +18,9 @@ AGGREGATIONS = ("sum_then_normalize", "normalize_then_sum")
 SMALLEST = 1e-4
 """Added to a deviation before it divides, by TRL."""
 
+NO_ADVANTAGE = 1e-6
+"""An advantage that is no larger is rounding."""
+
 
 def advantage_parts(
     rewards: Floats,
@@ -48,37 +51,33 @@ def advantage_parts(
     """
     if scale_rewards not in SCALINGS or aggregation not in AGGREGATIONS:
         raise ValueError(f"expected one of {SCALINGS} and one of {AGGREGATIONS}")
-    applies = ~np.isnan(rewards)
-    scored = np.logical_or.reduce(applies, axis=1)  # a completion that no reward applies to is compared with none
+    scored = np.logical_or.reduce(~np.isnan(rewards), axis=1)  # where no reward applies, there is nothing to compare
     if not scored.any():
         return np.zeros_like(rewards)
+    shape = (-1, group_size, weights.size)
     if aggregation == "normalize_then_sum":
-        each = np.moveaxis(np.where(applies, rewards, np.nan).reshape(-1, group_size, weights.size), 2, 0)
-        parts = np.stack([_centred(one) / (_deviation(one) + SMALLEST) for one in each], axis=-1) * weights
-        parts = np.nan_to_num(parts).reshape(rewards.shape)
+        groups = rewards.reshape(shape)
+        parts = np.nan_to_num(_centred(groups) / (_deviation(groups) + SMALLEST) * weights).reshape(rewards.shape)
         total = np.where(scored, parts.sum(axis=1), np.nan)
         parts = (parts - parts[scored].mean(axis=0)) / (_deviation(total[None])[0] + SMALLEST)
     else:
-        total = np.where(scored, np.nansum(rewards * weights, axis=1), np.nan).reshape(-1, group_size)
-        weighted = np.where(scored[:, None], np.nan_to_num(rewards) * weights, np.nan)
-        parts = np.stack(
-            [_centred(one) for one in np.moveaxis(weighted.reshape(-1, group_size, weights.size), 2, 0)], -1
-        )
+        weighted = np.where(scored[:, None], np.nan_to_num(rewards) * weights, np.nan).reshape(shape)
+        parts, total = _centred(weighted), weighted.sum(axis=2, keepdims=True)
         if scale_rewards == "group":
-            parts = parts / (_deviation(total)[..., None] + SMALLEST)
+            parts = parts / (_deviation(total) + SMALLEST)
         elif scale_rewards == "batch":
-            parts = parts / (_deviation(total.reshape(1, -1)) + SMALLEST)
+            parts = parts / (_deviation(total.reshape(1, -1, 1)) + SMALLEST)
         parts = parts.reshape(rewards.shape)
     return np.where(scored[:, None], np.nan_to_num(parts), 0.0)
 
 
 def _centred(groups: Floats) -> Floats:
-    """(g, G) minus the mean of each row over what applies."""
+    """(g, G, ...) minus the mean of each group over what applies."""
     count = np.maximum(np.isfinite(groups).sum(axis=1, keepdims=True), 1)
     return groups - np.nansum(groups, axis=1, keepdims=True) / count
 
 
 def _deviation(groups: Floats) -> Floats:
-    """(g, 1), the deviation of each row over what applies, with one degree of freedom taken."""
+    """(g, 1, ...), the deviation of each group over what applies, with one degree of freedom taken."""
     count = np.isfinite(groups).sum(axis=1, keepdims=True)
     return np.sqrt(np.nansum(_centred(groups) ** 2, axis=1, keepdims=True) / np.maximum(count - 1, 1))

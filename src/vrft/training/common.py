@@ -59,14 +59,9 @@ def balanced_order(targets: Sequence[Target], needed: int, seed: int) -> list[in
     for index, target in enumerate(targets):
         members.setdefault(target, []).append(index)
     rounds = -(-needed // len(members))
-    turns = [order_of(len(own), rounds, seed) for own in members.values()]
+    turns = [[own[i] for i in order_of(len(own), rounds, seed)] for own in members.values()]
     rng = np.random.default_rng([seed, 0xBA1A])
-    order = [
-        own[turn[number]]
-        for number in range(rounds)
-        for own, turn in (list(zip(members.values(), turns, strict=True))[i] for i in rng.permutation(len(members)))
-    ]
-    return order[:needed]
+    return [turns[i][number] for number in range(rounds) for i in rng.permutation(len(turns))][:needed]
 
 
 def stage_order(stage: RftStage | SftStage, samples: Sequence[Sample], needed: int, seed: int) -> list[int]:

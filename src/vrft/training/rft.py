@@ -21,7 +21,7 @@ from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.response import parse
 from vrft.rewards import REWARDS, advantage_parts
-from vrft.rewards.advantages import Floats
+from vrft.rewards.advantages import NO_ADVANTAGE, Floats
 from vrft.rewards.columns import text_of
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
@@ -81,9 +81,8 @@ class Scorer:
         rewards = np.array([[np.nan if r is None else r for r in self.paid[name]] for name in names]).T
         self.paid = {}
         weights = np.array([self.stage.rewards[name] for name in names])
-        stage = self.stage
-        scaling = {"scale_rewards": stage.scale_rewards, "aggregation": stage.aggregation}
-        figures = step_figures(rewards, weights, stage.group_size, **scaling)
+        scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
+        figures = step_figures(rewards, weights, self.stage.group_size, **scaling)
         self.keeper.extra = {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
         reasonings = [parse(text_of(completion)).think or "" for completion in completions]
         self.keeper.extra["reasoning"] = gaming_figures(reasonings, columns["known"], self.stage.group_size)
@@ -133,7 +132,7 @@ def step_figures(rewards: Floats, weights: Floats, group_size: int, **scaling: s
             else {"mean": None, "std": None, "share": 0.0}
             for column, share in zip(rewards.T, shares, strict=True)
         ],
-        "no_advantage": float(np.isclose(advantages, 0, atol=1e-6).all(axis=1).mean()),
+        "no_advantage": float((np.abs(advantages) <= NO_ADVANTAGE).all(axis=1).mean()),
         "spread": float(np.mean([len(np.unique(total.round(6))) for total in totals])),
     }
 
@@ -152,9 +151,6 @@ def train_rft(
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
     keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
     trainer = make_trainer(policy, stage, task, samples, directory, keeper, seed=seed)
-    how = "encoded once a group" if isinstance(trainer, SharedPrefixTrainer) else "repeated for each completion"
-    why = cannot_share(policy.model, stage.group_size, trainer.args.per_device_train_batch_size)
-    reporter.say(f"{label}: prompts are {how}{f': {why}' if why and stage.shared_prefix else ''}")
     return finish(trainer, policy, directory, keeper, checkpoint)
 
 
@@ -183,8 +179,12 @@ def make_trainer(
     )
     scorer = Scorer(stage, task, keeper)
     options = trainer_options(stage, directory, seed, stage.prompts_per_step * stage.group_size)
-    why_not = cannot_share(policy.model, stage.group_size, options["per_device_train_batch_size"])
-    return (SharedPrefixTrainer if stage.shared_prefix and why_not is None else GRPOTrainer)(
+    why_not = "shared_prefix is false"
+    if stage.shared_prefix:
+        why_not = cannot_share(policy.model, stage.group_size, options["per_device_train_batch_size"]) or ""
+    how = f"repeated for each completion: {why_not}" if why_not else "encoded once a group"
+    keeper.reporter.say(f"{keeper.label}: prompts are {how}")
+    return (GRPOTrainer if why_not else SharedPrefixTrainer)(
         model=policy.model,
         processing_class=policy.processor,
         reward_funcs=list(scorer.functions),

@@ -6,6 +6,7 @@ itself; its positions go on from the prompt's (mRoPE: what follows an image is n
 and gradients are those of TRL's pass up to rounding, from (P + G C) tokens in place of G (P + C).
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +16,13 @@ from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from vrft.rewards.advantages import NO_ADVANTAGE
+
 KNOWN_INPUTS = {"pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids"}
 """What a pass with a shared prefix knows to share; with anything else TRL's own runs."""
 
 SHARING = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 """Types of models whose positions are known to be taken as they are given."""
-
-NO_ADVANTAGE = 1e-6
-"""An advantage that is no larger is rounding."""
 
 
 def cannot_share(model: Any, group_size: int, micro_batch: int) -> str | None:
@@ -188,13 +188,7 @@ class SharedPrefixTrainer(GRPOTrainer):
     ) -> dict[str, Any]:
         """The inputs of one pass over some groups, with the images of each once."""
         group, firsts = self.num_generations, groups * self.num_generations
-        images: dict[str, Tensor] = {}
-        if "image_grid_thw" in given:
-            grid, counts = given["image_grid_thw"], torch.tensor(given["num_images"], device=firsts.device)
-            of_sequence = torch.arange(counts.numel(), device=firsts.device).repeat_interleave(counts)
-            kept = torch.isin(of_sequence, firsts).to(grid.device)
-            patches = kept.repeat_interleave(grid.prod(dim=-1))
-            images = {"image_grid_thw": grid[kept], "pixel_values": given["pixel_values"][patches]}
+        images = _images_of(firsts, given.get("num_images", ()), given)
         prompts, prompt_mask = (one[::group, :-length] for one in (input_ids, mask))
         types = given.get("mm_token_type_ids")
         types = types[firsts, : prompts.size(1)] if types is not None else None
@@ -225,13 +219,10 @@ class SharedPrefixTrainer(GRPOTrainer):
 
         ids = padded(prompts, self._tokenizer.pad_token_id)
         mask = padded([[1] * len(row) for row in prompts], 0)
-        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
-        if "image_grid_thw" in fields:
-            counts = torch.tensor([len(one or []) for one in images])
-            kept = (torch.arange(counts.numel()).repeat_interleave(counts) % group) == 0
-            grid = fields["image_grid_thw"]
-            inputs["image_grid_thw"] = grid[kept].to(ids.device)
-            inputs["pixel_values"] = fields["pixel_values"][kept.repeat_interleave(grid.prod(dim=-1))].to(ids.device)
+        firsts = torch.arange(len(prompts)) * group
+        own = _images_of(firsts, [len(one or ()) for one in images or ()], fields)
+        inputs = {"input_ids": ids, "attention_mask": mask} | {name: one.to(ids.device) for name, one in own.items()}
+        if own:
             inputs["mm_token_type_ids"] = padded(fields["mm_token_type_ids"][::group], 0)
         with (
             unwrap_model_for_generation(
@@ -248,9 +239,8 @@ class SharedPrefixTrainer(GRPOTrainer):
             cache.crop(-1)  # `generate` reads the last token of the prompt itself
             cache.batch_repeat_interleave(group)
             base = next(module for module in model.modules() if hasattr(module, "rope_deltas"))
-            base.rope_deltas = (
-                base.rope_deltas.repeat_interleave(group, dim=0) if base.rope_deltas is not None else None
-            )
+            if base.rope_deltas is not None:
+                base.rope_deltas = base.rope_deltas.repeat_interleave(group, dim=0)
             written = model.generate(
                 input_ids=ids.repeat_interleave(group, dim=0),
                 attention_mask=mask.repeat_interleave(group, dim=0),
@@ -265,6 +255,23 @@ class SharedPrefixTrainer(GRPOTrainer):
 def _sequences(groups: Tensor, group_size: int) -> Tensor:
     """The positions of the sequences of some groups, one group after another."""
     return (groups[:, None] * group_size + torch.arange(group_size, device=groups.device)).flatten()
+
+
+def _images_of(sequences: Tensor, counts: Sequence[int], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The images of some sequences, as the model takes them; nothing where there are none.
+
+    Args:
+        sequences: positions.
+        counts: how many images each sequence has.
+        given: ``image_grid_thw`` (images, 3) and ``pixel_values`` (patches, values) of all sequences.
+    """
+    if "image_grid_thw" not in given:
+        return {}
+    grid = given["image_grid_thw"]
+    of_sequence = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    kept = torch.isin(of_sequence.to(grid.device), sequences.to(grid.device))
+    patches = kept.repeat_interleave(grid.prod(dim=-1))
+    return {"image_grid_thw": grid[kept], "pixel_values": given["pixel_values"][patches]}
 
 
 def model_config(model: Any) -> Any:
