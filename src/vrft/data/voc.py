@@ -38,7 +38,8 @@ class VOCReader:
         else:
             everything = sorted(path.stem for path in (self.root / "Annotations").glob("*.xml"))
             if not everything:
-                raise DataError(f"{self.root}: has neither ImageSets/Main nor Annotations/*.xml.")
+                lacking = "has neither ImageSets/Main nor Annotations/*.xml."
+                raise DataError(f"{self.root}: {lacking} Set root to the folder that holds them.")
             stems = [stem for stem, taken in zip(everything, share_out(everything, split), strict=True) if taken]
         records = []
         for stem in stems:
