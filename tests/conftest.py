@@ -1,7 +1,10 @@
 """What all tests share: the shared folder of real data, a small recipe, and no network."""
 
+import gc
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,25 @@ def small_recipe(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     return path
+
+
+@pytest.fixture
+def is_linear() -> Callable[[Callable[[str], object], str], bool]:
+    """Whether four times the text takes about four times as long; quadratic work takes sixteen times, in every try."""
+
+    def seconds(work: Callable[[str], object], text: str) -> float:
+        gc.disable()  # a full collection walks all that earlier tests left, which is no work of this one
+        try:
+            began = time.process_time()
+            work(text)
+            return time.process_time() - began
+        finally:
+            gc.enable()
+
+    def compare(work: Callable[[str], object], text: str) -> bool:
+        return any(seconds(work, text) < 8 * seconds(work, text[: len(text) // 4]) + 0.5 for _ in range(3))
+
+    return compare
 
 
 @pytest.fixture

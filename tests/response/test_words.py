@@ -1,6 +1,6 @@
 """The envelope and the readings in words: labels and grades."""
 
-import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -54,18 +54,15 @@ def test_a_right_format_means_one_filled_block_of_each(text: str):
         "<think><answer>" * 60_000,
     ],
 )
-def test_time_is_linear_in_the_length_of_a_completion(text: str):
-    def seconds(text: str) -> float:
-        began = time.process_time()
+def test_time_is_linear_in_the_length_of_a_completion(text: str, is_linear: Callable[..., bool]):
+    def read(text: str) -> None:
         envelope = parse(text)
         read_label(envelope.answer, ["benign", "malignant"])
         read_grade(envelope.answer, 5)
         mentioned_label(text, ["benign", "malignant"])
         mentioned_grade(text, 5)
-        return time.process_time() - began
 
-    quarter = seconds(text[: len(text) // 4])
-    assert seconds(text) < 8 * quarter + 0.5  # linear work takes 4 times as long, quadratic 16 times
+    assert is_linear(read, text)
 
 
 @pytest.mark.parametrize(
