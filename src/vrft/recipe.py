@@ -301,6 +301,8 @@ class RftStage(_Stage):
     the sum by that of the step; `scale_rewards` must then stay `group`."""
     shared_prefix: bool = True
     """Encode the prompt and image of a group once, where the model can; each pass is equal up to rounding."""
+    dynamic_sampling: Annotated[int, Field(ge=0)] = 0
+    """How many times in a step groups without advantage are replaced by groups of fresh prompts (as in DAPO)."""
 
 
 class SftStage(_Stage):
@@ -861,6 +863,13 @@ def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str)
     for reward in stage.rewards:
         if asked not in APPLIES[reward]:
             yield _unfit(reward, asked, dotted, where)
+    if stage.dynamic_sampling and not stage.shared_prefix:
+        told = "dynamic_sampling needs shared_prefix: true, or leave it at 0."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+    if stage.dynamic_sampling and (stage.scale_rewards == "batch" or stage.aggregation == "normalize_then_sum"):
+        told = "dynamic_sampling changes the groups of a step, and advantages that are scaled by the step with them; "
+        told += "expected scale_rewards group or none, with aggregation sum_then_normalize."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
     if stage.aggregation == "normalize_then_sum" and stage.scale_rewards != "group":
         told = f"scale_rewards is {stage.scale_rewards!r}; with aggregation normalize_then_sum expected group."
         yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")

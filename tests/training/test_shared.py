@@ -5,14 +5,17 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from peft import LoraConfig
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2VLConfig, Qwen3VLConfig
 from trl import GRPOTrainer
 
 from vrft.data import PhantomSource
+from vrft.errors import UserError
 from vrft.policies import load_policy
 from vrft.policies.loading import TINY, LoadedPolicy
 from vrft.progress import Reporter
@@ -20,8 +23,9 @@ from vrft.recipe import RftStage
 from vrft.runs import StageDirectory, read_jsonl
 from vrft.tasks import Grading
 from vrft.training.common import Bookkeeper
+from vrft.training.packing import pack
 from vrft.training.rft import make_trainer, train_rft
-from vrft.training.shared import SharedPrefixTrainer, cannot_share, pack
+from vrft.training.shared import SharedPrefixTrainer, cannot_share, replaced
 
 GROUP = 3
 
@@ -243,19 +247,104 @@ def test_rollouts_are_drawn_from_the_same_distribution(tmp_path):
     assert len({tuple(one) for one in drawn[0]}) > 2
 
 
+def test_groups_are_replaced_whole_and_padded_to_one_length():
+    def step(prompt: int, completion: int, value: int, sequences: int) -> dict:
+        return {
+            "prompt_ids": torch.full((sequences, prompt), value),
+            "prompt_mask": torch.ones(sequences, prompt),
+            "completion_ids": torch.full((sequences, completion), value),
+            "completion_mask": torch.ones(sequences, completion),
+            "mm_token_type_ids": torch.ones(sequences, prompt + completion),
+            "advantages": torch.full((sequences,), float(value)),
+            "num_items_in_batch": torch.tensor(0),
+            "pixel_values": [torch.full((1, 2), value)] * sequences,
+            "num_images": [1] * sequences,
+        }
+
+    joined = replaced(step(2, 3, 5, 4), step(3, 2, 7, 2), torch.tensor([2, 3]), pad_id=0)
+    assert joined["prompt_ids"].tolist() == [[0, 5, 5]] * 2 + [[7, 7, 7]] * 2
+    assert joined["completion_ids"].tolist() == [[5, 5, 5]] * 2 + [[7, 7, 0]] * 2
+    assert joined["completion_mask"].sum() == joined["num_items_in_batch"] == 10
+    assert joined["mm_token_type_ids"].tolist() == [[0, 1, 1, 1, 1, 1]] * 2 + [[1, 1, 1, 1, 1, 0]] * 2
+    assert joined["advantages"].tolist() == [5, 5, 7, 7]
+    assert [one[0, 0].item() for one in joined["pixel_values"]] == [5, 5, 7, 7]
+
+
+DYNAMIC = {"rewards": {"fuzzy": 1.0}, "kl": 0.0, "temperature": 1.8, "learning_rate": 1e-4, "max_completion_tokens": 16}
+DYNAMIC |= {"prompts_per_step": 4, "group_size": 4, "save_every": 1}
+
+
+def train_dynamically(folder, **options) -> StageDirectory:
+    samples = list(PhantomSource("grading", sizes={"train": 40, "validation": 0, "test": 0}).samples("train"))
+    stage = RftStage(kind="rft", **{**DYNAMIC, **options})
+    directory = StageDirectory(folder)
+    policy = load_policy("tiny", dtype="float32")
+    train_rft(policy, stage, Grading(5), samples, directory, seed=0, reporter=Reporter(quiet=True))
+    return directory
+
+
+def test_dynamic_sampling_fills_a_step_with_groups_that_teach(tmp_path):
+    plain = read_jsonl(train_dynamically(tmp_path / "plain", steps=2).log)
+    directory = train_dynamically(tmp_path / "dynamic", steps=2, dynamic_sampling=3)
+    rows, rollouts = read_jsonl(directory.log), pd.read_parquet(directory.rollouts)
+    assert "resampled_groups" not in plain[0]
+    assert sum(row["resampled_groups"] for row in rows) > 0
+    assert sum(row["skipped_groups"] for row in rows) < sum(row["skipped_groups"] for row in plain)
+    for row in rows:  # the log counts every group that was sampled
+        own = rollouts[rollouts["step"] == row["step"]]
+        groups = own.groupby("group")["reward"]
+        assert groups.size().tolist() == [4] * int(4 + row["resampled_groups"])
+        assert row["no_advantage"] == pytest.approx((groups.nunique() == 1).mean())
+        assert row["reward"] == pytest.approx(own["reward"].mean())
+
+
+def test_a_run_with_dynamic_sampling_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    whole = train_dynamically(tmp_path / "whole", steps=3, dynamic_sampling=2)
+
+    def killed(self, *args, **options):
+        if self.seconds and (tmp_path / "killed" / "checkpoint-2").exists():
+            raise KeyboardInterrupt
+        return on_log(self, *args, **options)
+
+    on_log = Bookkeeper.on_log
+    with monkeypatch.context() as patch:
+        patch.setattr(Bookkeeper, "on_log", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_dynamically(tmp_path / "killed", steps=3, dynamic_sampling=2)
+    resumed = train_dynamically(tmp_path / "killed", steps=3, dynamic_sampling=2)
+    one, other = (load_file(each.policy / "model.safetensors") for each in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert read_jsonl(whole.log)[-1]["resampled_groups"] == read_jsonl(resumed.log)[-1]["resampled_groups"]
+
+
+def test_dynamic_sampling_is_refused_where_prompts_are_repeated(tmp_path):
+    with pytest.raises(UserError, match="dynamic_sampling is not possible where prompts are repeated"):
+        train_dynamically(tmp_path, steps=1, dynamic_sampling=1, micro_batch=2)
+
+
+def test_micro_batches_hold_groups_of_like_lengths(tmp_path, monkeypatch):
+    policy = load_policy("tiny", dtype="float32")
+    trainer = trainer_of(policy, tmp_path, prompts_per_step=4, micro_batch=2 * GROUP)
+    lengths = torch.tensor([8, 1, 1, 2, 2, 2, 1, 7, 1, 3, 1, 1])
+    step = {"completion_mask": (torch.arange(8) < lengths[:, None]).long(), "sequence": torch.arange(4 * GROUP)}
+    monkeypatch.setattr(trainer, "_sampled_until_they_teach", lambda rows: step)
+    trainer.model.train()
+    first = trainer._prepare_inputs([])
+    trainer._step += 1
+    second = trainer._prepare_inputs([])
+    assert first["sequence"].tolist() == [3, 4, 5, 9, 10, 11]
+    assert second["sequence"].tolist() == [6, 7, 8, 0, 1, 2]
+
+
 def test_a_completion_sees_its_prompt_and_itself_alone():
     mask = torch.tensor([[0, 1, 1, 1, 1], [0, 1, 1, 1, 0]])
     packed = pack(torch.arange(10).view(2, 5), mask, 2, 2, torch.tensor([[[0, 0, 1]]]).expand(3, -1, -1))
     assert packed["input_ids"].tolist() == [[0, 1, 2, 3, 7, 8]]
     assert packed["shift_labels"].tolist() == [[-100, -100, 3, 4, 8, -100]]
     assert packed["position_ids"][0].tolist() == [[0, 0, 1, 2, 1, 2]]
-    assert packed["attention_mask"][0, 0].int().tolist() == [
-        [1, 0, 0, 0, 0, 0],  # padding looks at itself
-        [0, 1, 0, 0, 0, 0],
-        [0, 1, 1, 0, 0, 0],
-        [0, 1, 1, 1, 0, 0],
-        [0, 1, 0, 0, 1, 0],
-        [0, 1, 0, 0, 1, 1],
+    assert packed["attention_mask"][:, 0].int().tolist() == [
+        [[0, 1, 1, 0], [0, 1, 1, 1]],  # each block: the prompt without its padding, and itself
+        [[0, 1, 1, 0], [0, 1, 1, 1]],
     ]
 
 

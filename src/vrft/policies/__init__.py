@@ -3,6 +3,7 @@
 from vrft.policies.decoding import decode, model_inputs, token_probabilities
 from vrft.policies.families import frame_of
 from vrft.policies.loading import TINY, LoadedPolicy, load_policy, place_of, quiet_libraries, save_policy
+from vrft.policies.pixels import processed_once
 
 __all__ = [
     "TINY",
@@ -12,6 +13,7 @@ __all__ = [
     "load_policy",
     "model_inputs",
     "place_of",
+    "processed_once",
     "quiet_libraries",
     "save_policy",
     "token_probabilities",

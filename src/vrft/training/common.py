@@ -169,6 +169,7 @@ LOGGED = {
     "mean_token_accuracy": "token_accuracy",
     "num_tokens": "tokens",
     "skipped_groups": "skipped_groups",
+    "resampled_groups": "resampled_groups",
 }
 """What TRL calls a figure -> what the log calls it."""
 

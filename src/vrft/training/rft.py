@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
+from vrft.errors import UserError
 from vrft.policies import LoadedPolicy
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
@@ -57,6 +59,9 @@ class Scorer:
     def __init__(self, stage: RftStage, task: TrainableTask, keeper: Bookkeeper) -> None:
         self.stage, self.task, self.keeper = stage, task, keeper
         self.paid: dict[str, list[float | None]] = {}
+        self.step = 0
+        self.sampled: list[tuple[Floats, list[str], list[Any]]] = []
+        """Of the step under way, which may sample several times: rewards, reasonings, and what is known."""
         self.functions = [self._function(name) for name in stage.rewards]
 
     def _function(self, name: str) -> Callable[..., list[float | None]]:
@@ -81,18 +86,19 @@ class Scorer:
         rewards = np.array([[np.nan if r is None else r for r in self.paid[name]] for name in names]).T
         self.paid = {}
         weights = np.array([self.stage.rewards[name] for name in names])
-        scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
-        figures = step_figures(rewards, weights, self.stage.group_size, **scaling)
-        self.keeper.extra = {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
-        reasonings = [parse(text_of(completion)).think or "" for completion in completions]
-        self.keeper.extra["reasoning"] = gaming_figures(reasonings, columns["known"], self.stage.group_size)
-        totals = np.nansum(rewards * weights, axis=1)
         step = columns["trainer_state"].global_step + 1
+        if step != self.step:
+            self.step, self.sampled = step, []
+        first_group = sum(len(one[0]) for one in self.sampled) // self.stage.group_size
+        reasonings = [parse(text_of(completion)).think or "" for completion in completions]
+        self.sampled.append((rewards, reasonings, list(columns["known"])))
+        self._figures(weights)
+        totals = np.nansum(rewards * weights, axis=1)
         for index, (completion, true) in enumerate(zip(completions, target, strict=True)):
             self.keeper.rollouts.append(
                 {
                     "step": step,
-                    "group": index // self.stage.group_size,
+                    "group": first_group + index // self.stage.group_size,
                     "sample": columns["sample"][index],
                     "target": str(true),
                     "completion": text_of(completion),
@@ -100,6 +106,16 @@ class Scorer:
                     "reward": totals[index],
                 }
             )
+
+    def _figures(self, weights: Floats) -> None:
+        """Those of all completions of the step so far, for the log."""
+        rewards = np.concatenate([one for one, _, _ in self.sampled])
+        reasonings, known = ([one for part in self.sampled for one in part[k]] for k in (1, 2))
+        group_size, names = self.stage.group_size, self.stage.rewards
+        scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
+        figures = step_figures(rewards, weights, group_size, **scaling)
+        self.keeper.extra = {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
+        self.keeper.extra["reasoning"] = gaming_figures(reasonings, known, group_size)
 
 
 def step_figures(rewards: Floats, weights: Floats, group_size: int, **scaling: str) -> dict[str, Any]:
@@ -165,18 +181,24 @@ def make_trainer(
     seed: int,
 ) -> GRPOTrainer:
     """The trainer of a stage before its first step, with every option that decides a result written out."""
-    dataset = lazy_dataset(
-        samples,
-        stage_order(stage, samples, stage.steps * stage.prompts_per_step, seed),
-        lambda sample, image: {
+
+    def row(sample: Sample, image: Image.Image) -> dict[str, Any]:
+        return {
             "prompt": user_message(policy, task, sample, image),
             "target": task.check_target(sample.target, image.size),
             "sample": sample.id,
             "known": sample.knowledge,
             "image_size": image.size,
             "processed_size": policy.processed_size(image.size),
-        },
-    )
+        }
+
+    def fresh_prompts(step: int, turn: int, count: int) -> list[dict[str, Any]]:
+        """Drawn anew for each step, so that a run that resumes draws the same."""
+        drawn = int(np.random.SeedSequence([seed, step, turn]).generate_state(1)[0])
+        rows = lazy_dataset(samples, stage_order(stage, samples, count, drawn), row)[:]
+        return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+
+    dataset = lazy_dataset(samples, stage_order(stage, samples, stage.steps * stage.prompts_per_step, seed), row)
     scorer = Scorer(stage, task, keeper)
     options = trainer_options(stage, directory, seed, stage.prompts_per_step * stage.group_size)
     why_not = "shared_prefix is false"
@@ -184,7 +206,7 @@ def make_trainer(
         why_not = cannot_share(policy.model, stage.group_size, options["per_device_train_batch_size"]) or ""
     how = f"repeated for each completion: {why_not}" if why_not else "encoded once a group"
     keeper.reporter.say(f"{keeper.label}: prompts are {how}")
-    return (GRPOTrainer if why_not else SharedPrefixTrainer)(
+    trainer = (GRPOTrainer if why_not else SharedPrefixTrainer)(
         model=policy.model,
         processing_class=policy.processor,
         reward_funcs=list(scorer.functions),
@@ -216,3 +238,9 @@ def make_trainer(
         callbacks=[keeper],
         peft_config=policy.lora,
     )
+    if stage.dynamic_sampling:
+        if not isinstance(trainer, SharedPrefixTrainer) or trainer.accelerator.num_processes > 1:
+            why = f"prompts are {how}" if why_not else "training runs in several processes"
+            raise UserError(f"{keeper.label}: dynamic_sampling is not possible where {why}; set it to 0.")
+        trainer.resamples, trainer.fresh_prompts = stage.dynamic_sampling, fresh_prompts
+    return trainer

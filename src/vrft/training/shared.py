@@ -1,22 +1,24 @@
 """GRPO that encodes the prompt and image of a group once: in the rollouts, and in every pass over their tokens.
 
-TRL's trainer repeats the prompt for each of the G completions of a group. Here a group is one row: the prompt without
-its last token, then for each completion a block that begins with that token. A completion attends to the prompt and to
-itself; its positions go on from the prompt's (mRoPE: what follows an image is not counted in tokens). Log-probabilities
-and gradients are those of TRL's pass up to rounding, from (P + G C) tokens in place of G (P + C).
+TRL's trainer repeats the prompt for each of the G completions of a group. Here a group is one row (``packing.py``).
+Log-probabilities and gradients are those of TRL's pass up to rounding, from (P + G C) tokens in place of G (P + C).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from torch.nn.functional import pad as pad_last
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from vrft.policies import processed_once
 from vrft.rewards.advantages import NO_ADVANTAGE
+from vrft.training.packing import ATTENTION, pack, prompt_positions, take_packed_rows
+from vrft.training.rollouts import sample_groups
 
 KNOWN_INPUTS = {"pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids"}
 """What a pass with a shared prefix knows to share; with anything else TRL's own runs."""
@@ -31,7 +33,7 @@ def cannot_share(model: Any, group_size: int, micro_batch: int) -> str | None:
     if config.model_type not in SHARING:
         return f"the model type {config.model_type} is not known to take given positions"
     attention = getattr(config.get_text_config(), "_attn_implementation", None) or config._attn_implementation
-    if attention not in ("sdpa", "eager"):
+    if attention not in ("sdpa", "eager", ATTENTION):
         return f"the attention {attention} takes no mask of its own"
     if any(kind != "full_attention" for kind in getattr(config.get_text_config(), "layer_types", None) or ()):
         return "some layers attend to a window"
@@ -40,75 +42,70 @@ def cannot_share(model: Any, group_size: int, micro_batch: int) -> str | None:
     return None
 
 
-def pack(
-    input_ids: Tensor, attention_mask: Tensor, completion_length: int, group_size: int, positions: Tensor
-) -> dict[str, Tensor]:
-    """Put each group of sequences into one row.
-
-    Args:
-        input_ids: (n, P + C), prompts padded on the left and completions on the right, the groups one after another.
-        attention_mask: (n, P + C), 1 where a token counts.
-        completion_length: C.
-        group_size: G; divides n, and the prompts of a group are equal.
-        positions: (3, n / G, P), the positions of the prompts.
-
-    Returns:
-        ``input_ids`` and ``shift_labels`` (n / G, P - 1 + G C), ``position_ids`` (3, n / G, P - 1 + G C), and
-        ``attention_mask``, (n / G, 1, P - 1 + G C, P - 1 + G C), true where a query may look.
-    """
-    rows, device = input_ids.size(0) // group_size, input_ids.device
-    prompt_length = input_ids.size(1) - completion_length
-    prefix, prefix_mask = (one[::group_size, : prompt_length - 1] for one in (input_ids, attention_mask))
-    # A block holds the inputs that predict a completion: the last token of the prompt, and all of its own but the last.
-    inputs, inputs_mask = (one[:, prompt_length - 1 : -1] for one in (input_ids, attention_mask))
-    labels = input_ids.masked_fill(attention_mask == 0, -100)[:, prompt_length:]
-    of_blocks = torch.arange(1, group_size + 1, device=device).repeat_interleave(completion_length)
-    block = torch.cat([of_blocks.new_zeros(prompt_length - 1), of_blocks])
-    length = block.numel()
-    reach = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    reach &= (block[None, :] == 0) | (block[None, :] == block[:, None])
-    counts = torch.cat([prefix_mask, inputs_mask.reshape(rows, -1)], dim=1).bool()
-    # Padding looks at itself: a query that may look nowhere has no softmax.
-    allowed = (reach[None] & counts[:, None, :]) | torch.eye(length, dtype=torch.bool, device=device)
-    steps = torch.arange(completion_length, device=device).repeat(group_size)
-    return {
-        "input_ids": torch.cat([prefix, inputs.reshape(rows, -1)], dim=1),
-        "attention_mask": allowed[:, None],
-        "position_ids": torch.cat([positions[..., :-1], positions[..., -1:] + steps], dim=2),
-        "shift_labels": torch.cat([torch.full_like(prefix, -100), labels.reshape(rows, -1)], dim=1),
-    }
-
-
-def prompt_positions(model: Any, prompts: Tensor, mask: Tensor, types: Tensor | None, grid: Tensor | None) -> Tensor:
-    """The positions of prompts, (3, rows, P), as the model itself counts them."""
-    if grid is None or types is None:
-        return (mask.long().cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
-    base = next(module for module in model.modules() if hasattr(module, "get_rope_index"))
-    positions, _ = base.get_rope_index(prompts, mm_token_type_ids=types, image_grid_thw=grid, attention_mask=mask)
-    return positions
-
-
 class SharedPrefixTrainer(GRPOTrainer):
     """TRL's trainer, where a group is encoded once. ``cannot_share`` says when it must not be used."""
 
     _buffered_inputs: list[Any] | None
     _teaching: Tensor | None = None
     """Which groups of the pass under way teach something; None where all count."""
+    resamples = 0
+    """How many times in a step the groups without advantage are replaced (dynamic sampling, arXiv 2503.14476)."""
+    fresh_prompts: Callable[[int, int, int], list[dict[str, Any]]]
+    """What they are replaced by: rows of the dataset, by step, round and number."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                take_packed_rows(model)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """As TRL's, without the shuffle of all sequences of a step, so that micro-batches hold whole groups.
 
-        The gradient of a step is a sum over its sequences, so their order does not matter (but for the loss ``bnpo``,
-        which weighs the tokens of a micro-batch by their number in it).
+        Groups are in the order of their longest completions, so that those of a micro-batch are of like lengths. The
+        gradient of a step is a sum over its sequences, so their order does not matter (but for the loss ``bnpo``, which
+        weighs the tokens of a micro-batch by their number in it).
         """
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
         per_generation = self.args.steps_per_generation
         if self._step % (per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
+            batch = self._sampled_until_they_teach(generation_batch)
+            if per_generation > 1:
+                lengths = batch["completion_mask"].sum(dim=1).view(-1, self.num_generations).amax(dim=1)
+                batch = _chosen(batch, _sequences(lengths.argsort(stable=True), self.num_generations))
             parts = split_tensor_dict(batch, per_generation)
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
         return self._buffered_inputs[self._step % per_generation]
+
+    def _sampled_until_they_teach(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Sample and score; groups without advantage are replaced by groups of fresh prompts, ``resamples`` times.
+
+        Every figure that the log holds is of all groups that were sampled.
+        """
+        group, metrics = self.num_generations, self._metrics["train"]
+        before = {name: len(values) for name, values in metrics.items()}
+        batch, counts = self._sampled(rows), [len(rows)]
+        for turn in range(self.resamples):
+            useless = batch["advantages"].view(-1, group).abs().amax(dim=1) <= NO_ADVANTAGE
+            places = useless.nonzero().flatten()
+            if not len(places):
+                break
+            fresh = [row for row in self.fresh_prompts(self.state.global_step, turn, len(places)) for _ in range(group)]
+            batch = replaced(batch, self._sampled(fresh), _sequences(places, group), self._tokenizer.pad_token_id)
+            counts.append(len(fresh))
+        if self.resamples:
+            metrics["resampled_groups"].append(sum(counts[1:]) / group)
+        for name, values in metrics.items():
+            new = values[before.get(name, 0) :]
+            if 1 < len(new) == len(counts):
+                values[-len(new) :] = [float(np.average(new, weights=counts))]
+        return batch
+
+    def _sampled(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Completions of rows with their advantages, the pixels of each sequence on their own."""
+        with processed_once(self.processing_class):
+            return split_pixel_values_by_grid(self._generate_and_score_completions(rows))
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -140,13 +137,19 @@ class SharedPrefixTrainer(GRPOTrainer):
         log_probs, entropies = [], []
         for some in groups.split(each // group) if len(groups) else ():
             rows = _sequences(some, group)
-            packed = self._packed(model, input_ids[rows], attention_mask[rows], logits_to_keep, some, given)
+            mask = attention_mask[rows]
+            longest = max(1, int(mask[:, -logits_to_keep:].sum(dim=1).max()))  # of these: the others may be longer
+            short = slice(mask.size(1) - logits_to_keep + longest)
+            packed = self._packed(model, input_ids[rows, short], mask[:, short], longest, some, given)
             with self.accelerator.autocast():
                 outputs = model(**packed, fused_lm_head=True)
-            scored = slice(-group * logits_to_keep, None)
-            log_probs.append(outputs.log_probs[:, scored].reshape(-1, logits_to_keep))
+
+            def each_own(of_row: Tensor, length: int = longest) -> Tensor:
+                return pad_last(of_row[:, -group * length :].reshape(-1, length), (0, logits_to_keep - length))
+
+            log_probs.append(each_own(outputs.log_probs))
             if compute_entropy:
-                entropies.append(outputs.entropy[:, scored].reshape(-1, logits_to_keep))
+                entropies.append(each_own(outputs.entropy))
         if len(groups) == len(every):
             return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
         return self._filled(model, input_ids.size(0), logits_to_keep, groups, log_probs, entropies)
@@ -193,11 +196,9 @@ class SharedPrefixTrainer(GRPOTrainer):
         types = given.get("mm_token_type_ids")
         types = types[firsts, : prompts.size(1)] if types is not None else None
         positions = prompt_positions(model, prompts, prompt_mask, types, images.get("image_grid_thw"))
-        packed: dict[str, Any] = dict(pack(input_ids, mask, length, group, positions))
-        if model_config(model)._attn_implementation == "eager":
-            lowest = torch.finfo(next(model.parameters()).dtype).min
-            packed["attention_mask"] = torch.where(packed["attention_mask"], 0.0, lowest)
-        return packed | images
+        first = int((prompt_mask.sum(dim=0) > 0).int().argmax())  # padding that these prompts have in common
+        sequences = (input_ids[:, first:], mask[:, first:])
+        return {**pack(*sequences, length, group, positions[..., first:]), **images}
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: dict[str, Any], num_generations: int, *rest: Any
@@ -234,22 +235,64 @@ class SharedPrefixTrainer(GRPOTrainer):
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
-            cache = DynamicCache(config=model_config(model).get_text_config())
-            model(**inputs, cache=cache, use_cache=True, logits_to_keep=1)
-            cache.crop(-1)  # `generate` reads the last token of the prompt itself
-            cache.batch_repeat_interleave(group)
-            base = next(module for module in model.modules() if hasattr(module, "rope_deltas"))
-            if base.rope_deltas is not None:
-                base.rope_deltas = base.rope_deltas.repeat_interleave(group, dim=0)
-            written = model.generate(
-                input_ids=ids.repeat_interleave(group, dim=0),
-                attention_mask=mask.repeat_interleave(group, dim=0),
-                cache=cache,
-                generation_config=self.generation_config,
-            )[:, ids.size(1) :]
-        ends = torch.isin(written, torch.tensor(self.eos_token_ids, device=written.device))
-        before = ends.int().cumsum(dim=1) - ends.int() == 0  # up to the first end of turn, which counts
-        return [row[keep].tolist() for row, keep in zip(written.cpu(), before.cpu(), strict=True)]
+            return sample_groups(
+                model, inputs, group, self.generation_config, self.eos_token_ids, self.max_completion_length
+            )
+
+
+def replaced(batch: dict[str, Any], fresh: dict[str, Any], rows: Tensor, pad_id: int) -> dict[str, Any]:
+    """Put fresh sequences in the place of some; both are padded to the longest prompt and completion.
+
+    Args:
+        batch: what TRL makes of a step: tensors (n, ...) and lists of n, one for each sequence.
+        fresh: the same of m other sequences.
+        rows: (m,), the places of those that are replaced.
+        pad_id: what prompts and completions are padded with.
+    """
+    prompt, completion = (
+        max(one[f"{part}_ids"].size(1) for one in (batch, fresh)) for part in ("prompt", "completion")
+    )
+    both = [_widened(one, prompt, completion, pad_id) for one in (batch, fresh)]
+    joined = {}
+    for name, old in both[0].items():
+        new = both[1][name]
+        if isinstance(old, Tensor) and old.ndim:
+            joined[name] = old.index_copy(0, rows, new)
+        elif isinstance(old, list):
+            at = dict(zip(rows.tolist(), new, strict=True))
+            joined[name] = [at.get(place, one) for place, one in enumerate(old)]
+        else:
+            joined[name] = old
+    joined["num_items_in_batch"] = joined["completion_mask"].sum()
+    return joined
+
+
+def _widened(batch: dict[str, Any], prompt: int, completion: int, pad_id: int) -> dict[str, Any]:
+    """A step with its prompts padded to one length, on the left, and its completions to another, on the right."""
+    left, right = prompt - batch["prompt_ids"].size(1), completion - batch["completion_ids"].size(1)
+    of_whole = ("mm_token_type_ids",)  # prompt and completion in one
+    wide = {}
+    for name, one in batch.items():
+        if isinstance(one, Tensor) and one.ndim == 2:
+            sides = (
+                left if name.startswith("prompt_") or name in of_whole else 0,
+                0 if name.startswith("prompt_") else right,
+            )
+            one = pad_last(one, sides, value=pad_id if name in ("prompt_ids", "completion_ids") else 0)
+        wide[name] = one
+    return wide
+
+
+def _chosen(batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
+    """Some sequences of a step, in the order given."""
+    return {
+        name: one[rows]
+        if isinstance(one, Tensor) and one.ndim
+        else [one[i] for i in rows.tolist()]
+        if isinstance(one, list)
+        else one
+        for name, one in batch.items()
+    }
 
 
 def _sequences(groups: Tensor, group_size: int) -> Tensor:
