@@ -40,6 +40,12 @@ evaluation: {batch_size: 8, bootstrap: 100}
 """
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing is written into the user's cache folder."""
+    os.environ["VRFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def small_recipe(tmp_path: Path) -> Path:
     """A recipe that trains for seconds."""

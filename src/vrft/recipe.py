@@ -219,6 +219,8 @@ class Policy(Section):
     """Adapters; without it all weights are trained."""
     max_pixels: Positive | None = None
     """Upper bound on the pixels of an image after resizing; without it the processor's own."""
+    image_cache_gb: Annotated[float, Field(ge=0)] = 4.0
+    """How much of resized images is kept on disk, so that each is decoded once; 0 keeps none."""
     trust_remote_code: bool = False
     """Run code that comes with a hub model."""
 
@@ -241,6 +243,8 @@ class _Optimiser(Section):
     """Sequences in one forward pass on one device; without it all of a step. Lower needs less memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that open images beside the training; without it two on a GPU and none elsewhere."""
     save_every: Positive = 50
     """Steps between checkpoints; a killed run loses at most these."""
     log_every: Positive = 1

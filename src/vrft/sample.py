@@ -50,6 +50,18 @@ class Sample:
     knowledge: Knowledge | None = None
 
 
+@dataclass(frozen=True)
+class FileRegion:
+    """What a region of an image file shows: an ``image`` of a sample that is cut out when it is asked for."""
+
+    path: Path
+    region: tuple[int, int, int, int]
+    """x1, y1, x2, y2 in pixels, inside the image."""
+
+    def __call__(self) -> Image.Image:
+        return read_image(self.path).crop(self.region)
+
+
 def open_image(sample: Sample) -> Image.Image:
     """Return the picture of a sample in RGB.
 

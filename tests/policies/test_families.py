@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vrft.errors import PolicyError
-from vrft.policies import TINY, frame_of, load_policy
+from vrft.policies import TINY, frame_of, load_policy, save_policy
 from vrft.policies.families import family_of, processed_size
 from vrft.sample import Sample
 from vrft.tasks import Classification
@@ -44,5 +44,17 @@ def test_the_processed_size_is_that_of_the_processor(size: tuple[int, int]):
 def test_a_region_is_told_in_the_frame_of_the_family():
     image, task = Image.new("RGB", (224, 224)), Classification(("RBC", "WBC"))
     sample = Sample("a", lambda: image, "Which cell?", "WBC", "test", region=(20, 40, 100, 120))
-    prompt = load_policy("tiny").prompt(task, sample, image)
+    prompt = load_policy("tiny").prompt(task, sample, image.size)
     assert 'It lies in [{"bbox_2d":[10,20,50,60]}], in pixels of the image.' in prompt  # of the resized one, 112 x 112
+
+
+@pytest.mark.parametrize("bound", [28 * 28 * 4, 28 * 28 * 40])
+def test_max_pixels_bounds_what_the_policy_sees_and_is_saved_with_it(tmp_path, bound):
+    policy = load_policy("tiny", max_pixels=bound)
+    save_policy(policy, tmp_path)
+    image = Image.new("RGB", (800, 600))
+    for one in (policy, load_policy(str(tmp_path))):
+        width, height = one.processed_size(image.size)
+        assert width * height <= bound
+        made = one.processor.image_processor([image], return_tensors="pt")
+        assert made["image_grid_thw"].prod().item() * 14 * 14 == width * height

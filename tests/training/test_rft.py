@@ -4,15 +4,19 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
 from trl import GRPOConfig, GRPOTrainer, SFTConfig
 
-from vrft.policies import load_policy
+from vrft.policies import TINY, load_policy
+from vrft.policies.image_cache import ImageCache
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory
-from vrft.sample import Knowledge, open_image
+from vrft.sample import Knowledge, Sample, open_image
 from vrft.tasks import Grading
 from vrft.training.common import Bookkeeper, balanced_order, lazy_dataset, log_row, order_of, trainer_options
 from vrft.training.rft import Scorer, step_figures, train_rft
@@ -56,7 +60,7 @@ def test_a_dataset_opens_an_image_once_for_its_repetitions():
     from vrft.data import PhantomSource
 
     samples = list(PhantomSource("grading", sizes={"train": 4, "validation": 0, "test": 0}).samples("train"))
-    dataset = lazy_dataset(samples, [2, 2, 3], lambda sample, image: {"target": sample.target})
+    dataset = lazy_dataset(load_policy("tiny"), samples, [2, 2, 3], lambda sample, size: {"target": sample.target})
     rows = dataset[[0, 1, 2]]
     assert rows["image"][0] is rows["image"][1]
     assert rows["target"] == [samples[2].target, samples[2].target, samples[3].target]
@@ -142,3 +146,25 @@ def test_the_log_calls_figures_by_our_names():
 def test_sampling_never_writes_a_picture_token():
     policy = load_policy("tiny")
     assert {policy.model.config.image_token_id, policy.model.config.video_token_id} <= set(policy.suppressed)
+
+
+def test_kept_images_and_loading_processes_change_no_weight(tmp_path):
+    rng = np.random.default_rng(0)
+    samples = []
+    for grade in range(4):
+        path = tmp_path / f"{grade}.png"
+        Image.fromarray(rng.integers(0, 255, (90, 90, 3), dtype=np.uint8)).save(path)
+        samples.append(Sample(str(grade), path, "Which grade?", grade, "train"))
+    weights = []
+    for name, cached, workers in (("plain", False, 0), ("cold", True, 2), ("warm", True, 0)):
+        policy = load_policy("tiny", dtype="float32")
+        policy.cache = ImageCache(tmp_path / "cache", 10**9) if cached else None
+        options = {"steps": 2, "prompts_per_step": 2, "group_size": 4, "temperature": 2.0, "learning_rate": 1e-4}
+        stage = RftStage(kind="rft", loader_workers=workers, max_completion_tokens=12, **options)
+        folder = StageDirectory(tmp_path / name)
+        train_rft(policy, stage, Grading(5), samples, folder, seed=0, reporter=Reporter(quiet=True))
+        weights.append(load_file(folder.policy / "model.safetensors"))
+        assert (policy.cache.hits if policy.cache else 0) == (4 if name == "warm" else 0)
+    assert any((weights[0][name] != start).any() for name, start in load_file(TINY / "model.safetensors").items())
+    for others in weights[1:]:
+        assert all(torch.equal(weights[0][name], others[name]) for name in others)

@@ -7,7 +7,6 @@ where nothing of it is inside; of equal boxes with equal labels one is kept. Wha
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from vrft.boxes import Size, clip, has_area
 from vrft.errors import DataError
-from vrft.sample import Box, Sample, read_image
+from vrft.sample import Box, FileRegion, Sample
 
 SPLITS = ("train", "validation", "test")
 FOLDERS = {"train": ("train",), "validation": ("valid", "val", "validation"), "test": ("test",)}
@@ -197,7 +196,7 @@ class BoxSource:
                 yield Sample(record.image.stem, record.image, self.question, target, split)
                 continue
             for index, one in enumerate(wanted):
-                cut = partial(_cut_out, record.image, around(one.box, self.margin, record.size))
+                cut = FileRegion(record.image, around(one.box, self.margin, record.size))
                 yield Sample(
                     id=f"{record.image.stem}-{index}",
                     image=cut if self.region == "crop" else record.image,
@@ -214,7 +213,3 @@ def around(box: Box, margin: float, size: Size) -> tuple[int, int, int, int]:
     wide = margin * max(box[2] - box[0], box[3] - box[1])
     x1, y1, x2, y2 = clip((box[0] - wide, box[1] - wide, box[2] + wide, box[3] + wide), size)
     return int(x1), int(y1), max(int(x1) + 1, round(x2)), max(int(y1) + 1, round(y2))
-
-
-def _cut_out(path: Path, region: tuple[int, int, int, int]) -> Image.Image:
-    return read_image(path).crop(region)

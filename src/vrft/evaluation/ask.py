@@ -122,7 +122,7 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     """
     policy.model.eval()
     image = open_image(sample)
-    prompt = policy.prompt(task, sample, image)
+    prompt = policy.prompt(task, sample, image.size)
     (tokens,) = decode(policy, [prompt], [image], max_tokens=max_tokens)
     text = str(policy.processor.batch_decode([tokens], skip_special_tokens=True)[0])
     row = prediction(task, sample, text, len(tokens), image.size, policy.processed_size(image.size))

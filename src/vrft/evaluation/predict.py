@@ -41,13 +41,13 @@ def predict(
     with path.open("a", encoding="utf-8") as file:
         for first in range(len(done), len(samples), batch_size):
             batch = samples[first : first + batch_size]
-            images = [open_image(sample) for sample in batch]
-            prompts = [policy.prompt(task, sample, image) for sample, image in zip(batch, images, strict=True)]
+            images, sizes = zip(*(policy.open(sample) for sample in batch), strict=True)
+            prompts = [policy.prompt(task, sample, size) for sample, size in zip(batch, sizes, strict=True)]
             tokens = decode(policy, prompts, images, max_tokens=max_tokens)
             texts = policy.processor.batch_decode(tokens, skip_special_tokens=True)
             rows = [
-                prediction(task, sample, text, len(ids), image.size, policy.processed_size(image.size))
-                for sample, text, ids, image in zip(batch, texts, tokens, images, strict=True)
+                prediction(task, sample, text, len(ids), size, policy.processed_size(size))
+                for sample, text, ids, size in zip(batch, texts, tokens, sizes, strict=True)
             ]
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
             file.flush()

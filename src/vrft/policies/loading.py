@@ -11,11 +11,13 @@ import transformers
 from peft import LoraConfig, PeftModel
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.image_utils import SizeDict
 
 from vrft.boxes import Size
 from vrft.errors import PolicyError, first_line
 from vrft.policies.families import family_of, processed_size
-from vrft.sample import Sample
+from vrft.policies.image_cache import ImageCache, default_folder
+from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
 from vrft.tasks.localization import pointing_question
 
@@ -37,6 +39,8 @@ class LoadedPolicy:
     lora: LoraConfig | None = None
     keeps_adapters: bool = False
     """Adapters are saved as they are, for the next stage to go on with; else merged into the weights."""
+    cache: ImageCache | None = None
+    """Images that were opened before; None where each is opened anew."""
 
     @property
     def suppressed(self) -> list[int]:
@@ -51,11 +55,22 @@ class LoadedPolicy:
         """Width and height of what the processor makes of an image."""
         return processed_size(image_size, self.model.config, self.processor)
 
-    def prompt(self, task: TrainableTask, sample: Sample, image: Image.Image) -> str:
-        """What the policy is asked about a sample; a region is told in the frame that its family speaks."""
+    def open(self, sample: Sample) -> tuple[Image.Image, Size]:
+        """The image of a sample as it is given to the processor, in RGB, and the size of the original.
+
+        Raises:
+            DataError: the file is missing or is no readable image.
+        """
+        if self.cache is not None:
+            return self.cache.open(sample, self.processor, self.model.config)
+        image = open_image(sample)
+        return image, image.size
+
+    def prompt(self, task: TrainableTask, sample: Sample, size: Size) -> str:
+        """What is asked about a sample, whose image has this size; a region is told in the frame of the family."""
         question = sample.question
         if sample.region is not None:
-            frame, size = family_of(self.model.config).frame, image.size
+            frame = family_of(self.model.config).frame
             question = pointing_question(question, sample.region, frame, size, self.processed_size(size))
         return task.prompt(question, sample.knowledge.prompt if sample.knowledge else "")
 
@@ -85,6 +100,7 @@ def load_policy(
     keep_adapters: bool = False,
     base: tuple[str, str | None] | None = None,
     max_pixels: int | None = None,
+    image_cache_gb: float = 0.0,
     trust_remote_code: bool = False,
 ) -> LoadedPolicy:
     """Load a policy and its processor.
@@ -97,6 +113,7 @@ def load_policy(
         keep_adapters: train the adapters of a directory on, and save adapters alone; without it they are merged.
         base: name and revision of the model that the adapters of a directory belong to; without it what they say.
         max_pixels: upper bound on the pixels of an image after resizing.
+        image_cache_gb: how much of resized images is kept on disk, in 1e9 bytes; 0 keeps none.
         trust_remote_code: run code that comes with the model.
 
     Raises:
@@ -124,7 +141,9 @@ def load_policy(
             f"and its processor, or a hub name that this machine can reach."
         ) from None
     if max_pixels is not None:
-        processor.image_processor.size = {**processor.image_processor.size, "longest_edge": max_pixels}
+        bounds = processor.image_processor.size
+        low = min(bounds["shortest_edge"], max_pixels)
+        processor.image_processor.size = SizeDict(shortest_edge=low, longest_edge=max_pixels)
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     if tokenizer(["a", "a a a a"], padding=True).attention_mask[0][0] != 0:
@@ -132,7 +151,8 @@ def load_policy(
     if cuda:
         model = model.to("cuda")
     lora = None if isinstance(model, PeftModel) else lora
-    return LoadedPolicy(model, processor, path, lora, keep_adapters)
+    cache = ImageCache(default_folder(), int(image_cache_gb * 1e9)) if image_cache_gb else None
+    return LoadedPolicy(model, processor, path, lora, keep_adapters, cache)
 
 
 def save_policy(policy: LoadedPolicy, path: Path) -> None:

@@ -43,6 +43,7 @@ def load_for(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
         base=(section.model, section.revision),
         keep_adapters=section.lora is not None and section.lora.between_stages == "continue",
         max_pixels=section.max_pixels,
+        image_cache_gb=section.image_cache_gb,
         trust_remote_code=section.trust_remote_code,
     )
 

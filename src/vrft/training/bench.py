@@ -195,7 +195,7 @@ def _samples(shape: Shape, policy: LoadedPolicy) -> list[Sample]:
 
 def _length(policy: LoadedPolicy, task: Grading, sample: Sample) -> int:
     image = open_image(sample)
-    message = policy.messages(policy.prompt(task, sample, image), image)
+    message = policy.messages(policy.prompt(task, sample, image.size), image)
     text = policy.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     return int(policy.processor(text=[text], images=[image], return_tensors="pt")["input_ids"].shape[1])
 

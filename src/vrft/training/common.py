@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_start_method
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from peft import PeftModel
-from PIL import Image
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from vrft.boxes import Size
 from vrft.policies import LoadedPolicy, load_policy, save_policy
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
-from vrft.sample import Sample, Target, open_image
+from vrft.sample import Sample, Target
 from vrft.tasks import TrainableTask
 
 BETAS = (0.9, 0.999)
@@ -72,24 +73,31 @@ def stage_order(stage: RftStage | SftStage, samples: Sequence[Sample], needed: i
 
 
 def lazy_dataset(
-    samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample, Image.Image], dict[str, Any]]
+    policy: LoadedPolicy, samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample, Size], dict[str, Any]]
 ) -> Dataset:
-    """A dataset that opens the image of a sample when its row is asked for, once for all its repetitions in a batch."""
+    """A dataset that opens the image of a sample when its row is asked for, once for all its repetitions in a batch.
+
+    Args:
+        policy: what the images are for.
+        samples: those to choose from.
+        order: which come, by position.
+        row: what a row holds beside the image, of the sample and the size of its original.
+    """
 
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
         made = {}
         for index in set(batch["index"]):
-            image = open_image(samples[index])
-            made[index] = {**row(samples[index], image), "image": image}
+            image, size = policy.open(samples[index])
+            made[index] = {**row(samples[index], size), "image": image}
         chosen = [made[index] for index in batch["index"]]
         return {key: [one[key] for one in chosen] for key in chosen[0]}
 
     return Dataset.from_dict({"index": list(order)}).with_transform(rows)
 
 
-def user_message(policy: LoadedPolicy, task: TrainableTask, sample: Sample, image: Image.Image) -> list[dict[str, str]]:
+def user_message(policy: LoadedPolicy, task: TrainableTask, sample: Sample, size: Size) -> list[dict[str, str]]:
     """The prompt of a sample as TRL wants it: it adds the image itself."""
-    return [{"role": "user", "content": policy.prompt(task, sample, image)}]
+    return [{"role": "user", "content": policy.prompt(task, sample, size)}]
 
 
 @dataclass
@@ -185,6 +193,9 @@ def trainer_options(stage: RftStage | SftStage, directory: StageDirectory, seed:
     devices = max(1, torch.cuda.device_count()) if torch.distributed.is_initialized() else 1
     each = sequences // devices
     micro = min(stage.micro_batch or each, each)
+    workers = stage.loader_workers
+    if workers is None:  # where processes are not forked, what a row is made by cannot be sent to them
+        workers = 2 if cuda and get_start_method() == "fork" else 0
     return {
         "output_dir": str(directory.path),
         "max_steps": stage.steps,
@@ -210,6 +221,8 @@ def trainer_options(stage: RftStage | SftStage, directory: StageDirectory, seed:
         "bf16": False,  # the policy is loaded in the precision that it trains in
         "fp16": False,
         "dataloader_pin_memory": cuda,
+        "dataloader_num_workers": workers,
+        "dataloader_persistent_workers": workers > 0,
         "remove_unused_columns": False,
         "report_to": [],
         "disable_tqdm": True,

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
+from vrft.boxes import Size
 from vrft.errors import UserError
 from vrft.policies import LoadedPolicy
 from vrft.progress import Reporter
@@ -182,23 +182,24 @@ def make_trainer(
 ) -> GRPOTrainer:
     """The trainer of a stage before its first step, with every option that decides a result written out."""
 
-    def row(sample: Sample, image: Image.Image) -> dict[str, Any]:
+    def row(sample: Sample, size: Size) -> dict[str, Any]:
         return {
-            "prompt": user_message(policy, task, sample, image),
-            "target": task.check_target(sample.target, image.size),
+            "prompt": user_message(policy, task, sample, size),
+            "target": task.check_target(sample.target, size),
             "sample": sample.id,
             "known": sample.knowledge,
-            "image_size": image.size,
-            "processed_size": policy.processed_size(image.size),
+            "image_size": size,
+            "processed_size": policy.processed_size(size),
         }
 
     def fresh_prompts(step: int, turn: int, count: int) -> list[dict[str, Any]]:
         """Drawn anew for each step, so that a run that resumes draws the same."""
         drawn = int(np.random.SeedSequence([seed, step, turn]).generate_state(1)[0])
-        rows = lazy_dataset(samples, stage_order(stage, samples, count, drawn), row)[:]
+        rows = lazy_dataset(policy, samples, stage_order(stage, samples, count, drawn), row)[:]
         return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
-    dataset = lazy_dataset(samples, stage_order(stage, samples, stage.steps * stage.prompts_per_step, seed), row)
+    order = stage_order(stage, samples, stage.steps * stage.prompts_per_step, seed)
+    dataset = lazy_dataset(policy, samples, order, row)
     scorer = Scorer(stage, task, keeper)
     options = trainer_options(stage, directory, seed, stage.prompts_per_step * stage.group_size)
     why_not = "shared_prefix is false"

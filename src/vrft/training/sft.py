@@ -7,9 +7,9 @@ completion alone.
 
 from collections.abc import Sequence
 
-from PIL import Image
 from trl import SFTConfig, SFTTrainer
 
+from vrft.boxes import Size
 from vrft.policies import LoadedPolicy
 from vrft.progress import Reporter
 from vrft.recipe import SftStage
@@ -28,10 +28,10 @@ from vrft.training.common import (
 )
 
 
-def answer_of(policy: LoadedPolicy, task: TrainableTask, sample: Sample, image: Image.Image) -> str:
+def answer_of(policy: LoadedPolicy, task: TrainableTask, sample: Sample, size: Size) -> str:
     """The target of a sample as the policy is to write it."""
-    target = task.check_target(sample.target, image.size)
-    return task.written(target, image.size, policy.processed_size(image.size))
+    target = task.check_target(sample.target, size)
+    return task.written(target, size, policy.processed_size(size))
 
 
 def train_sft(
@@ -48,14 +48,15 @@ def train_sft(
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
     keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
     dataset = lazy_dataset(
+        policy,
         samples,
         stage_order(stage, samples, stage.steps * stage.batch_size, seed),
-        lambda sample, image: {
-            "prompt": user_message(policy, task, sample, image),
+        lambda sample, size: {
+            "prompt": user_message(policy, task, sample, size),
             "completion": [
                 {
                     "role": "assistant",
-                    "content": render(stage.think, answer_of(policy, task, sample, image), task.order),
+                    "content": render(stage.think, answer_of(policy, task, sample, size), task.order),
                 }
             ],
         },

@@ -1,0 +1,147 @@
+"""Images that are decoded and resized once: compact arrays on disk, mapped into memory.
+
+What is kept is the image as the policy's processor will take it, RGB in whole numbers of 0 to 255, so that of a large
+photograph no more is read again than the pixels that the policy sees. A key is made of the bytes of the file, the
+region that is cut out of it, and the settings of the processor.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from transformers.image_utils import SizeDict
+
+from vrft.boxes import Size
+from vrft.policies.families import processed_size
+from vrft.sample import FileRegion, Sample, open_image
+
+
+def default_folder() -> Path:
+    """``VRFT_CACHE``, or ``vrft`` in the user's cache folder."""
+    given = os.environ.get("VRFT_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrft"
+
+
+class ImageCache:
+    """A folder of resized images that several runs may share.
+
+    Args:
+        folder: made when the first image is kept.
+        limit: bytes. When it is reached, images that were not used since this object was made give way, the oldest
+            first; where there are none no more are kept, since a cache that turns over in each epoch finds nothing.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self.began, self.held, self.hits = time.time(), -1, 0
+        self.writes = True
+
+    def open(self, sample: Sample, processor: Any, config: Any) -> tuple[Image.Image, Size]:
+        """The image of a sample as the processor will take it, in RGB, and the size of the original.
+
+        Images that come from no file, and those of a processor whose resize is not known or not final, are as they are.
+
+        Raises:
+            DataError: the file is missing or is no readable image.
+        """
+        path, region = _file_of(sample)
+        if path is None:
+            image = open_image(sample)
+            return image, image.size
+        try:
+            data = path.read_bytes()
+            with Image.open(io.BytesIO(data)) as header:
+                size = header.size if region is None else (region[2] - region[0], region[3] - region[1])
+        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
+            image = open_image(sample)  # which says what is wrong
+            return image, image.size
+        wanted = processed_size(size, config, processor)
+        resize = _resize_of(processor)
+        if resize is None or processed_size(wanted, config, processor) != wanted:
+            return open_image(sample), size
+        digest = hashlib.blake2b(data, digest_size=20)
+        digest.update(repr((region, wanted, _settings(processor))).encode())
+        place = self.folder / "images" / digest.hexdigest()[:2] / f"{digest.hexdigest()}.npy"
+        kept = _load(place, wanted)
+        if kept is None:
+            kept = resize(open_image(sample))
+            self._keep(place, kept)
+        else:
+            self.hits += 1
+        return Image.fromarray(kept), size
+
+    def _keep(self, place: Path, pixels: NDArray[np.uint8]) -> None:
+        """Write an array where there is room; a full or protected disk is no failure."""
+        needed = pixels.nbytes + 128  # the header
+        try:
+            self.writes = self.writes and self._make_room(needed)
+            if not self.writes:
+                return
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as fresh:
+                np.save(fresh, pixels, allow_pickle=False)
+            os.replace(fresh.name, place)
+            self.held += needed
+        except OSError:
+            self.writes = False
+
+    def _make_room(self, needed: int) -> bool:
+        if self.held < 0:
+            self.held = sum(one.stat().st_size for one in self.folder.glob("images/*/*.npy"))
+        if self.held + needed > self.limit:
+            files = [(one.stat(), one) for one in self.folder.glob("images/*/*.npy")]
+            unused = sorted((stat.st_mtime, stat.st_size, one) for stat, one in files if stat.st_mtime < self.began)
+            self.held = sum(stat.st_size for stat, _ in files)
+            for _, size, one in unused:
+                if self.held + needed <= self.limit:
+                    break
+                one.unlink(missing_ok=True)
+                self.held -= size
+        return self.held + needed <= self.limit
+
+
+def _file_of(sample: Sample) -> tuple[Path | None, tuple[int, int, int, int] | None]:
+    if isinstance(sample.image, FileRegion):
+        return sample.image.path, sample.image.region
+    return (None if callable(sample.image) else sample.image), None
+
+
+def _settings(processor: Any) -> tuple[Any, ...]:
+    """What decides how an image is resized."""
+    of = processor.image_processor
+    bounds = (of.size["shortest_edge"], of.size["longest_edge"])
+    return (type(of).__name__, int(of.resample), of.patch_size, of.merge_size, bounds)
+
+
+def _resize_of(processor: Any) -> Callable[[Image.Image], NDArray[np.uint8]] | None:
+    """The very resize of a processor, (height, width, 3); None where it does none on whole numbers."""
+    of = getattr(processor, "image_processor", None)
+    if of is None or not getattr(of, "do_resize", False) or not hasattr(of, "patchify"):
+        return None
+
+    def resize(image: Image.Image) -> NDArray[np.uint8]:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+        bounds = SizeDict(shortest_edge=of.size["shortest_edge"], longest_edge=of.size["longest_edge"])
+        resized = of.resize(images=pixels, size=bounds, resample=of.resample, factor=of.patch_size * of.merge_size)
+        return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+    return resize
+
+
+def _load(place: Path, size: Size) -> NDArray[np.uint8] | None:
+    """The array in a file; None where there is none, or one that was damaged."""
+    try:
+        pixels = np.load(place, mmap_mode="r", allow_pickle=False)
+        os.utime(place)
+    except (OSError, ValueError, EOFError):
+        return None
+    return pixels if pixels.shape == (size[1], size[0], 3) and pixels.dtype == np.uint8 else None

@@ -1,0 +1,123 @@
+"""Images are decoded and resized once, and the policy sees the very pixels that it would have seen."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vrft.errors import DataError
+from vrft.policies import load_policy
+from vrft.policies.image_cache import ImageCache
+from vrft.sample import FileRegion, Sample
+
+SIZES = [(300, 200), (60, 40), (28, 28), (1100, 700), (333, 517)]
+
+
+def sample_of(path, region=None) -> Sample:
+    return Sample("a", FileRegion(path, region) if region else path, "What?", "x", "train")
+
+
+def picture(folder: Path, size: tuple[int, int], seed: int = 0) -> Path:
+    path = folder / f"{seed}-{size[0]}.png"
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def policy():
+    policy = load_policy("tiny", max_pixels=400 * 400)
+    policy.processor.image_processor.size.shortest_edge = 56 * 56
+    return policy
+
+
+def given(policy, image) -> torch.Tensor:
+    return policy.processor.image_processor([image], return_tensors="pt")["pixel_values"]
+
+
+def kept_in(folder: Path) -> list[Path]:
+    return list(folder.glob("images/*/*.npy"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("region", [None, (3, 5, 25, 27)])
+def test_the_policy_is_given_the_same_pixels_when_made_and_when_found(tmp_path, policy, size, region):
+    sample = sample_of(picture(tmp_path, size), region)
+    plain, plain_size = policy.open(sample)
+    assert plain_size == plain.size
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    for hits in (0, 1):
+        image, original = policy.open(sample)
+        assert original == plain_size
+        assert image.size == policy.processed_size(plain_size)
+        assert policy.cache.hits == hits
+        assert torch.equal(given(policy, image), given(policy, plain))
+
+
+def test_the_key_tells_content_regions_and_settings_apart(tmp_path, policy):
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    path = picture(tmp_path, (300, 200))
+    policy.open(sample_of(path))
+    policy.open(sample_of(path, (0, 0, 100, 100)))
+    path.write_bytes(picture(tmp_path, (300, 200), seed=1).read_bytes())
+    policy.open(sample_of(path))
+    policy.processor.image_processor.size.longest_edge = 200 * 200
+    policy.open(sample_of(path))
+    assert policy.cache.hits == 0
+    assert len(kept_in(tmp_path / "cache")) == 4
+
+
+def test_a_damaged_file_is_made_again(tmp_path, policy):
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    sample = sample_of(picture(tmp_path, (300, 200)))
+    first, _ = policy.open(sample)
+    (kept,) = kept_in(tmp_path / "cache")
+    whole = kept.read_bytes()
+    for damaged in (b"", whole[:50], whole[:-1]):
+        kept.write_bytes(damaged)
+        assert policy.open(sample)[0].tobytes() == first.tobytes()
+        assert kept.read_bytes() == whole
+
+
+def test_what_was_not_used_gives_way_and_what_was_stays(tmp_path, policy):
+    paths = [picture(tmp_path, (112, 112), seed) for seed in range(4)]
+    folder, bound = tmp_path / "cache", 2 * (112 * 112 * 3 + 128)
+    policy.cache = ImageCache(folder, bound)
+    for path in paths[:2]:
+        policy.open(sample_of(path))
+    for kept in kept_in(folder):
+        os.utime(kept, (0, 0))
+    policy.cache = ImageCache(folder, bound)  # as a later run
+    for path in paths[1:]:  # the first is found, the next takes the place of what was not used, the last finds none
+        policy.open(sample_of(path))
+    assert sum(one.stat().st_size for one in kept_in(folder)) <= bound
+    policy.cache = ImageCache(folder, bound)
+    for path in paths[1:3]:
+        policy.open(sample_of(path))
+    assert policy.cache.hits == 2
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path, policy):
+    (tmp_path / "file").write_text("no folder")
+    policy.cache = ImageCache(tmp_path / "file", 10**9)
+    image, size = policy.open(sample_of(picture(tmp_path, (300, 200))))
+    assert size == (300, 200)
+    assert image.size == policy.processed_size(size)
+
+
+def test_a_resize_that_is_not_final_keeps_nothing(tmp_path):
+    policy = load_policy("tiny")  # enlarges 50 x 80 beyond its own upper bound
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    assert policy.open(sample_of(picture(tmp_path, (50, 80))))[0].size == (50, 80)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.png", "missing.png"])
+def test_a_file_that_is_no_image_is_named(tmp_path, policy, name):
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    (tmp_path / "notes.png").write_text("no pixels")
+    with pytest.raises(DataError, match=name):
+        policy.open(sample_of(tmp_path / name))
