@@ -54,6 +54,8 @@ def run(
 
         typer.echo(costs(checked, on, devices))
         return
+    if on or devices > 1:
+        raise UserError("--on and --devices belong to --plan; a run takes the devices that accelerate gives it.")
     from vrft.cli.terminal import make_reporter, plan, results
 
     directory_path = out or Path("runs") / checked.name
