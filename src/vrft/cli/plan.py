@@ -24,7 +24,11 @@ def costs(recipe: Recipe, on: str | None, devices: int) -> str:
 def shown(recipe: Recipe, plan: Plan) -> str:
     """A plan for a reader."""
     device, one = plan.device, plan.architecture
-    how = "measured just now; shares fitted" if device.measured else "data sheet; shares reached are assumed"
+    how = (
+        "measured just now; shares fitted on another machine"
+        if device.measured
+        else "data sheet; shares reached are assumed"
+    )
     times = f"{plan.devices} x " if plan.devices > 1 else ""
     lines = [
         f"plan of {recipe.name}: {recipe.policy.model}, {one.parameters / 1e9:.3g} billion parameters "

@@ -34,7 +34,7 @@ TOKENS_TILE, WORDS_TILE = 4096, 32768
 CPU_TILES = 8
 """Tiles that the scoring holds at once where it has no kernel of its own: logits, and each step to their gradient."""
 CPU_SLACK = 1.25
-"""The C allocator of a CPU holds more than is used: freed blocks between used ones. Fitted with the shares of a CPU."""
+"""The C allocator of a CPU holds more than is used: freed blocks between used ones. Chosen with the shares of a CPU."""
 SAMPLING = 2
 """What choosing the next token takes beside the layers, in launches of a layer."""
 CACHE_TRAFFIC = 3

@@ -65,8 +65,8 @@ GPUS = {
 """Peaks of the SXM variants where there are several, without sparsity."""
 
 CPU_TRAINING, CPU_DECODING, CPU_LAUNCH, CPU_HELD = 0.55, 0.6, 0.6e-3, 1.0e9
-"""Of a CPU: fitted to `vrft bench tiny:300/60/8` and `mid:150/40/4` on one thread of an x86 server and checked on other
-shapes (benchmarks/cost_model.py, docs/scale.md); what a process holds is the peak of `base` in the quickstart."""
+"""Of a CPU: chosen by hand so that six shapes of `vrft bench` come out about right on one thread of an x86 server, then
+checked on four others (docs/scale.md); what a process holds is the peak of `base` in a short quickstart."""
 
 
 def measured_cpu() -> Device:
