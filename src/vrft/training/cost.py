@@ -326,15 +326,11 @@ def step_cost(one: Architecture, device: Device, step: Step, lengths: Lengths, w
     sequences = prompts * step.group
     micro = min(step.micro or sequences, sequences)
 
-    def of_groups(count: int) -> Pass:
-        if step.shared:
-            return make_pass(count, step.group, lengths, shared=True, score_all=on_cpu)
-        return make_pass(count * step.group, 1, lengths, shared=False, score_all=on_cpu)
+    def of(count: int) -> Pass:
+        groups, size = (count // step.group, step.group) if step.shared else (count, 1)
+        return make_pass(groups, size, lengths, shared=step.shared, score_all=on_cpu)
 
-    whole = of_groups(prompts)
-    held = (
-        of_groups(micro // step.group) if step.shared else make_pass(micro, 1, lengths, shared=False, score_all=on_cpu)
-    )
+    whole, held = of(sequences), of(micro)
     passes = -(-sequences // micro)
     decoder, tower = forward_flops(one, whole)
     forward = pass_seconds(one, device, (decoder + tower) / passes, width) * passes
@@ -367,7 +363,7 @@ def step_cost(one: Architecture, device: Device, step: Step, lengths: Lengths, w
         update=0 if on_cpu else update,
     )
     sampled = step.prompts * step.group * lengths.completion if step.rollouts else 0
-    passed = of_groups(step.prompts).tokens
+    passed = of(step.prompts * step.group).tokens
     return Cost(sampled, passed, seconds, memory)
 
 
