@@ -36,11 +36,26 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run directory; runs/NAME without it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the directory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the path of the report.")] = False,
+    plan_: Annotated[bool, typer.Option("--plan", help="Tell what it will cost, and do nothing.")] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu; else what is here."
+        ),
+    ] = None,
+    devices: Annotated[int, typer.Option(min=1, help="With --plan: how many, each with its share of a step.")] = 1,
 ) -> None:
     """Train, evaluate and compare the arms of a recipe, and write the report."""
     from vrft.recipe import read_recipe
 
     checked = read_recipe(recipe, set_ or [])
+    if plan_:
+        from vrft.cli.plan import costs
+
+        typer.echo(costs(checked, on, devices))
+        return
+    if on or devices > 1:
+        raise UserError("--on and --devices belong to --plan; a run takes the devices that accelerate gives it.")
     from vrft.cli.terminal import make_reporter, plan, results
 
     directory_path = out or Path("runs") / checked.name

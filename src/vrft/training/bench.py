@@ -200,8 +200,8 @@ def _length(policy: LoadedPolicy, task: Grading, sample: Sample) -> int:
     return int(policy.processor(text=[text], images=[image], return_tensors="pt")["input_ids"].shape[1])
 
 
-def _random_model(folder: Path) -> str:
-    """Write a random Qwen2.5-VL, between the embedded policy and real ones, with the former's tokenizer."""
+def mid_config() -> Any:
+    """The configuration of ``mid``: between the embedded policy and real ones."""
     config = AutoConfig.from_pretrained(TINY)
     text = config.text_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 512, 1408, 10
@@ -209,7 +209,12 @@ def _random_model(folder: Path) -> str:
     text.layer_types = ["full_attention"] * text.num_hidden_layers
     text.rope_parameters = {**text.rope_parameters, "mrope_section": [8, 12, 12]}
     config.vision_config.out_hidden_size = text.hidden_size
+    return config
+
+
+def _random_model(folder: Path) -> str:
+    """Write ``mid`` with random weights and the tokenizer of the embedded policy."""
     torch.manual_seed(0)
-    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    AutoModelForImageTextToText.from_config(mid_config()).save_pretrained(folder)
     load_policy("tiny").processor.save_pretrained(folder)
     return str(folder)
