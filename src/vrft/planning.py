@@ -11,12 +11,14 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from transformers import AutoConfig, AutoProcessor
+from transformers.image_utils import SizeDict
 
 from vrft.data import MedMNISTSource, Source
 from vrft.errors import DataError, PolicyError
 from vrft.knowledge import Injection, Told
 from vrft.policies import LoadedPolicy, model_inputs, place_of
 from vrft.policies.families import family_of
+from vrft.policies.loading import bound_pixels
 from vrft.recipe import Lora, Recipe, RftStage, SftStage, build_task, longest_answer, open_knowledge, open_source
 from vrft.response import render
 from vrft.sample import Sample, open_image
@@ -136,12 +138,11 @@ def policy_without_weights(recipe: Recipe) -> tuple[LoadedPolicy, bool]:
                 f"{section.model} --exclude '*.safetensors'), or give a directory that holds them. Planned without "
                 f"any file: {', '.join(KNOWN)}."
             ) from None
-        bounds = {"shortest_edge": 56 * 56, "longest_edge": 16384 * 28 * 28}
+        bounds = SizeDict(shortest_edge=56 * 56, longest_edge=16384 * 28 * 28)
         config, processor = known_config(section.model), SimpleNamespace(tokenizer=None)
         processor.image_processor = SimpleNamespace(size=bounds)
     if section.max_pixels is not None:
-        size = {**processor.image_processor.size, "longest_edge": section.max_pixels}
-        processor.image_processor.size = size
+        bound_pixels(processor, section.max_pixels)
     policy = LoadedPolicy(empty_model(config), processor, place)
     return policy, getattr(processor, "tokenizer", None) is None
 
@@ -263,14 +264,14 @@ class _Planner:
         return Lengths(max(prompts), max(images), max(answers) or allowed)
 
     def answer(self, task: TrainableTask, sample: Sample) -> str:
-        return answer_of(self.policy, task, sample, open_image(sample))
+        return answer_of(self.policy, task, sample, open_image(sample).size)
 
     def prompt(self, task: TrainableTask, sample: Sample) -> tuple[int, int]:
         """Tokens of a prompt with its image, and of the image: one for each square of the family's multiple."""
         image = open_image(sample)
         width, height = self.policy.processed_size(image.size)
         of_image = width * height // family_of(self.policy.model.config).multiple ** 2
-        text = self.policy.prompt(task, sample, image)
+        text = self.policy.prompt(task, sample, image.size)
         if self.plan.estimated:
             return self.words(text) + TEMPLATE + of_image, of_image
         return int(model_inputs(self.policy, [text], [image])["input_ids"].shape[1]), of_image

@@ -141,9 +141,7 @@ def load_policy(
             f"and its processor, or a hub name that this machine can reach."
         ) from None
     if max_pixels is not None:
-        bounds = processor.image_processor.size
-        low = min(bounds["shortest_edge"], max_pixels)
-        processor.image_processor.size = SizeDict(shortest_edge=low, longest_edge=max_pixels)
+        bound_pixels(processor, max_pixels)
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     if tokenizer(["a", "a a a a"], padding=True).attention_mask[0][0] != 0:
@@ -153,6 +151,12 @@ def load_policy(
     lora = None if isinstance(model, PeftModel) else lora
     cache = ImageCache(default_folder(), int(image_cache_gb * 1e9)) if image_cache_gb else None
     return LoadedPolicy(model, processor, path, lora, keep_adapters, cache)
+
+
+def bound_pixels(processor: Any, max_pixels: int) -> None:
+    """Set the upper bound on the pixels of an image after resizing."""
+    low = min(processor.image_processor.size["shortest_edge"], max_pixels)
+    processor.image_processor.size = SizeDict(shortest_edge=low, longest_edge=max_pixels)
 
 
 def save_policy(policy: LoadedPolicy, path: Path) -> None:

@@ -11,10 +11,12 @@ this block: with b bytes a number, h the width, q and k the widths of queries an
 of the MLP, and S the length of its row, a token has
 
     2 norms:    their input in float32, the normalised input, the output    2 h (4 + 2 b)
-    attention:  queries, keys, values, output                               b (2 q + 2 k)
+    attention:  queries and output                                          b 2 q
+                keys and values                                             b 2 k
     MLP:        gate, its SiLU, up, their product                           4 b f
-    mask:       one number for each token of its row                        b S
+    mask:       one number for each token that it may look at               b S
 
+A packed row of a group (``packing.py``) keeps the keys and values of the prompt once more for each completion.
 No attention scores are kept: the kernels that torch chooses on a CPU and on a GPU recompute them. With checkpointing
 only the input of each layer is kept (b h), and one layer at a time is whole. A test counts what autograd really keeps.
 """
@@ -37,8 +39,9 @@ CPU_SLACK = 1.25
 """The C allocator of a CPU holds more than is used: freed blocks between used ones. Chosen with the shares of a CPU."""
 SAMPLING = 2
 """What choosing the next token takes beside the layers, in launches of a layer."""
-CACHE_TRAFFIC = 3
-"""transformers copies the cache of a layer to add a token (read, write), before attention reads it."""
+CACHE_TRAFFIC, IN_PLACE = 3, 1
+"""transformers copies the cache of a layer to add a token (read, write), before attention reads it; rollouts of a
+shared prefix write it in place."""
 STEP_SECONDS, SEQUENCE_SECONDS = 0.015, 0.0013
 """Reading images, rewards and bookkeeping: of a step and of each of its sequences; measured with `vrft bench`, tiny."""
 
@@ -103,13 +106,22 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass: rows of tokens, the patches of each image (4 a token), and the tokens whose words are scored."""
+    """One pass: rows of tokens, the patches of each image (4 a token), and the tokens whose words are scored.
+
+    Args:
+        attended: pairs of tokens in a row that attention compares.
+        keyed: keys that are kept of a row.
+        masked: entries of the mask of a row.
+    """
 
     rows: int
     length: int
     images: int
     patches: int
     scored: int
+    attended: int
+    keyed: int
+    masked: int
 
     @property
     def tokens(self) -> int:
@@ -255,12 +267,17 @@ def make_pass(prompts: int, group: int, lengths: Lengths, *, shared: bool, score
     rows = prompts if shared else prompts * group
     length = lengths.prompt + lengths.completion * (group if shared else 1)
     scored = rows * length if score_all else prompts * group * lengths.completion
-    return Pass(rows, length, rows, 4 * lengths.image, scored)
+    attended, keyed, masked = length**2, length, length**2
+    if shared and lengths.completion:
+        one = lengths.prompt + lengths.completion
+        masked, keyed = group * lengths.completion * one, lengths.prompt + group * one
+        attended = lengths.prompt**2 + masked
+    return Pass(rows, length, rows, 4 * lengths.image, scored, attended, keyed, masked)
 
 
 def forward_flops(one: Architecture, over: Pass) -> tuple[float, float]:
     """Operations of a forward pass: of the decoder with its scores, and of the vision tower."""
-    decoder = 2 * one.text * over.tokens + 4 * one.layers * one.query * over.tokens * over.length
+    decoder = 2 * one.text * over.tokens + 4 * one.layers * one.query * over.rows * over.attended
     decoder += 2 * one.words * one.hidden * over.scored
     patches, near = over.images * over.patches, min(one.window or over.patches, over.patches)
     attended = one.whole * over.patches + (one.depth - one.whole) * near
@@ -274,14 +291,15 @@ def activation_bytes(one: Architecture, over: Pass, width: int, *, checkpointing
     Adapters are counted as if all weights were trained: of the embedded policy that is 1.30 times what autograd keeps
     in float32, and 0.92 times in bfloat16, where PEFT copies the inputs of adapters in float32.
     """
-    of_layer = 2 * one.hidden * (4 + 2 * width) + width * (4 * one.query + 4 * one.mlp + over.length)
+    of_token = 2 * one.hidden * (4 + 2 * width) + width * (2 * one.query + 4 * one.mlp)
+    of_layer = over.tokens * of_token + over.rows * width * (2 * one.query * over.keyed + over.masked)
     of_tower_layer = 2 * one.wide * (4 + 2 * width) + width * (7 * one.wide + 4 * one.wide_mlp)
     of_merger = one.wide * (4 + 5 * width) + width * one.pixels
     patches = over.images * over.patches if one.tower_trained else 0
     if not checkpointing:
-        return over.tokens * one.layers * of_layer + patches * (one.depth * of_tower_layer + of_merger)
+        return one.layers * of_layer + patches * (one.depth * of_tower_layer + of_merger)
     inputs = width * (over.tokens * one.layers * one.hidden + patches * one.depth * one.wide)
-    return inputs + max(over.tokens * of_layer, patches * of_tower_layer)
+    return inputs + max(of_layer, patches * of_tower_layer)
 
 
 def scoring_bytes(one: Architecture, scored: int, width: int, *, on_cpu: bool) -> float:
@@ -302,11 +320,13 @@ def pass_seconds(one: Architecture, device: Device, flops: float, width: int) ->
     return device.together(launching, flops / (device.peak(width) * device.training))
 
 
-def decode_seconds(one: Architecture, device: Device, sequences: int, lengths: Lengths, width: int) -> float:
+def decode_seconds(
+    one: Architecture, device: Device, sequences: int, lengths: Lengths, width: int, traffic: int = CACHE_TRAFFIC
+) -> float:
     """Of all tokens of completions that are sampled together, after the prompt."""
     cached = cache_bytes(one, sequences, lengths.prompt + lengths.completion / 2, width)
     weights = width * (one.text + one.words * one.hidden)
-    reading = (weights + CACHE_TRAFFIC * cached) / (device.bandwidth * device.decoding)
+    reading = (weights + traffic * cached) / (device.bandwidth * device.decoding)
     computing = 2 * sequences * (one.text + one.words * one.hidden) / (device.peak(width) * device.training)
     return lengths.completion * device.together((one.layers + SAMPLING) * device.launch, max(reading, computing))
 
@@ -345,7 +365,8 @@ def step_cost(one: Architecture, device: Device, step: Step, lengths: Lengths, w
             prompts if step.shared else sequences, 1, replace(lengths, completion=0), shared=True, score_all=False
         )
         seconds["rollout"] = pass_seconds(one, device, sum(forward_flops(one, asked)), width)
-        seconds["rollout"] += decode_seconds(one, device, sequences, lengths, width)
+        traffic = IN_PLACE if step.shared else CACHE_TRAFFIC
+        seconds["rollout"] += decode_seconds(one, device, sequences, lengths, width, traffic)
         cache = cache_bytes(one, sequences, lengths.prompt + lengths.completion, width)
     # AdamW reads weight, gradient and both moments, and writes all but the gradient.
     update = one.trained * (width if one.adapters is None else 4)
