@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -305,6 +306,10 @@ class RftStage(_Stage):
     the sum by that of the step; `scale_rewards` must then stay `group`."""
     shared_prefix: bool = True
     """Encode the prompt and image of a group once, where the model can; each pass is equal up to rounding."""
+    rollouts: Literal["transformers", "vllm"] = "transformers"
+    """What samples completions; `vllm` runs beside the training on the same GPUs, and caches prompts itself."""
+    vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Of `rollouts: vllm`: its share of a GPU's memory, for its weights and its cache."""
     dynamic_sampling: Annotated[int, Field(ge=0)] = 0
     """How many times in a step groups without advantage are replaced by groups of fresh prompts (as in DAPO)."""
 
@@ -867,6 +872,9 @@ def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str)
     for reward in stage.rewards:
         if asked not in APPLIES[reward]:
             yield _unfit(reward, asked, dotted, where)
+    if stage.rollouts == "vllm" and find_spec("vllm") is None:
+        told = "rollouts: vllm needs vLLM and a GPU; install vrft[vllm], or leave it at transformers."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
     if stage.dynamic_sampling and not stage.shared_prefix:
         told = "dynamic_sampling needs shared_prefix: true, or leave it at 0."
         yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")

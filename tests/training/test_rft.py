@@ -19,7 +19,7 @@ from vrft.runs import StageDirectory
 from vrft.sample import Knowledge, Sample, open_image
 from vrft.tasks import Grading
 from vrft.training.common import Bookkeeper, balanced_order, lazy_dataset, log_row, order_of, trainer_options
-from vrft.training.rft import Scorer, step_figures, train_rft
+from vrft.training.rft import Scorer, rollout_options, step_figures, train_rft
 
 
 def test_shares_of_the_advantage_sum_to_one_and_follow_the_weights():
@@ -168,3 +168,12 @@ def test_kept_images_and_loading_processes_change_no_weight(tmp_path):
     assert any((weights[0][name] != start).any() for name, start in load_file(TINY / "model.safetensors").items())
     for others in weights[1:]:
         assert all(torch.equal(weights[0][name], others[name]) for name in others)
+
+
+def test_each_engine_is_told_in_its_own_way_never_to_write_a_picture_token(tmp_path):
+    stock = rollout_options(RftStage(kind="rft"), [5, 7])
+    served = rollout_options(RftStage(kind="rft", rollouts="vllm", vllm_memory=0.4), [5, 7])
+    assert stock == {"use_vllm": False, "generation_kwargs": {"suppress_tokens": [5, 7]}}
+    assert served["generation_kwargs"] == {"logit_bias": {5: -100.0, 7: -100.0}}
+    args = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **served)
+    assert (args.use_vllm, args.vllm_mode, args.vllm_gpu_memory_utilization) == (True, "colocate", 0.4)

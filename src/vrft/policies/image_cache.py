@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import torch
+import torchvision
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from transformers.image_utils import SizeDict
@@ -86,8 +88,11 @@ class ImageCache:
             self.writes = self.writes and self._make_room(needed)
             if not self.writes:
                 return
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # images of patients are nobody else's
             place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as fresh:
+            with tempfile.NamedTemporaryFile(
+                dir=place.parent, suffix=".part", delete=False
+            ) as fresh:  # others write too
                 np.save(fresh, pixels, allow_pickle=False)
             os.replace(fresh.name, place)
             self.held += needed
@@ -119,7 +124,8 @@ def _settings(processor: Any) -> tuple[Any, ...]:
     """What decides how an image is resized."""
     of = processor.image_processor
     bounds = (of.size["shortest_edge"], of.size["longest_edge"])
-    return (type(of).__name__, int(of.resample), of.patch_size, of.merge_size, bounds)
+    versions = (torch.__version__, torchvision.__version__, PIL.__version__)  # another may give other pixels
+    return (type(of).__name__, int(of.resample), of.patch_size, of.merge_size, bounds, versions)
 
 
 def _resize_of(processor: Any) -> Callable[[Image.Image], NDArray[np.uint8]] | None:

@@ -170,6 +170,18 @@ def train_rft(
     return finish(trainer, policy, directory, keeper, checkpoint)
 
 
+def rollout_options(stage: RftStage, suppressed: Sequence[int]) -> dict[str, Any]:
+    """What samples completions, and the tokens that it must never write, as each engine is told them."""
+    if stage.rollouts == "transformers":
+        return {"use_vllm": False, "generation_kwargs": {"suppress_tokens": list(suppressed)}}
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": stage.vllm_memory,
+        "generation_kwargs": {"logit_bias": dict.fromkeys(suppressed, -100.0)},
+    }
+
+
 def make_trainer(
     policy: LoadedPolicy,
     stage: RftStage,
@@ -222,7 +234,7 @@ def make_trainer(
             top_k=0,
             min_p=None,
             repetition_penalty=1.0,
-            generation_kwargs={"suppress_tokens": policy.suppressed},
+            **rollout_options(stage, policy.suppressed),
             beta=stage.kl,
             epsilon=stage.clip,
             loss_type=stage.loss,
@@ -232,7 +244,6 @@ def make_trainer(
             mask_truncated_completions=False,
             reward_weights=list(stage.rewards.values()),
             shuffle_dataset=False,  # the dataset is in order already
-            use_vllm=False,
             disable_dropout=True,
         ),
         train_dataset=dataset,
