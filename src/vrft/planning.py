@@ -105,7 +105,7 @@ def make_plan(recipe: Recipe, device: Device, devices: int = 1) -> Plan:
     """
     policy, estimated = policy_without_weights(recipe)
     lora = recipe.policy.lora
-    counted = architecture(policy.model, lora and lora.rank, tuple(lora.targets) if lora else ())
+    counted = architecture(policy.model, lora.rank if lora else None, tuple(lora.targets) if lora else ())
     wide = {"float32": 4, "bfloat16": 2, "float16": 2}.get(recipe.policy.dtype, 4 if device.name == "cpu" else 2)
     plan = Plan(device, devices, counted, wide, estimated)
     planner = _Planner(recipe, policy, plan)
@@ -168,7 +168,7 @@ class _Planner:
             step, cost = self.step(stage), self.cost(self.step(stage), lengths)
             repeated = self.cost(replace(step, shared=False), lengths) if isinstance(stage, RftStage) else None
             row = Row(arm, f"{index + 1} {stage.kind}", len(self.recipe.seeds), stage.steps, lengths, cost)
-            row = replace(row, repeated=repeated and repeated.memory.activations)
+            row = replace(row, repeated=repeated.memory.activations if repeated else None)
             if self.plan.peak(row) > self.plan.room:
                 row = replace(row, remedies=self.remedies(step, lengths))
             self.plan.rows.append(row)
@@ -199,7 +199,7 @@ class _Planner:
             plan.rows.append(Row(arm, what, times, 1, lengths, cost))
 
     def step(self, stage: Stage) -> Step:
-        common = {"micro": stage.micro_batch, "checkpointing": stage.gradient_checkpointing}
+        common: dict[str, Any] = {"micro": stage.micro_batch, "checkpointing": stage.gradient_checkpointing}
         if isinstance(stage, SftStage):
             return Step(stage.batch_size, **common)
         each = -(-stage.prompts_per_step // self.plan.devices) * stage.group_size
@@ -235,7 +235,7 @@ class _Planner:
             rank = f"policy.lora: {{rank: {lora.rank}}}"
             tried += [(rank, step, lengths, adapted), (f"all of these, with {rank}", every, fewer, adapted)]
         held = self.plan.device.held
-        return [Remedy(key, self.cost(*rest).memory.peak + held) for key, *rest in tried]
+        return [Remedy(key, self.cost(changed, asked, of).memory.peak + held) for key, changed, asked, of in tried]
 
     def task(self, arm: str, stage: Stage | None = None, source: Source | None = None) -> TrainableTask:
         section = (stage.task if stage else None) or self.recipe.task

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import PIL
 import torch
-import torchvision
+import torchvision  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from transformers.image_utils import SizeDict

@@ -110,7 +110,8 @@ class Scorer:
     def _figures(self, weights: Floats) -> None:
         """Those of all completions of the step so far, for the log."""
         rewards = np.concatenate([one for one, _, _ in self.sampled])
-        reasonings, known = ([one for part in self.sampled for one in part[k]] for k in (1, 2))
+        reasonings = [one for _, part, _ in self.sampled for one in part]
+        known = [one for _, _, part in self.sampled for one in part]
         group_size, names = self.stage.group_size, self.stage.rewards
         scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
         figures = step_figures(rewards, weights, group_size, **scaling)

@@ -19,8 +19,10 @@ PIECE = 32
 class RoomyLayer(DynamicLayer):
     """Keys and values of one layer in a buffer with room for a piece more: a token is written, and nothing copied."""
 
+    keys: Tensor
+    values: Tensor
     _buffers: tuple[Tensor, Tensor] | None = None
-    _views: tuple[Any, Any] = (None, None)
+    _views: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Add tokens, (rows, heads, new, d); returns all, (rows, heads, old + new, d)."""
@@ -28,12 +30,15 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         old = self.get_seq_length()
         new = old + key_states.shape[-2]
-        moved = self.keys is not self._views[0]  # what removes tokens or rows makes tensors of its own
+        moved = (
+            self._views is None or self.keys is not self._views[0]
+        )  # what removes tokens or rows makes tensors of its own
         if self._buffers is None or moved or new > self._buffers[0].shape[-2]:
             self._buffers = (_roomy(self.keys, key_states, new), _roomy(self.values, value_states, new))
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., old:new, :] = states
-        self.keys, self.values = self._views = tuple(buffer[..., :new, :] for buffer in self._buffers)
+        self._views = (self._buffers[0][..., :new, :], self._buffers[1][..., :new, :])
+        self.keys, self.values = self._views
         return self.keys, self.values
 
 

@@ -253,7 +253,7 @@ def replaced(batch: dict[str, Any], fresh: dict[str, Any], rows: Tensor, pad_id:
         max(one[f"{part}_ids"].size(1) for one in (batch, fresh)) for part in ("prompt", "completion")
     )
     both = [_widened(one, prompt, completion, pad_id) for one in (batch, fresh)]
-    joined = {}
+    joined: dict[str, Any] = {}
     for name, old in both[0].items():
         new = both[1][name]
         if isinstance(old, Tensor) and old.ndim:
