@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from vrft.cli.bench import _shape
+from vrft.cli.bench import read_shape
 from vrft.policies import TINY, quiet_libraries
 from vrft.progress import Reporter
 from vrft.training.bench import Shape, bench, mid_config
@@ -50,7 +50,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     rows = []
     for text in options.shapes:
-        result = bench(Shape(**_shape(text)), steps=options.steps, reporter=Reporter(quiet=True))
+        result = bench(Shape(**read_shape(text)), steps=options.steps, reporter=Reporter(quiet=True))
         for name in ("stock", "shared"):
             told = predicted(result, name)
             pairs = {key: [told[key], result[name][key]] for key in told if key != "other"}

@@ -180,16 +180,12 @@ class _Job:
 
     def _reuse(self, name: str, seed: int, index: int) -> bool:
         """Take over a stage that another arm has trained from the same start with the same samples and seed."""
-
-        def trained(arm: str) -> tuple[Any, ...]:
-            recipe = self.recipe
-            return recipe.stages_of(arm)[: index + 1], recipe.told(arm, training=True), recipe.task_of(arm, self.task)
-
-        wanted = trained(name)
+        training_of = self.recipe.training_of
+        wanted = training_of(name, index)
         place = self.directory.arm(name, seed).stage(index, wanted[0][-1].kind)
         for other in self.recipe.arm_names():
             there = self.directory.arm(other, seed).stage(index, wanted[0][-1].kind)
-            if other != name and there.done.exists() and trained(other) == wanted:
+            if other != name and there.done.exists() and training_of(other, index) == wanted:
                 self.reporter.say(f"{name}, seed {seed}, stage {index + 1}: as trained for {other}")
                 place.take_over(there)
                 return True
@@ -197,13 +193,9 @@ class _Job:
 
     def perception(self) -> dict[str, Any]:
         """What the stages with a task of their own have learnt of it, for each different training of them."""
-        recipe, rows, seen = self.recipe, dict[str, list[list[dict[str, Any]]]](), list[Any]()
-        for name in recipe.arm_names():
+        recipe, rows = self.recipe, dict[str, list[list[dict[str, Any]]]]()
+        for name, last in recipe.perceptions():
             stages = recipe.stages_of(name)
-            last = max((index for index, stage in enumerate(stages) if stage.task is not None), default=-1)
-            if last < 0 or stages[: last + 1] in seen:
-                continue
-            seen.append(stages[: last + 1])
             task, source = self.asked(stages[last])
             samples = _with_question(source.samples(recipe.evaluation.split), stages[last].task)
             samples = samples[: recipe.evaluation.limit]

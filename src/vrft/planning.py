@@ -154,18 +154,18 @@ class _Planner:
         self.recipe, self.policy, self.plan = recipe, policy, plan
         self.source = _at_hand(open_source(recipe))
         self.injection: Injection | None = open_knowledge(recipe, self.source)
-        self.measured: dict[Any, Lengths] = {}
 
     def train(self, arm: str, seen: list[Any]) -> None:
         """The stages of an arm that no arm before it has trained."""
         stages, told = self.recipe.stages_of(arm), self.recipe.told(arm, training=True)
         for index, stage in enumerate(stages):
-            alike = (stages[: index + 1], told, self.task(arm).order)
-            if alike in seen:
+            training = self.recipe.training_of(arm, index)
+            if training in seen:
                 continue
-            seen.append(alike)
+            seen.append(training)
             lengths = self.lengths(arm, stage, told, "train")
-            step, cost = self.step(stage), self.cost(self.step(stage), lengths)
+            step = self.step(stage)
+            cost = self.cost(step, lengths)
             repeated = self.cost(replace(step, shared=False), lengths) if isinstance(stage, RftStage) else None
             row = Row(arm, f"{index + 1} {stage.kind}", len(self.recipe.seeds), stage.steps, lengths, cost)
             row = replace(row, repeated=repeated.memory.activations if repeated else None)
@@ -180,16 +180,12 @@ class _Planner:
 
     def perception(self) -> None:
         """The evaluations of stages on another task, one of each different training."""
-        seen: list[Any] = []
-        for arm in self.recipe.arm_names():
-            stages = self.recipe.stages_of(arm)
-            last = max((index for index, stage in enumerate(stages) if stage.task is not None), default=-1)
-            if last >= 0 and stages[: last + 1] not in seen:
-                seen.append(stages[: last + 1])
-                lengths = self.lengths(arm, stages[last], "none", self.recipe.evaluation.split)
-                lengths = replace(lengths, completion=longest_answer(stages[last]))
-                source = _at_hand(open_source(self.recipe, stages[last]))
-                self.evaluation(arm, f"evaluation of {last + 1}", len(self.recipe.seeds), source, lengths)
+        for arm, last in self.recipe.perceptions():
+            stage = self.recipe.stages_of(arm)[last]
+            lengths = self.lengths(arm, stage, "none", self.recipe.evaluation.split)
+            lengths = replace(lengths, completion=longest_answer(stage))
+            source = _at_hand(open_source(self.recipe, stage))
+            self.evaluation(arm, f"evaluation of {last + 1}", len(self.recipe.seeds), source, lengths)
 
     def evaluation(self, arm: str, what: str, times: int, source: Source, lengths: Lengths) -> None:
         section, plan = self.recipe.evaluation, self.plan

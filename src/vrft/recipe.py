@@ -466,6 +466,22 @@ class Recipe(Section):
         """The task as an arm is asked it: some arms answer without reasons, or before them."""
         return replace(task, order=ENVELOPES[arm]) if arm in ENVELOPES else task
 
+    def training_of(self, arm: str, stage: int) -> tuple[Any, ...]:
+        """What decides the weights of an arm after a stage, beside the seed; arms where it is equal share them."""
+        return self.stages_of(arm)[: stage + 1], self.told(arm, training=True), ENVELOPES.get(arm)
+
+    def perceptions(self) -> list[tuple[str, int]]:
+        """For each different training on other tasks, the first arm that has it and its last stage of that kind."""
+        seen: list[Any] = []
+        found = []
+        for arm in self.arm_names():
+            stages = self.stages_of(arm)
+            last = max((index for index, stage in enumerate(stages) if stage.task is not None), default=-1)
+            if last >= 0 and stages[: last + 1] not in seen:
+                seen.append(stages[: last + 1])
+                found.append((arm, last))
+        return found
+
     def has_seeds(self, arm: str) -> bool:
         """Whether an arm differs by seed; what is not trained does not."""
         return bool(self.stages_of(self.trained_as(arm)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vrft.cli.bench import _shape
+from vrft.cli.bench import read_shape
 from vrft.errors import UserError
 from vrft.progress import Reporter
 from vrft.training.bench import PARTS, Shape, bench
@@ -28,14 +28,14 @@ def test_a_prompt_that_is_too_short_is_refused():
 
 
 def test_shapes_are_read_with_names_that_hold_colons_and_slashes():
-    assert _shape("org/model:300/150/8x2") == {
+    assert read_shape("org/model:300/150/8x2") == {
         "model": "org/model",
         "prompt": 300,
         "completion": 150,
         "group": 8,
         "prompts": 2,
     }
-    assert _shape("a:b:-/24/8")["prompt"] is None
+    assert read_shape("a:b:-/24/8")["prompt"] is None
 
 
 @pytest.mark.parametrize(
@@ -43,4 +43,4 @@ def test_shapes_are_read_with_names_that_hold_colons_and_slashes():
 )
 def test_a_shape_that_is_none_is_told(text: str):
     with pytest.raises(UserError, match=r"expected MODEL:PROMPT/COMPLETION/GROUP"):
-        _shape(text)
+        read_shape(text)

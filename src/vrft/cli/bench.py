@@ -25,7 +25,7 @@ def bench(
 
     MODEL is tiny, mid (a random Qwen2.5-VL of 30 million parameters), or any policy; PROMPT is - for the bare question.
     """
-    read = [_shape(text) for text in shapes or DEFAULT]
+    read = [read_shape(text) for text in shapes or DEFAULT]
     import torch
 
     from vrft.cli.terminal import make_reporter
@@ -53,7 +53,7 @@ def bench(
         typer.echo(f"  training pass (forward and backward) {one['training_pass_ratio']:.2f} times as fast")
 
 
-def _shape(text: str) -> dict[str, Any]:
+def read_shape(text: str) -> dict[str, Any]:
     """Read ``MODEL:PROMPT/COMPLETION/GROUP[xPROMPTS]``; a model's name may hold colons and slashes."""
     found = re.fullmatch(r"(.+):(-|[1-9]\d*)/([1-9]\d*)/([1-9]\d*)(?:x([1-9]\d*))?", text)
     if found is None or int(found[4]) < 2:

@@ -20,7 +20,6 @@ import torch
 import torchvision  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from transformers.image_utils import SizeDict
 
 from vrft.boxes import Size
 from vrft.policies.families import processed_size
@@ -90,9 +89,8 @@ class ImageCache:
                 return
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # images of patients are nobody else's
             place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                dir=place.parent, suffix=".part", delete=False
-            ) as fresh:  # others write too
+            # A name of its own: other processes may write the same image.
+            with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as fresh:
                 np.save(fresh, pixels, allow_pickle=False)
             os.replace(fresh.name, place)
             self.held += needed
@@ -136,8 +134,7 @@ def _resize_of(processor: Any) -> Callable[[Image.Image], NDArray[np.uint8]] | N
 
     def resize(image: Image.Image) -> NDArray[np.uint8]:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-        bounds = SizeDict(shortest_edge=of.size["shortest_edge"], longest_edge=of.size["longest_edge"])
-        resized = of.resize(images=pixels, size=bounds, resample=of.resample, factor=of.patch_size * of.merge_size)
+        resized = of.resize(images=pixels, size=of.size, resample=of.resample, factor=of.patch_size * of.merge_size)
         return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
     return resize

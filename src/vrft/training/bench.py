@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 
 from vrft.data import PhantomSource
 from vrft.errors import UserError
-from vrft.policies import LoadedPolicy, load_policy, quiet_libraries
+from vrft.policies import LoadedPolicy, load_policy, model_inputs, quiet_libraries
 from vrft.policies.loading import TINY
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
@@ -195,9 +195,7 @@ def _samples(shape: Shape, policy: LoadedPolicy) -> list[Sample]:
 
 def _length(policy: LoadedPolicy, task: Grading, sample: Sample) -> int:
     image = open_image(sample)
-    message = policy.messages(policy.prompt(task, sample, image.size), image)
-    text = policy.processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    return int(policy.processor(text=[text], images=[image], return_tensors="pt")["input_ids"].shape[1])
+    return int(model_inputs(policy, [policy.prompt(task, sample, image.size)], [image])["input_ids"].shape[1])
 
 
 def mid_config() -> Any:

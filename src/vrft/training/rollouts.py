@@ -30,9 +30,8 @@ class RoomyLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         old = self.get_seq_length()
         new = old + key_states.shape[-2]
-        moved = (
-            self._views is None or self.keys is not self._views[0]
-        )  # what removes tokens or rows makes tensors of its own
+        # What removes tokens or rows makes tensors of its own.
+        moved = self._views is None or self.keys is not self._views[0]
         if self._buffers is None or moved or new > self._buffers[0].shape[-2]:
             self._buffers = (_roomy(self.keys, key_states, new), _roomy(self.values, value_states, new))
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):

@@ -270,14 +270,12 @@ def replaced(batch: dict[str, Any], fresh: dict[str, Any], rows: Tensor, pad_id:
 def _widened(batch: dict[str, Any], prompt: int, completion: int, pad_id: int) -> dict[str, Any]:
     """A step with its prompts padded to one length, on the left, and its completions to another, on the right."""
     left, right = prompt - batch["prompt_ids"].size(1), completion - batch["completion_ids"].size(1)
-    of_whole = ("mm_token_type_ids",)  # prompt and completion in one
     wide = {}
     for name, one in batch.items():
         if isinstance(one, Tensor) and one.ndim == 2:
-            sides = (
-                left if name.startswith("prompt_") or name in of_whole else 0,
-                0 if name.startswith("prompt_") else right,
-            )
+            of_prompt = name.startswith("prompt_")
+            of_both = name == "mm_token_type_ids"
+            sides = (left if of_prompt or of_both else 0, 0 if of_prompt else right)
             one = pad_last(one, sides, value=pad_id if name in ("prompt_ids", "completion_ids") else 0)
         wide[name] = one
     return wide
@@ -285,14 +283,14 @@ def _widened(batch: dict[str, Any], prompt: int, completion: int, pad_id: int) -
 
 def _chosen(batch: dict[str, Any], rows: Tensor) -> dict[str, Any]:
     """Some sequences of a step, in the order given."""
-    return {
-        name: one[rows]
-        if isinstance(one, Tensor) and one.ndim
-        else [one[i] for i in rows.tolist()]
-        if isinstance(one, list)
-        else one
-        for name, one in batch.items()
-    }
+    chosen = {}
+    for name, one in batch.items():
+        if isinstance(one, list):
+            one = [one[place] for place in rows.tolist()]
+        elif isinstance(one, Tensor) and one.ndim:
+            one = one[rows]
+        chosen[name] = one
+    return chosen
 
 
 def _sequences(groups: Tensor, group_size: int) -> Tensor:
@@ -315,8 +313,3 @@ def _images_of(sequences: Tensor, counts: Sequence[int], given: Mapping[str, Ten
     kept = torch.isin(of_sequence.to(grid.device), sequences.to(grid.device))
     patches = kept.repeat_interleave(grid.prod(dim=-1))
     return {"image_grid_thw": grid[kept], "pixel_values": given["pixel_values"][patches]}
-
-
-def model_config(model: Any) -> Any:
-    """The configuration of a model, however it is wrapped."""
-    return next(module.config for module in model.modules() if hasattr(module, "config"))
