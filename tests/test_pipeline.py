@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from vrft.pipeline import _Job, _write_gallery
+from vrft.pipeline import Job, write_gallery
 from vrft.policies import decode, load_policy
 from vrft.progress import Reporter
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
@@ -358,8 +358,8 @@ def test_shuffled_targets_are_those_of_other_images(tmp_path: Path):
     recipe = read_recipe(tmp_path / "recipe.yaml", ["data.samples.train=40"])
     stage = recipe.stages_of("rft+shuffled")[0]
     plain = list(open_source(recipe, stage).samples("train"))
-    task = build_task(recipe, open_source(recipe))
-    job = _Job(recipe, RunDirectory(tmp_path / "run"), task, [], [], None, Reporter(quiet=True))
+    source = open_source(recipe)
+    job = Job(recipe, build_task(recipe, source), source, [], [], None, Reporter(quiet=True))
     _, shuffled = job.lessons("rft+shuffled", stage, seed=0)
     assert [one.id for one in shuffled] == [one.id for one in plain]
     before, after = (np.array([one.target[0] for one in samples]).round(6) for samples in (plain, shuffled))
@@ -369,7 +369,7 @@ def test_shuffled_targets_are_those_of_other_images(tmp_path: Path):
 
 def test_the_region_that_was_asked_about_is_marked_in_the_gallery(tmp_path: Path):
     plain = Sample("one", lambda: Image.new("RGB", (90, 60), "red"), "Which?", "a", "test")
-    _write_gallery(RunDirectory(tmp_path / "run"), [plain, replace(plain, id="two", region=(20.0, 10.0, 60.0, 40.0))])
+    write_gallery(RunDirectory(tmp_path / "run"), [plain, replace(plain, id="two", region=(20.0, 10.0, 60.0, 40.0))])
     one, two = (Image.open(tmp_path / "run" / "gallery" / f"{name}.png") for name in ("one", "two"))
     assert one.getcolors() == [(90 * 60, (255, 0, 0))]
     assert {colour for _, colour in two.getcolors()} == {(255, 0, 0), (255, 255, 255), (0, 0, 0)}

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -40,76 +40,21 @@ from vrft.recipe import (
     open_source,
 )
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
-from vrft.sample import Sample, open_image
+from vrft.sample import Grey, Sample, open_image
 from vrft.tasks import TrainableTask
 from vrft.training import PeakMemory, train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 
-def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, reporter: Reporter) -> dict[str, Any]:
-    """Carry out a recipe and return what ``metrics.json`` holds.
-
-    Args:
-        recipe: checked by ``read_recipe``.
-        directory: where everything goes.
-        resume: go on with a run that is there.
-        reporter: is told what is done.
-
-    Raises:
-        UserError: data, policy or directory cannot be used; what is finished stays.
-    """
-    quiet_libraries()
-    directory.open(recipe.dump(), resume=resume)
-    write_json(directory.environment, environment(recipe))
-    source = open_source(recipe)
-    task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
-    train = _with_question(source.samples("train"), recipe.task)
-    held_out = _with_question(source.samples(recipe.evaluation.split), recipe.task)[: recipe.evaluation.limit]
-    if not train or not held_out:
-        hint = " (data.splits: hash shares all images out anew)" if isinstance(source, BoxSource) else ""
-        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
-
-    injection = open_knowledge(recipe, source)
-    if injection is not None:
-        directory.pin_knowledge(injection.facts())
-        check_budget(recipe, injection, train[0])
-    job = _Job(recipe, directory, task, train, held_out, injection, reporter)
-    write_json(directory.data, job.met(source))
-    arms: dict[str, list[list[dict[str, Any]]]] = {}
-    costs: dict[str, dict[str, float]] = {}
-    for name in recipe.arm_names():
-        seeds = recipe.seeds if recipe.has_seeds(name) else recipe.seeds[:1]
-        for seed in seeds:
-            arm = directory.arm(name, seed)
-            if not arm.done.exists():
-                job.run_arm(name, seed)
-            arms.setdefault(name, []).append(read_jsonl(arm.predictions))
-        costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
-    _write_predictions(directory, recipe, arms)
-    _write_gallery(directory, held_out)
-    evaluation = recipe.evaluation
-    metrics = summarise(
-        task,
-        arms,
-        costs,
-        draws=evaluation.bootstrap,
-        confidence=evaluation.confidence,
-        groups=[sample.facts.get("image", sample.id) for sample in held_out],
-    )
-    metrics |= job.perception()
-    write_json(directory.metrics, metrics)
-    return metrics
-
-
 @dataclass(frozen=True)
-class _Job:
-    """What every arm of a run needs."""
+class Job:
+    """What trains and evaluates the arms of a recipe, wherever that is kept."""
 
     recipe: Recipe
-    directory: RunDirectory
     task: TrainableTask
-    train: list[Sample]
+    source: Source
+    train_samples: list[Sample]
     held_out: list[Sample]
     injection: Injection | None
     reporter: Reporter
@@ -126,9 +71,9 @@ class _Job:
             self.opened[key] = build_task(self.recipe, source, stage=stage, frame=frame), source
         return self.opened[key]
 
-    def met(self, source: Source) -> dict[str, Any]:
+    def met(self) -> dict[str, Any]:
         """What was met in the sources of boxes, told and kept; and who wrote the card."""
-        sources = {"data": source}
+        sources = {"data": self.source}
         for index, stage in enumerate(self.recipe.stages):
             if stage.task is not None:
                 _, sources[f"stages.{index}"] = self.asked(stage)
@@ -146,97 +91,47 @@ class _Job:
             facts["card"] = {"name": name, **{key: card[key] for key in ("written_by", "checked_by")}}
         return facts
 
-    def run_arm(self, name: str, seed: int) -> None:
-        """Train and evaluate one arm with one seed; ``done.json`` holds what it cost."""
-        recipe, arm = self.recipe, self.directory.arm(name, seed)
-        arm.path.mkdir(parents=True, exist_ok=True)
-        if name == "majority":
-            write_jsonl(arm.predictions, predict_majority(self.task, self.train, self.held_out))
-            write_json(arm.done, {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0})
-            return
-        memory = PeakMemory()
-        stages = recipe.stages_of(name)
-        places = [arm.stage(index, stage.kind) for index, stage in enumerate(stages)]
-        for index, (stage, place) in enumerate(zip(stages, places, strict=True)):
-            if not place.done.exists() and not self._reuse(name, seed, index):
-                # Every stage starts from the weights on disk, as a run that resumes here does.
-                policy = load_for(recipe, places[index - 1].policy if index else None)
-                label = f"{name}, seed {seed}, stage {index + 1} ({stage.kind})"
-                self._train(policy, stage, place, name, seed, label)
-        costs = [read_json(place.done) for place in places]
-        policy = load_arm(recipe, self.directory, name, seed)
-        predict(
-            policy,
-            recipe.task_of(name, self.task),
-            self._informed(self.held_out, recipe.told(name)),
-            arm.predictions,
-            batch_size=recipe.evaluation.batch_size,
-            max_tokens=recipe.evaluation_tokens,
-            reporter=self.reporter,
-            label=f"{name}, seed {seed}, evaluation",
-        )
-        seconds, tokens = (sum(cost[key] for cost in costs) for key in ("seconds", "tokens"))
-        write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": memory.peak_mb()})
+    def groups(self) -> list[str]:
+        """The image that each evaluated sample is of; samples of one image are resampled together."""
+        return [str(sample.facts.get("image", sample.id)) for sample in self.held_out]
 
-    def _reuse(self, name: str, seed: int, index: int) -> bool:
-        """Take over a stage that another arm has trained from the same start with the same samples and seed."""
-        training_of = self.recipe.training_of
-        wanted = training_of(name, index)
-        place = self.directory.arm(name, seed).stage(index, wanted[0][-1].kind)
-        for other in self.recipe.arm_names():
-            there = self.directory.arm(other, seed).stage(index, wanted[0][-1].kind)
-            if other != name and there.done.exists() and training_of(other, index) == wanted:
-                self.reporter.say(f"{name}, seed {seed}, stage {index + 1}: as trained for {other}")
-                place.take_over(there)
-                return True
-        return False
-
-    def perception(self) -> dict[str, Any]:
-        """What the stages with a task of their own have learnt of it, for each different training of them."""
-        recipe, rows = self.recipe, dict[str, list[list[dict[str, Any]]]]()
-        for name, last in recipe.perceptions():
-            stages = recipe.stages_of(name)
-            task, source = self.asked(stages[last])
-            samples = _with_question(source.samples(recipe.evaluation.split), stages[last].task)
-            samples = samples[: recipe.evaluation.limit]
-            if not samples:
-                continue
-            if not rows:
-                rows["majority"] = [predict_majority(task, list(source.samples("train")), samples)]
-            for seed in recipe.seeds:
-                place = self.directory.arm(name, seed).stage(last, stages[last].kind)
-                done = read_jsonl(place.predictions)
-                if len(done) < len(samples):
-                    done = predict(
-                        load_for(recipe, place.policy),
-                        task,
-                        samples,
-                        place.predictions,
-                        batch_size=recipe.evaluation.batch_size,
-                        max_tokens=longest_answer(stages[last]),
-                        reporter=self.reporter,
-                        label=f"{name}, seed {seed}, {task.kind} after stage {last + 1}",
-                    )
-                rows.setdefault(name, []).append(done)
-        if not rows:
-            return {}
-        costs = {name: {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0} for name in rows}
-        evaluation = recipe.evaluation
-        return {
-            "perception": summarise(task, rows, costs, draws=evaluation.bootstrap, confidence=evaluation.confidence)
-        }
-
-    def _train(
-        self, policy: LoadedPolicy, stage: RftStage | SftStage, place: StageDirectory, name: str, seed: int, label: str
+    def train(
+        self,
+        name: str,
+        index: int,
+        stage: RftStage | SftStage,
+        place: StageDirectory,
+        before: StageDirectory | None,
+        seed: int,
     ) -> None:
+        """Train a stage of an arm from the weights on disk, as a run that resumes here does."""
+        policy = load_for(self.recipe, before.policy if before else None)
         place.path.mkdir(parents=True, exist_ok=True)
         asked, samples = self.lessons(name, stage, seed)
+        label = f"{name}, seed {seed}, stage {index + 1} ({stage.kind})"
         train_stage = train_rft if isinstance(stage, RftStage) else train_sft
         train_stage(policy, stage, asked, samples, place, seed=seed, reporter=self.reporter, label=label)  # type: ignore[arg-type]
 
+    def evaluate(self, name: str, seed: int, load: Callable[[], LoadedPolicy], path: Path) -> None:
+        """What an arm answers to the evaluated samples; ``load`` gives its policy, where it has one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name == "majority":
+            write_jsonl(path, predict_majority(self.task, self.train_samples, self.held_out))
+            return
+        predict(
+            load(),
+            self.recipe.task_of(name, self.task),
+            self._shown(name, self.held_out, self.recipe.told(name)),
+            path,
+            batch_size=self.recipe.evaluation.batch_size,
+            max_tokens=self.recipe.evaluation_tokens,
+            reporter=self.reporter,
+            label=f"{name}, seed {seed}, evaluation",
+        )
+
     def lessons(self, name: str, stage: RftStage | SftStage, seed: int) -> tuple[TrainableTask, list[Sample]]:
         """The task and the samples of a stage of an arm: those of the recipe, or its own."""
-        task, samples = self.recipe.task_of(name, self.task), self.train
+        task, samples = self.recipe.task_of(name, self.task), self.train_samples
         if stage.task is not None:
             task, source = self.asked(stage)
             samples = _with_question(source.samples("train"), stage.task)
@@ -246,12 +141,142 @@ class _Job:
             order = np.random.default_rng([seed, 0x5F1E]).permutation(len(samples))
             samples = [_with_target_of(one, samples[other]) for one, other in zip(samples, order, strict=True)]
         if stage.task is None:
-            samples = self._informed(samples, self.recipe.told(name, training=True))
+            samples = self._shown(name, samples, self.recipe.told(name, training=True))
         return task, samples
 
-    def _informed(self, samples: list[Sample], told: Told) -> list[Sample]:
-        """The samples with what the policy is told about the classes."""
+    def _shown(self, name: str, samples: list[Sample], told: Told) -> list[Sample]:
+        """The samples as an arm meets them: with what it is told about the classes, or without a picture."""
+        if not self.recipe.sees(name):
+            samples = [replace(sample, image=Grey(sample)) for sample in samples]
         return [self.injection.into(sample, told) for sample in samples] if self.injection else samples
+
+
+def open_job(recipe: Recipe, reporter: Reporter) -> Job:
+    """Open the data of a recipe, and make sure that what its arms are told fits the policy.
+
+    Raises:
+        UserError: data or policy cannot be used.
+    """
+    source = open_source(recipe)
+    task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
+    train = _with_question(source.samples("train"), recipe.task)
+    held_out = _with_question(source.samples(recipe.evaluation.split), recipe.task)[: recipe.evaluation.limit]
+    if not train or not held_out:
+        hint = " (data.splits: hash shares all images out anew)" if isinstance(source, BoxSource) else ""
+        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
+    injection = open_knowledge(recipe, source)
+    if injection is not None:
+        check_budget(recipe, injection, train[0])
+    return Job(recipe, task, source, train, held_out, injection, reporter)
+
+
+def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, reporter: Reporter) -> dict[str, Any]:
+    """Carry out a recipe and return what ``metrics.json`` holds.
+
+    Args:
+        recipe: checked by ``read_recipe``.
+        directory: where everything goes.
+        resume: go on with a run that is there.
+        reporter: is told what is done.
+
+    Raises:
+        UserError: data, policy or directory cannot be used; what is finished stays.
+    """
+    quiet_libraries()
+    directory.open(recipe.dump(), resume=resume)
+    write_json(directory.environment, environment(recipe))
+    job = open_job(recipe, reporter)
+    if job.injection is not None:
+        directory.pin_knowledge(job.injection.facts())
+    write_json(directory.data, job.met())
+    arms: dict[str, list[list[dict[str, Any]]]] = {}
+    costs: dict[str, dict[str, float]] = {}
+    for name in recipe.arm_names():
+        seeds = recipe.seeds if recipe.has_seeds(name) else recipe.seeds[:1]
+        for seed in seeds:
+            arm = directory.arm(name, seed)
+            if not arm.done.exists():
+                _run_arm(job, directory, name, seed)
+            arms.setdefault(name, []).append(read_jsonl(arm.predictions))
+        costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
+    _write_predictions(directory, recipe, arms)
+    write_gallery(directory, job.held_out)
+    evaluation = recipe.evaluation
+    metrics = summarise(
+        job.task,
+        arms,
+        costs,
+        draws=evaluation.bootstrap,
+        confidence=evaluation.confidence,
+        groups=job.groups(),
+    )
+    metrics |= _perception(job, directory)
+    write_json(directory.metrics, metrics)
+    return metrics
+
+
+def _run_arm(job: Job, directory: RunDirectory, name: str, seed: int) -> None:
+    """Train and evaluate one arm with one seed; ``done.json`` holds what it cost."""
+    recipe, arm = job.recipe, directory.arm(name, seed)
+    memory = PeakMemory()
+    stages = recipe.stages_of(name)
+    places = [arm.stage(index, stage.kind) for index, stage in enumerate(stages)]
+    for index, (stage, place) in enumerate(zip(stages, places, strict=True)):
+        if not place.done.exists() and not _reuse(job, directory, name, seed, index):
+            job.train(name, index, stage, place, places[index - 1] if index else None, seed)
+    costs = [read_json(place.done) for place in places]
+    job.evaluate(name, seed, lambda: load_arm(recipe, directory, name, seed), arm.predictions)
+    seconds, tokens = (sum(cost[key] for cost in costs) for key in ("seconds", "tokens"))
+    peak = 0.0 if name == "majority" else memory.peak_mb()
+    write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": peak})
+
+
+def _reuse(job: Job, directory: RunDirectory, name: str, seed: int, index: int) -> bool:
+    """Take over a stage that another arm has trained from the same start with the same samples and seed."""
+    training_of = job.recipe.training_of
+    wanted = training_of(name, index)
+    place = directory.arm(name, seed).stage(index, wanted[0][-1].kind)
+    for other in job.recipe.arm_names():
+        there = directory.arm(other, seed).stage(index, wanted[0][-1].kind)
+        if other != name and there.done.exists() and training_of(other, index) == wanted:
+            job.reporter.say(f"{name}, seed {seed}, stage {index + 1}: as trained for {other}")
+            place.take_over(there)
+            return True
+    return False
+
+
+def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
+    """What the stages with a task of their own have learnt of it, for each different training of them."""
+    recipe, rows = job.recipe, dict[str, list[list[dict[str, Any]]]]()
+    for name, last in recipe.perceptions():
+        stages = recipe.stages_of(name)
+        task, source = job.asked(stages[last])
+        samples = _with_question(source.samples(recipe.evaluation.split), stages[last].task)
+        samples = samples[: recipe.evaluation.limit]
+        if not samples:
+            continue
+        if not rows:
+            rows["majority"] = [predict_majority(task, list(source.samples("train")), samples)]
+        for seed in recipe.seeds:
+            place = directory.arm(name, seed).stage(last, stages[last].kind)
+            done = read_jsonl(place.predictions)
+            if len(done) < len(samples):
+                done = predict(
+                    load_for(recipe, place.policy),
+                    task,
+                    samples,
+                    place.predictions,
+                    batch_size=recipe.evaluation.batch_size,
+                    max_tokens=longest_answer(stages[last]),
+                    reporter=job.reporter,
+                    label=f"{name}, seed {seed}, {task.kind} after stage {last + 1}",
+                )
+            rows.setdefault(name, []).append(done)
+    if not rows:
+        return {}
+    costs = {name: {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0} for name in rows}
+    evaluation = recipe.evaluation
+    return {"perception": summarise(task, rows, costs, draws=evaluation.bootstrap, confidence=evaluation.confidence)}
 
 
 def _with_target_of(sample: Sample, other: Sample) -> Sample:
@@ -295,7 +320,7 @@ GALLERY, GALLERY_PIXELS = 24, 336
 """How many of the evaluated images a run keeps, and their longest side."""
 
 
-def _write_gallery(directory: RunDirectory, samples: list[Sample]) -> None:
+def write_gallery(directory: RunDirectory, samples: list[Sample]) -> None:
     """Keep some of the evaluated images, evenly spread over the split, for the report; a region is marked."""
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
         image = open_image(sample)

@@ -7,7 +7,7 @@ that decides a result, and is itself a recipe.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -246,6 +246,10 @@ class _Optimiser(Section):
     """Recompute activations in the backward pass: less memory, more time."""
     loader_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that open images beside the training; without it two on a GPU and none elsewhere."""
+    max_tokens: Positive | None = None
+    """The stage ends early with the logged step in which it has passed so many tokens (needs a constant schedule)."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """The stage ends early with the logged step in which so much time is spent; where that is differs by machine."""
     save_every: Positive = 50
     """Steps between checkpoints; a killed run loses at most these."""
     log_every: Positive = 1
@@ -341,6 +345,7 @@ ARMS = {
     "base": "the policy as it is loaded",
     "sft": "supervised fine-tuning on the same data, with as many steps and sequences as `rft`",
     "rft": "the stages of the recipe, without those on another task",
+    "blind": "as `rft`, every image grey, in training and at test: does the task need the image?",
     "nothink": "as `rft`, the answer alone: does the task need reasons?",
     "thinkafter": "as `rft`, the reasons after the answer, which they cannot help",
     "base+PA_p": "as `base`, with what is known of the classes in the prompt",
@@ -360,6 +365,9 @@ ARMS = {
 INFORMED = ("base+PA_p", "sft+PA_p", "rft+PA_p")
 """Arms that are told what is known, in training and at test."""
 
+PERCEIVING = ("PA_pi", "rft+PA_pi", "rft+extra", "rft+shuffled")
+"""Arms that need a stage on another task."""
+
 ENVELOPES = {"nothink": "no-think", "thinkafter": "answer-think"}
 """Arms whose completions have blocks of their own, and which."""
 
@@ -374,12 +382,14 @@ TESTED_OTHERWISE: dict[str, Told] = {
 class ArmChange(Section):
     """A further arm: the stages of the recipe, with some keys of the last stage changed."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.,=-]*$")]
     """Of the arm, in the table and as a folder."""
-    set: dict[str, Any]
+    set: dict[str, Any] = {}
     """Keys of the last stage and their new values, such as `{rewards: {fuzzy: 1.0, format: 0.5}}`."""
     knowledge: bool = False
     """What is known of the classes stands in the prompt, in training and at test."""
+    perception: bool = False
+    """The stages on another task come first."""
 
 
 class Sft(Section):
@@ -410,6 +420,73 @@ class Evaluation(Section):
     """Of the intervals."""
 
 
+FACTORS = {
+    "PA_p": "what is known of the classes stands in the prompt",
+    "PA_pi": "the stages on another task, such as localization, come first",
+    "MFRS": "near misses of a grade earn part of the reward: `fuzzy` in the place of `accuracy`",
+    "recite": "reciting what is known is paid for, or against",
+}
+"""What an ablation crosses, and what each adds to plain V-RFT."""
+
+CONTROLS = (
+    "majority",
+    "base",
+    "sft",
+    "blind",
+    "nothink",
+    "thinkafter",
+    "rft+extra",
+    "rft+shuffled",
+    "without",
+    "swapped",
+)
+"""Arms that an ablation sets beside the cells of its factorial."""
+
+
+class Sweep(Section):
+    """A grid of weights and of the scaling of rewards, each a further arm of an ablation."""
+
+    arm: str = "rft"
+    """The cell of the factorial that is varied, such as `rft+PA_p`."""
+    rewards: dict[Literal[*REWARDS], Annotated[list[float], Field(min_length=1)]] = {}  # type: ignore[valid-type]
+    """The weights that are tried of each reward; 0 leaves it out."""
+    scale_rewards: list[Literal[*SCALINGS]] = []  # type: ignore[valid-type]
+    """The scalings that are tried."""
+    aggregation: list[Literal[*AGGREGATIONS]] = []  # type: ignore[valid-type]
+    """The ways of adding rewards up that are tried."""
+
+
+class Budget(Section):
+    """What the trained arms of an ablation have in common."""
+
+    match: Literal["stages", "steps", "tokens", "seconds"] = "stages"
+    """`stages`: each stage as the recipe says, so that further stages cost more. Otherwise the last stage of every arm
+    ends when the arm has spent as many optimiser steps, tokens or seconds in all; seconds differ from run to run."""
+    amount: Annotated[float, Field(gt=0)] | None = None
+    """Of one arm and seed; without it as much as `rft` spends with the same seed."""
+
+
+class Ablation(Section):
+    """What `vrft ablate` compares."""
+
+    factors: Annotated[list[Literal[*FACTORS]], Field(min_length=1)] | None = None  # type: ignore[valid-type]
+    """What is crossed; without it all that apply."""
+    recite: Annotated[float, Field(gt=0)] = 0.2
+    """Weight of the recitation reward, taken with both signs."""
+    controls: list[Literal[*CONTROLS]] | None = None  # type: ignore[valid-type]
+    """The arms beside the factorial; without it all that apply."""
+    sweep: Sweep | None = None
+    """Weights and scalings that are tried besides."""
+    budget: Budget = Budget()
+    """How the arms are matched."""
+    cpus: Positive = 1
+    """Cores, and threads, of one arm and seed: the number of threads decides the last bits of a result."""
+    gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of one arm and seed; without it one where the machine has any."""
+    retries: Annotated[int, Field(ge=0)] = 2
+    """How often an arm and seed is begun again, from its last checkpoint, when its process was killed."""
+
+
 class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]*$")]
     """Of the run: `runs/NAME` is its directory."""
@@ -431,6 +508,8 @@ class Recipe(Section):
     """One training of each trained arm for each seed."""
     evaluation: Evaluation = Evaluation()
     """How the arms are measured."""
+    ablation: Ablation = Ablation()
+    """What `vrft ablate` compares; `vrft run` passes over it."""
 
     def arm_names(self) -> list[str]:
         return [arm if isinstance(arm, str) else arm.name for arm in self.arms]
@@ -440,7 +519,7 @@ class Recipe(Section):
         if arm in ("majority", "base", "base+PA_p", *TESTED_OTHERWISE):
             return []
         own, other = self.own_stages(), [stage for stage in self.stages if stage.task is not None]
-        if arm in ("rft", "rft+PA_p", *ENVELOPES):
+        if arm in ("rft", "rft+PA_p", "blind", *ENVELOPES):
             return own
         if arm in ("sft", "sft+PA_p"):
             return [self._matched_sft()]
@@ -455,8 +534,8 @@ class Recipe(Section):
             shuffled = {"shuffle_targets": True}
             return [stage.model_copy(update=shuffled) if stage.task is not None else stage for stage in self.stages]
         (change,) = (a for a in self.arms if isinstance(a, ArmChange) and a.name == arm)
-        last = own[-1]
-        return [*own[:-1], type(last).model_validate({**last.model_dump(), **change.set})]
+        before, last = (other if change.perception else []) + own[:-1], own[-1]
+        return [*before, type(last).model_validate({**last.model_dump(), **change.set})]
 
     def trained_as(self, arm: str) -> str:
         """The arm whose policy an arm tests."""
@@ -468,7 +547,10 @@ class Recipe(Section):
 
     def training_of(self, arm: str, stage: int) -> tuple[Any, ...]:
         """What decides the weights of an arm after a stage, beside the seed; arms where it is equal share them."""
-        return self.stages_of(arm)[: stage + 1], self.told(arm, training=True), ENVELOPES.get(arm)
+        stages = self.stages_of(arm)[: stage + 1]
+        if all(one.task is not None for one in stages):  # what an arm is told and shown concerns the recipe's own task
+            return (stages,)
+        return stages, self.told(arm, training=True), ENVELOPES.get(arm), self.sees(arm)
 
     def perceptions(self) -> list[tuple[str, int]]:
         """For each different training on other tasks, the first arm that has it and its last stage of that kind."""
@@ -492,6 +574,10 @@ class Recipe(Section):
             return "card" if training else TESTED_OTHERWISE[arm]
         informed = [one.name for one in self.arms if isinstance(one, ArmChange) and one.knowledge]
         return "card" if arm in (*INFORMED, *informed) else "none"
+
+    def sees(self, arm: str) -> bool:
+        """Whether an arm is shown the images of the recipe's task, or grey ones in their place."""
+        return arm != "blind"
 
     def own_stages(self) -> list[RftStage | SftStage]:
         """The stages on the task of the recipe."""
@@ -645,12 +731,17 @@ def build_task(
 # --- reading and checking -------------------------------------------------------------------------------------------
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+Check = Callable[["Recipe"], Iterable[tuple[Keys, str]]]
+"""What is wrong with a recipe: the keys of a place in it, and a message."""
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = (), *, also: Check | None = None) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: of the YAML file.
         overrides: ``key=value`` texts with dots between keys (``stages.0.steps=50``); the value is YAML.
+        also: what a command asks of a recipe besides.
 
     Raises:
         RecipeError: anything is wrong with it; all faults together.
@@ -665,9 +756,16 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     recipe, more = validate(Recipe, raw, places, path)
     faults += more
     faults += unfit if recipe is None else list(_cross_check(recipe, places, path))
+    if recipe is not None and not faults and also is not None:
+        faults = [Fault(place_of(places, keys, path), message) for keys, message in also(recipe)]
     if faults or recipe is None:
         raise RecipeError(faults)
     return recipe
+
+
+def place_of(places: Mapping[Keys, str], keys: Keys, path: Path) -> str:
+    """Where a key stands, or the section that would hold it."""
+    return next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), str(path))
 
 
 def _override(raw: dict[str, Any], override: str, places: dict[Keys, str]) -> list[Fault]:
@@ -762,7 +860,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
     """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
 
     def at(*keys: str | int) -> str:
-        return next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), str(path))
+        return place_of(places, keys, path)
 
     kind = recipe.task.kind
     if not recipe.own_stages():
@@ -770,7 +868,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
         return
     for index, stage in enumerate(recipe.stages):
         where = at("stages", index, "rewards")
-        yield from _check_stage(stage, kind, f"stages.{index}.rewards", where)
+        yield from check_stage(stage, kind, f"stages.{index}.rewards", where)
         if isinstance(stage, RftStage):
             yield from _check_recitation(recipe, stage, f"stages.{index}.rewards", where)
         if stage.data is not None and stage.task is None:
@@ -782,9 +880,10 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                 yield Fault(at("stages", index, "data"), str(error))
     if len(recipe.own_stages()) == len(recipe.stages):
         for index, arm in enumerate(recipe.arms):
-            if arm in ("PA_pi", "rft+PA_pi", "rft+extra", "rft+shuffled"):
-                yield Fault(at("arms", index), f"arms.{index} is {arm}, but no stage has a task of its own.")
-    yield from _check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
+            if arm in PERCEIVING or (isinstance(arm, ArmChange) and arm.perception):
+                name = arm if isinstance(arm, str) else arm.name
+                yield Fault(at("arms", index), f"arms.{index} is {name}, but no stage has a task of its own.")
+    yield from check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):
             where = at("arms", index, "set")
@@ -793,7 +892,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                 continue
             try:
                 last = recipe.stages_of(arm.name)[-1]
-                yield from _check_stage(last, kind, f"arms.{index}.set.rewards", where)
+                yield from check_stage(last, kind, f"arms.{index}.set.rewards", where)
                 if isinstance(last, RftStage) and {"rewards", "recite", "recite_model"} & set(arm.set):
                     yield from _check_recitation(recipe, last, f"arms.{index}.set.rewards", where)
             except ValidationError as error:
@@ -873,7 +972,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
             yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
 
 
-def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
     asked = stage.task.kind if stage.task is not None else kind
     if stage.balance and asked == "localization":
         told = "balance is true, which shows each class equally often, and a localization has none; leave it out."
@@ -881,6 +980,9 @@ def _check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str)
     sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
     if stage.micro_batch is not None and sequences % stage.micro_batch:
         yield Fault(where, f"a step has {sequences} sequences, which micro_batch {stage.micro_batch} does not divide.")
+    if (stage.max_tokens or stage.max_seconds) and stage.lr_schedule != "constant":
+        told = f"lr_schedule is {stage.lr_schedule}, which needs to know the last step, and max_tokens or max_seconds "
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}end the stage earlier; expected constant.")
     if isinstance(stage, SftStage):
         if parse(render(stage.think, "x")).problems:
             yield Fault(where, f"the think text {stage.think!r} breaks the envelope; write plain words without tags.")

@@ -7,6 +7,13 @@
     RUN/arms/ARM/seed-S/stage-K-KIND/   log.jsonl  rollouts.parquet  policy/  checkpoint-N/  done.json
     RUN/arms/ARM/seed-S/                predictions.jsonl  done.json
 
+    ABLATION/recipe.yaml  environment.json
+    ABLATION/predictions.parquet  logs.parquet  runs.json      all that the figures are made of
+    ABLATION/ablation.json  ablation.html  ablation.md  ablation.tex
+    ABLATION/store/KEY/        a stage, or the predictions of an arm and seed, kept by what they depend on
+    ABLATION/arms/ARM/seed-S/  the same files by name, linked
+    ABLATION/failed/ARM/seed-S.json
+
 Every file is written to a temporary name and renamed, and ``done.json`` is written last: what is there is whole.
 """
 
@@ -229,6 +236,52 @@ class RunDirectory:
             return
         if self.path.exists() and any(self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and holds no run; choose another --out.")
+        write_text(self.recipe, recipe)
+
+
+@dataclass(frozen=True)
+class AblationDirectory(RunDirectory):
+    """An ablation: the arms of a recipe, where work is kept by what it depends on."""
+
+    @property
+    def records(self) -> Path:
+        """What each arm and seed cost, which failed and why, and what the task is: plain data."""
+        return self.path / "runs.json"
+
+    @property
+    def logs(self) -> Path:
+        """The logs of all trainings in one table."""
+        return self.path / "logs.parquet"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "ablation.json"
+
+    def stage(self, key: str) -> StageDirectory:
+        """The stage that depends on what a key stands for."""
+        return StageDirectory(self.path / "store" / key)
+
+    def evaluation(self, key: str) -> ArmDirectory:
+        """The predictions that depend on what a key stands for."""
+        return ArmDirectory(self.path / "store" / key)
+
+    def lock(self, key: str) -> Path:
+        """Held by who works on what a key stands for."""
+        return self.path / "store" / f"{key}.lock"
+
+    def failure(self, arm: str, seed: int) -> Path:
+        """The error of an arm and seed."""
+        return self.path / "failed" / arm / f"seed-{seed}.json"
+
+    def take(self, recipe: str) -> None:
+        """Begin an ablation, or go on with one; another recipe finds what both have in common.
+
+        Raises:
+            RunError: the directory holds something else.
+        """
+        if self.path.exists() and any(self.path.iterdir()) and not (self.path / "store").is_dir():
+            raise RunError(f"{self.path} is not empty and holds no ablation; choose another --out.")
+        (self.path / "store").mkdir(parents=True, exist_ok=True)
         write_text(self.recipe, recipe)
 
 

@@ -62,6 +62,16 @@ class FileRegion:
         return read_image(self.path).crop(self.region)
 
 
+@dataclass(frozen=True)
+class Grey:
+    """A grey picture as large as that of a sample: an ``image`` in which there is nothing to see."""
+
+    sample: Sample
+
+    def __call__(self) -> Image.Image:
+        return Image.new("RGB", open_image(self.sample).size, (128, 128, 128))
+
+
 def open_image(sample: Sample) -> Image.Image:
     """Return the picture of a sample in RGB.
 

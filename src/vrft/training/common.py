@@ -23,6 +23,7 @@ from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, Target
 from vrft.tasks import TrainableTask
+from vrft.training.memory import PeakMemory
 
 BETAS = (0.9, 0.999)
 """Of AdamW, in every stage."""
@@ -107,6 +108,7 @@ class StageResult:
     seconds: float
     tokens: int
     steps: int
+    peak_mb: float
 
 
 class Bookkeeper(TrainerCallback):
@@ -117,6 +119,7 @@ class Bookkeeper(TrainerCallback):
         self.rollouts: list[dict[str, Any]] = []
         self.extra: dict[str, Any] = {}
         self.before, self.began, self.tokens = 0.0, time.monotonic(), 0
+        self.memory = PeakMemory()
 
     def resume(self) -> Path | None:
         """Go back to the newest whole checkpoint: what was logged after it is taken out.
@@ -151,6 +154,16 @@ class Bookkeeper(TrainerCallback):
             file.write(json.dumps(row) + "\n")
         note = f"reward {row['reward']:.3f}" if "reward" in row else f"loss {row['loss']:.3f}"
         self.reporter.advance(state.global_step, note)
+        if self.spent():
+            control.should_training_stop = True
+
+    def spent(self) -> bool:
+        """Whether the stage has used up what it may."""
+        stage = self.stage
+        return bool(
+            (stage.max_tokens and self.tokens >= stage.max_tokens)
+            or (stage.max_seconds and self.seconds >= stage.max_seconds)
+        )
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -282,7 +295,7 @@ def finish(
     if frames:
         with replacing(directory.rollouts) as fresh:
             pd.concat(frames, ignore_index=True).to_parquet(fresh, index=False)
-    result = StageResult(keeper.seconds, keeper.tokens, keeper.stage.steps)
+    result = StageResult(keeper.seconds, keeper.tokens, trainer.state.global_step, keeper.memory.peak_mb())
     write_json(directory.done, vars(result))
     directory.drop_checkpoints()
     (directory.path / "README.md").unlink(missing_ok=True)  # the trainer's own card

@@ -1,0 +1,290 @@
+"""The design of an ablation: which arms it compares, and which comparisons are planned before a result is seen.
+
+The cells are every combination of the augmentations that apply, added to plain V-RFT (the arm ``rft``). Beside them
+stand control arms, the recipe's own further arms, and a sweep of weights. All become arms of one recipe.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from vrft.evaluation.effects import fraction_of
+
+from vrft.errors import UserError
+from vrft.recipe import (
+    CONTROLS,
+    FACTORS,
+    PERCEIVING,
+    TESTED_OTHERWISE,
+    ArmChange,
+    Recipe,
+    RftStage,
+    check_stage,
+    read_recipe,
+)
+from vrft.rewards import APPLIES
+from vrft.typed import Keys
+
+Levels = dict[str, str]
+"""The level of each factor."""
+
+OFF, ON, NONE = "off", "on", "0"
+
+PAIRS = (
+    ("rft", "base"),
+    ("rft", "majority"),
+    ("rft", "sft"),
+    ("rft", "blind"),
+    ("rft", "nothink"),
+    ("rft", "thinkafter"),
+    ("rft+PA_pi", "rft+extra"),
+    ("rft+PA_pi", "rft+shuffled"),
+    ("rft+PA_p", "without"),
+    ("rft+PA_p", "swapped"),
+)
+"""The planned comparisons of the control arms; with the effects of the factorial they are the family of tests."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """The arms of an ablation, by what they are for."""
+
+    recipe: Recipe
+    """The recipe with all the arms."""
+    factors: dict[str, tuple[str, ...]]
+    """The levels of each factor; the first is that of plain V-RFT."""
+    cells: dict[str, Levels]
+    controls: list[str]
+    sweep: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Where on the grid each arm of the sweep lies; the cell that is varied is one of them."""
+    fraction: int | None = None
+    """The part of the cells that is run is one in so many."""
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        names = self.recipe.arm_names()
+        return [(a, b) for a, b in PAIRS if a in names and b in names]
+
+    def kind_of(self, arm: str) -> str:
+        return "cell" if arm in self.cells else "control" if arm in self.controls else "sweep"
+
+
+def read_design(path: Path, overrides: Sequence[str] = (), *, fraction: int | None = None) -> Design:
+    """Read a recipe and lay out its ablation.
+
+    Raises:
+        RecipeError: the recipe is wrong, or an ablation of it is not possible.
+        UserError: there is no balanced fraction of that size.
+    """
+    return design_of(read_recipe(path, overrides, also=faults), fraction=fraction)
+
+
+def only(design: Design, arms: Sequence[str]) -> Design:
+    """The part of a design that has these arms.
+
+    Raises:
+        UserError: one is not in the design, or needs another that is not named.
+    """
+    known = design.recipe.arm_names()
+    for arm in arms:
+        if arm not in known:
+            raise UserError(f"--arm {arm}: the ablation has no such arm; it has {', '.join(known)}.")
+        if (trained := design.recipe.trained_as(arm)) not in arms:
+            raise UserError(f"--arm {arm} tests the policy of {trained}; name that too.")
+    kept = [one for one in design.recipe.arms if (one if isinstance(one, str) else one.name) in arms]
+    return Design(
+        design.recipe.model_copy(update={"arms": kept}),
+        design.factors,
+        {name: levels for name, levels in design.cells.items() if name in arms},
+        [name for name in design.controls if name in arms],
+        {name: at for name, at in design.sweep.items() if name in arms},
+        design.fraction,
+    )
+
+
+def design_of(recipe: Recipe, *, fraction: int | None = None) -> Design:
+    """The design of a recipe that ``faults`` finds nothing wrong with.
+
+    Raises:
+        UserError: there is no balanced fraction of that size.
+    """
+    factors = factors_of(recipe)
+    cells = {name_of(levels): levels for levels in _combinations(factors)}
+    if fraction is not None:
+        try:
+            kept = fraction_of(cells, factors, fraction)
+        except ValueError as error:
+            raise UserError(f"--fraction {fraction}: {error}.") from None
+        cells = {name: cells[name] for name in kept}
+    controls = _controls(recipe, cells)
+    arms: list[Any] = [_arm(recipe, name, levels) for name, levels in cells.items()] + controls
+    given = {arm.name for arm in arms if isinstance(arm, ArmChange)} | {arm for arm in arms if isinstance(arm, str)}
+    further = [arm for arm in recipe.arms if isinstance(arm, ArmChange) and arm.name not in given]
+    sweep, swept = _sweep(recipe, cells, factors)
+    names = given | {arm.name for arm in further}
+    arms = arms + further + [arm for arm in swept if arm.name not in names]
+    controls += [arm.name for arm in further]
+    return Design(recipe.model_copy(update={"arms": arms}), factors, cells, controls, sweep, fraction)
+
+
+def factors_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
+    """The levels of each factor that an ablation of this recipe crosses."""
+    weight = f"{recipe.ablation.recite:g}"
+    levels = dict.fromkeys(FACTORS, (OFF, ON)) | {"recite": (NONE, f"-{weight}", f"+{weight}")}
+    wanted = recipe.ablation.factors or [name for name in FACTORS if not _misfit(recipe, name)]
+    return {name: levels[name] for name in FACTORS if name in wanted}
+
+
+def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
+    """What stands against an ablation of a recipe: where, and why."""
+    last = len(recipe.stages) - 1 - [stage.task is None for stage in reversed(recipe.stages)].index(True)
+    stage, section = recipe.stages[last], recipe.ablation
+    at: Keys = ("stages", last)
+    if not isinstance(stage, RftStage):
+        yield (
+            (*at, "kind"),
+            f"stages.{last} is {stage.kind}; an ablation varies the rewards of a last stage of kind rft.",
+        )
+        return
+    for reward in ("fuzzy", "recitation"):
+        if reward in stage.rewards:
+            told = f"stages.{last}.rewards has {reward!r}, which an ablation adds by itself to plain V-RFT; expected "
+            yield (*at, "rewards", reward), f"{told}the accuracy (or iou) and format rewards alone."
+    for index, name in enumerate(section.factors or ()):
+        if why := _misfit(recipe, name):
+            yield ("ablation", "factors", index), f"ablation.factors has {name}, but {why}."
+    for index, arm in enumerate(section.controls or ()):
+        if arm not in _controls(recipe, {"rft": {}, "rft+PA_p": {}, "rft+PA_pi": {}}):
+            told = f"ablation.controls has {arm}, which does not apply: it needs what the recipe does not have"
+            yield ("ablation", "controls", index), f"{told} (knowledge, or a stage with a task of its own)."
+    if not factors_of(recipe):
+        told = "no augmentation applies: the recipe has no knowledge, no stage with a task of its own and no grades"
+        yield ("ablation",), f"{told}; nothing can be crossed."
+        return
+    if section.budget.match in ("tokens", "seconds") and stage.lr_schedule != "constant":
+        told = f"ablation.budget matches {section.budget.match}, so nobody knows the last step before it is reached"
+        yield ("ablation", "budget", "match"), f"{told}; stages.{last}.lr_schedule must be constant."
+    if section.sweep is not None:
+        yield from _sweep_faults(recipe, section.sweep.arm)
+
+
+def _sweep_faults(recipe: Recipe, base: str) -> Iterator[tuple[Keys, str]]:
+    sweep, kind = recipe.ablation.sweep, recipe.task.kind
+    assert sweep is not None
+    cells = [name_of(levels) for levels in _combinations(factors_of(recipe))]
+    if base not in cells:
+        yield ("ablation", "sweep", "arm"), f"ablation.sweep.arm is {base!r}; expected one of {', '.join(cells)}."
+        return
+    if not (sweep.rewards or sweep.scale_rewards or sweep.aggregation):
+        yield ("ablation", "sweep"), "ablation.sweep varies nothing; give rewards, scale_rewards or aggregation."
+        return
+    for reward in sweep.rewards:
+        if kind not in APPLIES[reward]:
+            told = f"ablation.sweep.rewards has {reward!r}, which does not apply to {kind}"
+            yield ("ablation", "sweep", "rewards", reward), f"{told}."
+        elif reward == "recitation" and recipe.knowledge is None:
+            yield ("ablation", "sweep", "rewards", reward), "ablation.sweep pays for recitation, but nothing is known."
+    try:
+        _, arms = _sweep(recipe, {name_of(one): one for one in _combinations(factors_of(recipe))}, factors_of(recipe))
+        for arm in arms:
+            changed = recipe.model_copy(update={"arms": [arm]}).stages_of(arm.name)[-1]
+            for fault in check_stage(changed, kind, arm.name, ""):
+                yield ("ablation", "sweep"), f"ablation.sweep: {fault.message}"
+    except ValueError as error:
+        yield ("ablation", "sweep"), f"ablation.sweep: {error}"
+
+
+def _misfit(recipe: Recipe, factor: str) -> str | None:
+    """Why a factor does not apply to a recipe."""
+    if factor == "PA_pi":
+        return None if len(recipe.own_stages()) < len(recipe.stages) else "no stage has a task of its own"
+    if factor == "MFRS":
+        return None if recipe.task.kind == "grading" else f"a {recipe.task.kind} has no grades"
+    return None if recipe.knowledge else "the recipe has no knowledge"
+
+
+def _combinations(factors: Mapping[str, Sequence[str]]) -> Iterator[Levels]:
+    """Every combination of levels, that of plain V-RFT first."""
+    for levels in product(*factors.values()):
+        yield dict(zip(factors, levels, strict=True))
+
+
+def name_of(levels: Mapping[str, str]) -> str:
+    """The name of a cell.
+
+    >>> name_of({"PA_p": "on", "PA_pi": "off", "recite": "-0.2"})
+    'rft+PA_p+recite-0.2'
+    """
+    added = [
+        factor + (level if factor == "recite" else "") for factor, level in levels.items() if level not in (OFF, NONE)
+    ]
+    return "+".join(["rft", *added])
+
+
+def _arm(recipe: Recipe, name: str, levels: Mapping[str, str]) -> Any:
+    """A cell as an arm of a recipe."""
+    if name in ("rft", "rft+PA_p", "rft+PA_pi"):
+        return name
+    return ArmChange(
+        name=name,
+        set={"rewards": _rewards(recipe, levels)},
+        knowledge=levels.get("PA_p") == ON,
+        perception=levels.get("PA_pi") == ON,
+    )
+
+
+def _rewards(recipe: Recipe, levels: Mapping[str, str]) -> dict[str, float]:
+    """The rewards of the last stage in a cell: where grades are fuzzy, those that the exact answer had."""
+    last = recipe.own_stages()[-1]
+    assert isinstance(last, RftStage)
+    fuzzy = levels.get("MFRS") == ON
+    rewards = {"fuzzy" if fuzzy and name == "accuracy" else name: weight for name, weight in last.rewards.items()}
+    recite = levels.get("recite", NONE)
+    return rewards if recite == NONE else rewards | {"recitation": float(recite)}
+
+
+def _controls(recipe: Recipe, cells: Mapping[str, Levels]) -> list[str]:
+    """The control arms that apply: those of the recipe, or all."""
+    wanted = CONTROLS if recipe.ablation.controls is None else recipe.ablation.controls
+    staged = len(recipe.own_stages()) < len(recipe.stages)
+    needs = {**dict.fromkeys(TESTED_OTHERWISE, "rft+PA_p" in cells and recipe.knowledge is not None)}
+    needs |= dict.fromkeys(PERCEIVING, staged)
+    return [arm for arm in CONTROLS if arm in wanted and needs.get(arm, True)]
+
+
+def _sweep(
+    recipe: Recipe, cells: Mapping[str, Levels], factors: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, dict[str, Any]], list[ArmChange]]:
+    """Where each arm of the sweep lies, and those arms that are no cell."""
+    section = recipe.ablation.sweep
+    if section is None:
+        return {}, []
+    levels = next(one for one in _combinations(factors) if name_of(one) == section.arm)
+    last = recipe.own_stages()[-1]
+    assert isinstance(last, RftStage)
+    base = _rewards(recipe, levels)
+    axes: dict[str, Sequence[Any]] = {f"rewards.{name}": weights for name, weights in section.rewards.items()}
+    axes |= {key: values for key in ("scale_rewards", "aggregation") if (values := getattr(section, key))}
+    standing = {key: base.get(key.removeprefix("rewards."), 0.0) for key in axes if key.startswith("rewards.")}
+    standing |= {key: getattr(last, key) for key in axes if not key.startswith("rewards.")}
+    where, arms = dict[str, dict[str, Any]](), []
+    for values in product(*axes.values()):
+        at = dict(zip(axes, values, strict=True))
+        if at == standing:
+            where[section.arm] = at
+            continue
+        weights = {key.removeprefix("rewards."): value for key, value in at.items() if key.startswith("rewards.")}
+        changed = {name: weight for name, weight in (base | weights).items() if weight}
+        shown = (f"{key.removeprefix('rewards.')}={_text(value)}" for key, value in at.items())
+        name = ",".join([section.arm, *shown])
+        where[name] = at
+        others = {key: value for key, value in at.items() if not key.startswith("rewards.")}
+        told = {"knowledge": levels.get("PA_p") == ON, "perception": levels.get("PA_pi") == ON}
+        arms.append(ArmChange(name=name, set={"rewards": changed, **others}, **told))
+    return where, arms
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

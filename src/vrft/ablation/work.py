@@ -1,0 +1,258 @@
+"""The work of an ablation: what each arm and seed needs, kept by a hash of all that it depends on.
+
+A training is one stage of one arm with one seed. Its key is made of the policy, the stages up to it, the samples, what
+the prompts hold, the seed and the number of threads; arms with equal keys share it, and what is there is never done
+again. An evaluation depends on the training it tests and on how it asks.
+"""
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from vrft.errors import RunError, UserError
+from vrft.pipeline import Job, open_job
+from vrft.policies import quiet_libraries
+from vrft.policies.of_recipe import load_for
+from vrft.progress import Reporter
+from vrft.recipe import ENVELOPES, Budget, Recipe, RftStage, SftStage
+from vrft.runs import AblationDirectory, read_json, write_json
+from vrft.sample import Sample
+from vrft.training import PeakMemory
+
+FORMAT = 1
+"""Raised when a change of the code makes kept work worthless."""
+
+PASSING = ("save_every", "log_every", "loader_workers")
+"""Keys of a stage that change no weight."""
+
+CEILING = 1_000_000
+"""Steps of a stage that ends by tokens or seconds."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A piece of work for one process: an arm and seed, or a start that several of them share."""
+
+    arm: str
+    seed: int
+    keys: tuple[str, ...]
+    """Of the stages that it trains on, in order; those before ``first`` are there when it begins."""
+    first: int
+    tested: str | None
+    """Key of the evaluation, or None where it is a shared start."""
+    budget_of: tuple[str, ...] = ()
+    """Keys of the trainings whose cost is the budget."""
+    limited: bool = False
+    """The last stage ends with the budget."""
+
+    @property
+    def name(self) -> str:
+        what = f"{self.arm}, seed {self.seed}"
+        return what if self.tested else f"{what}, stage {len(self.keys)}, shared"
+
+    def needs(self) -> set[str]:
+        """Keys of what must be there before it begins."""
+        return set(self.keys[: self.first]) | set(self.budget_of)
+
+    def gives(self) -> set[str]:
+        return set(self.keys[self.first :]) | ({self.tested} if self.tested else set())
+
+
+class Ledger:
+    """The keys of all work of a recipe with its arms."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.recipe = job, job.recipe
+        self.seen = {"train": digest(job.train_samples), "held_out": digest(job.held_out)}
+        self.known = job.injection.facts() if job.injection else None
+
+    def trainings(self, arm: str, seed: int) -> tuple[str, ...]:
+        """The keys of the stages of an arm."""
+        recipe, budget = self.recipe, self.recipe.ablation.budget
+        arm = recipe.trained_as(arm)
+        stages, keys = recipe.stages_of(arm), list[str]()
+        for index in range(len(stages)):
+            facts = self._facts(arm, index) | {"seed": seed, "threads": recipe.ablation.cpus}
+            if index == len(stages) - 1 and self.limited(arm):
+                spent = budget.amount or self.trainings("rft", seed)[-1]
+                facts |= {"match": budget.match, "amount": spent}
+            keys.append(_hash(facts | {"before": keys[-1] if keys else None}))
+        return tuple(keys)
+
+    def limited(self, arm: str) -> bool:
+        """Whether the last stage of an arm ends with the budget; ``rft`` is what the others are matched to."""
+        budget = self.recipe.ablation.budget
+        return budget.match != "stages" and not (budget.amount is None and arm == "rft")
+
+    def evaluation(self, arm: str, seed: int) -> str:
+        """The key of what an arm answers."""
+        recipe = self.recipe
+        trained = self.trainings(arm, seed)
+        section = recipe.evaluation
+        facts = {
+            "format": FORMAT,
+            "arm": arm if arm == "majority" else None,
+            "trained": trained[-1] if trained else self._policy(),
+            "task": recipe.task.model_dump(),
+            "train": self.seen["train"] if arm == "majority" else None,
+            "held_out": self.seen["held_out"],
+            "told": recipe.told(arm),
+            "known": self.known if recipe.told(arm) != "none" else None,
+            "order": ENVELOPES.get(arm),
+            "sees": recipe.sees(arm),
+            "batch": section.batch_size,
+            "tokens": recipe.evaluation_tokens,
+            "threads": recipe.ablation.cpus,
+        }
+        return _hash(facts)
+
+    def units(self) -> list[Unit]:
+        """All work: shared starts, then every arm and seed."""
+        recipe, budget = self.recipe, self.recipe.ablation.budget
+        relative = budget.match != "stages" and budget.amount is None
+        if relative and "rft" not in recipe.arm_names():
+            raise UserError(f"ablation.budget matches {budget.match} to what rft spends; name rft, or give an amount.")
+        asked = [(arm, seed) for arm in recipe.arm_names() for seed in self.seeds(arm)]
+        users = Counter(key for arm, seed in asked for key in self.trainings(arm, seed))
+        if relative:
+            users.update(self.trainings("rft", seed)[-1] for seed in recipe.seeds)
+        units, seen = list[Unit](), set[str]()
+        for arm, seed in asked:
+            keys = self.trainings(arm, seed)
+            trained = recipe.trained_as(arm)
+            limits = {"limited": self.limited(trained)}
+            of = self.trainings("rft", seed) if relative and keys and self.limited(trained) else ()
+            shared = sum(users[key] > 1 for key in keys)
+            for count in range(1, shared + 1):
+                if keys[count - 1] not in seen:
+                    seen.add(keys[count - 1])
+                    last = count == len(keys)
+                    start = Unit(trained, seed, keys[:count], count - 1, None)
+                    units.append(replace(start, budget_of=of, **limits) if last else start)
+            units.append(Unit(arm, seed, keys, shared, self.evaluation(arm, seed), of, **limits))
+        return units
+
+    def seeds(self, arm: str) -> list[int]:
+        return self.recipe.seeds if self.recipe.has_seeds(arm) else self.recipe.seeds[:1]
+
+    def _facts(self, arm: str, index: int) -> dict[str, Any]:
+        """What a stage depends on, beside what came before it."""
+        recipe = self.recipe
+        stage = recipe.stages_of(arm)[index]
+        plain = stage.model_dump(exclude=set(PASSING))
+        facts: dict[str, Any] = {"format": FORMAT, "policy": self._policy(), "stage": plain}
+        if stage.task is not None:
+            _, source = self.job.asked(stage)
+            return facts | {"train": digest(source.samples("train"))}
+        told = recipe.told(arm, training=True)
+        recited = isinstance(stage, RftStage) and "recitation" in stage.rewards
+        return facts | {
+            "task": recipe.task.model_dump(),
+            "train": self.seen["train"],
+            "told": told,
+            "known": self.known if told != "none" or recited else None,
+            "order": ENVELOPES.get(arm),
+            "sees": recipe.sees(arm),
+        }
+
+    def _policy(self) -> dict[str, Any]:
+        return self.recipe.policy.model_dump(exclude={"image_cache_gb"})
+
+
+def digest(samples: Iterable[Sample]) -> str:
+    """A hash of which samples there are: their names, questions and targets, not their pixels."""
+    return _hash([[one.id, one.question, one.target, one.region] for one in samples])
+
+
+def _hash(facts: Any) -> str:
+    """A hash of plain data."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def is_done(directory: AblationDirectory, unit: Unit) -> bool:
+    """Whether all that a unit gives is there; weights that were thrown away after an evaluation are not missed."""
+    if unit.tested:
+        return directory.evaluation(unit.tested).done.exists()
+    return all(directory.stage(key).done.exists() for key in unit.gives())
+
+
+@lru_cache(maxsize=1)
+def _opened(recipe: str) -> Job:
+    """The data of a recipe, opened once in a process for all its units."""
+    quiet_libraries()
+    return open_job(Recipe.model_validate_json(recipe), Reporter(quiet=True))
+
+
+def work(path: str, recipe: str, unit: Unit) -> None:
+    """Do a unit, in whatever process this is; what is there already is left as it is.
+
+    Args:
+        path: of the ablation, which every machine must see.
+        recipe: with all its arms, as JSON.
+        unit: what is to be done.
+
+    Raises:
+        UserError: something of the user's is at fault.
+    """
+    directory = AblationDirectory(Path(path))
+    if not directory.recipe.exists():
+        raise RunError(f"{path} is not seen from this machine; --out must lie on a disk that all machines share.")
+    job = _opened(recipe)
+    torch.set_num_threads(job.recipe.ablation.cpus)
+    stages = job.recipe.stages_of(job.recipe.trained_as(unit.arm))
+    for index in range(unit.first, len(unit.keys)):
+        place = directory.stage(unit.keys[index])
+        with FileLock(directory.lock(unit.keys[index])):
+            if place.done.exists():
+                continue
+            before = directory.stage(unit.keys[index - 1]) if index else None
+            stage = stages[index]
+            if unit.limited and index == len(stages) - 1:
+                stage = _limited(stage, job.recipe.ablation.budget, directory, unit)
+            job.train(unit.arm, index, stage, place, before, unit.seed)
+    if unit.tested is None:
+        return
+    arm = directory.evaluation(unit.tested)
+    with FileLock(directory.lock(unit.tested)):
+        if arm.done.exists():
+            return
+        began, memory = time.monotonic(), PeakMemory()
+        policy = directory.stage(unit.keys[-1]).policy if unit.keys else None
+        job.evaluate(unit.arm, unit.seed, lambda: load_for(job.recipe, policy), arm.predictions)
+        write_json(arm.done, {"seconds": round(time.monotonic() - began, 3), "peak_mb": memory.peak_mb()})
+
+
+def _limited(
+    stage: RftStage | SftStage, budget: Budget, directory: AblationDirectory, unit: Unit
+) -> RftStage | SftStage:
+    """The last stage of an arm, as long as the budget allows.
+
+    Raises:
+        RunError: the stages before it have spent it all.
+    """
+    key = budget.match
+    spent = cost_of(directory, unit.keys[:-1])[key]
+    amount = budget.amount or cost_of(directory, unit.budget_of)[key]
+    left = amount - spent
+    if left < 1:
+        raise RunError(f"the stages before the last spend {spent:,.0f} {key}, and the budget is {amount:,.0f}.")
+    if key == "steps":
+        return stage.model_copy(update={"steps": int(left)})
+    limit = {"max_tokens": int(left)} if key == "tokens" else {"max_seconds": float(left)}
+    return stage.model_copy(update={"steps": CEILING, **limit})
+
+
+def cost_of(directory: AblationDirectory, keys: Iterable[str]) -> dict[str, float]:
+    """What trainings cost together: steps, tokens, seconds, and the peak memory in MB of the largest."""
+    costs: list[Mapping[str, float]] = [read_json(directory.stage(key).done) for key in keys]
+    sums = {key: float(sum(cost[key] for cost in costs)) for key in ("steps", "tokens", "seconds")}
+    return sums | {"peak_mb": max((cost["peak_mb"] for cost in costs), default=0.0)}
