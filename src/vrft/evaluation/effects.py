@@ -1,0 +1,363 @@
+"""Effects: what the parts of a method add, with an uncertainty that counts training seeds and test samples.
+
+Notation: an experiment has arms, S training seeds of each arm and n test samples in G groups. A contrast is a linear
+combination of the values of arms; a single arm is the contrast that weighs it with 1.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyDOE3 import gsd
+from scipy.special import stdtr, stdtridf, stdtrit
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from vrft.evaluation.statistics import resamples
+
+Metric = Callable[[NDArray[Any]], float]
+"""From the results of some test samples (first axis) to a figure."""
+
+Level = Hashable
+Cells = Mapping[str, Mapping[str, Level]]
+"""For each arm the level of each factor."""
+Factors = Mapping[str, Sequence[Level]]
+"""For each factor its levels; the first is the base, where the factor is off."""
+
+POWER = 0.8
+TINY = 1e-12  # differences below it are rounding
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A contrast, its interval, and what the experiment could have seen."""
+
+    value: float
+    low: float
+    high: float
+    se: float
+    """Standard error over training seeds and test samples."""
+    df: float
+    """Degrees of freedom of the t distribution behind interval, p and smallest."""
+    p: float
+    """Two-sided p-value of a contrast of zero; below 1 - confidence where the interval leaves out zero."""
+    smallest: float
+    """The smallest effect that this design sees with 80% power."""
+    seeds: int
+    seeds_counted: bool
+    """False with one seed: then ``se`` knows nothing of what another training would have given."""
+
+
+def estimate_from(
+    whole: NDArray[np.float64], resampled: NDArray[np.float64], n_groups: int, *, confidence: float = 0.95
+) -> Estimate:
+    """A contrast with the uncertainty of both training seeds and test samples.
+
+    The contrast of seed s is y_s = mu + u_s + v + e_s with u the luck of a training, v that of the test samples, which
+    all seeds share, and e what is particular to both. So Var(mean y) = (Var(u) + Var(e)) / S + Var(v). The variance
+    over seeds, s2 (ddof 1), estimates Var(u) + Var(e); the covariance between seeds over resamples of the test
+    samples, C, estimates Var(v) (floored at 0). V = s2 / S + C therefore counts each source once.
+
+    With few seeds s2 is itself uncertain. The half width is h^2 = t_{S-1}^2 s2 / S + t_{G-1}^2 C (Banerjee, 1960,
+    Sankhya 22, "Approximate confidence interval for linear functions of means of k populations when the population
+    variances are not equal"), which covers at least as often as it says whatever the share of the two variances;
+    Satterthwaite's degrees of freedom, estimated from three seeds, cover 91 to 95% instead of 95. It is never below
+    t_{G-1} times the standard error with the seeds held fixed, as three seeds may agree by chance. ``df`` is then that
+    of the t distribution with h = t_df se, so that interval, p and smallest go together.
+
+    ``smallest`` is (t_{1-alpha/2} + t_{0.8}) se, the minimum detectable effect of Bloom (1995, Evaluation Review
+    19(5)).
+
+    Args:
+        whole: the contrast of each seed on all test samples, (S,).
+        resampled: the contrast of each seed on each resample of the groups, (S, B), the same resamples for all seeds.
+        n_groups: how many groups there are, at least 2.
+        confidence: of the interval, in (0, 1).
+    """
+    seeds, value, upper = len(whole), float(np.mean(whole)), 1 - (1 - confidence) / 2
+    # a bootstrap of G groups has (G - 1) / G of the variance of the figure (Efron & Tibshirani, 1993, equation 5.12)
+    covariance = np.atleast_2d(np.cov(resampled)) * n_groups / (n_groups - 1)
+    of_samples = float(covariance.mean())
+    variance, half, least = of_samples, 0.0, n_groups - 1
+    if seeds > 1:
+        over_seeds = float(np.var(whole, ddof=1)) / seeds
+        shared = max(0.0, float((covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))))
+        variance = max(over_seeds + shared, of_samples)
+        half = float(np.sqrt(stdtrit(seeds - 1, upper) ** 2 * over_seeds + stdtrit(n_groups - 1, upper) ** 2 * shared))
+        least = min(seeds, n_groups) - 1
+    se = float(np.sqrt(max(variance, 0.0)))
+    most = max(seeds, n_groups) - 1
+    if se < TINY:  # no chance is left in it
+        p = 1.0 if abs(value) < TINY else 0.0
+        return Estimate(value, value, value, 0.0, float(least), p, 0.0, seeds, seeds > 1)
+    half = max(half, float(stdtrit(n_groups - 1, upper) * np.sqrt(of_samples)))
+    df = _df_of(upper, half / se, least, most)
+    t = float(stdtrit(df, upper))
+    return Estimate(
+        value=value,
+        low=value - t * se,
+        high=value + t * se,
+        se=se,
+        df=df,
+        p=float(2 * stdtr(df, -abs(value) / se)),
+        smallest=(t + float(stdtrit(df, POWER))) * se,
+        seeds=seeds,
+        seeds_counted=seeds > 1,
+    )
+
+
+def _df_of(upper: float, t: float, least: int, most: int) -> float:
+    """The degrees of freedom, ``least`` to ``most``, for which t is the quantile at ``upper``."""
+    if t <= stdtrit(most, upper):
+        return float(most)
+    if t >= stdtrit(least, upper):
+        return float(least)
+    return float(np.clip(stdtridf(upper, t), least, most))
+
+
+class Trials:
+    """The results of all arms on the same test samples.
+
+    Args:
+        rows: for each arm one array a training seed, each with n test samples on its first axis, in the same order of
+            seeds in all arms. An arm that is not trained has one array, which pairs with each seed of the others.
+        metric: the figure of some of these rows.
+        groups: the group of each test sample, length n: cells of one image come and go together.
+        draws: resamples of the groups, the same for every arm and seed, so that all is paired.
+        confidence: of the intervals.
+        seed: of the resamples and exchanges.
+
+    Raises:
+        ValueError: arms or groups differ in their number of samples, or there are fewer than two groups.
+    """
+
+    def __init__(
+        self,
+        rows: Mapping[str, Sequence[NDArray[Any]]],
+        metric: Metric,
+        groups: Sequence[Hashable],
+        *,
+        draws: int = 2000,
+        confidence: float = 0.95,
+        seed: int = 0,
+    ):
+        sizes = {len(groups)} | {len(one) for seeds in rows.values() for one in seeds}
+        if len(sizes) > 1:
+            raise ValueError(f"arms and groups must have the same test samples; got {sorted(sizes)} of them.")
+        number = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+        if len(number) < 2:
+            raise ValueError("the test samples must come in at least two groups.")
+        self.rows, self.metric, self.confidence, self.seed = rows, metric, confidence, seed
+        self._group = np.array([number[group] for group in groups])
+        self._n_groups = len(number)
+        self._draws = resamples(groups, draws, seed)
+        self._known: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+
+    def estimate(self, weights: Mapping[str, float]) -> Estimate:
+        """The contrast: the mean over seeds of sum_a weights[a] metric(arm a, that seed); see ``estimate_from``.
+
+        Raises:
+            ValueError: an arm is not known, no weight differs from zero, or trained arms differ in their seeds.
+        """
+        arms = {arm: weight for arm, weight in weights.items() if weight != 0}
+        self._seeds_of(arms)
+        parts = [(weight, *self._values(arm)) for arm, weight in arms.items()]
+        # an arm with one array pairs with each seed of the others by broadcasting
+        whole = sum(weight * one for weight, one, _ in parts)
+        resampled = sum(weight * one for weight, _, one in parts)
+        return estimate_from(np.asarray(whole), np.asarray(resampled), self._n_groups, confidence=self.confidence)
+
+    def paired_p(self, a: str, b: str, draws: int = 2000) -> float:
+        """Permutation p-value that these very policies are equally good; it says nothing of other trainings.
+
+        The answers of the two arms change places in each group with probability 1/2, in the same groups for all seeds;
+        p = (1 + #{|difference| >= observed}) / (1 + draws), which is never 0 (Phipson & Smyth, 2010; Davison & Hinkley,
+        1997, equation 4.11).
+        """
+        seeds = self._seeds_of([a, b])
+        pairs = [(self.rows[a][s % len(self.rows[a])], self.rows[b][s % len(self.rows[b])]) for s in range(seeds)]
+        flips = np.random.default_rng([self.seed, 0xF11B]).random((draws, self._n_groups)) < 0.5
+
+        def difference(flip: NDArray[np.bool_]) -> float:
+            total = 0.0
+            for one, other in pairs:
+                swap = flip[self._group].reshape(-1, *[1] * (one.ndim - 1))
+                total += self.metric(np.where(swap, other, one)) - self.metric(np.where(swap, one, other))
+            return abs(total) / seeds
+
+        observed = difference(np.zeros(self._n_groups, dtype=bool))
+        return (1 + sum(difference(flip) >= observed - TINY for flip in flips)) / (1 + draws)
+
+    def _seeds_of(self, arms: Sequence[str] | Mapping[str, float]) -> int:
+        unknown = [arm for arm in arms if arm not in self.rows]
+        if unknown or not arms:
+            raise ValueError(f"a contrast needs arms of {', '.join(self.rows)}; got {', '.join(unknown) or 'none'}.")
+        counts = {len(self.rows[arm]) for arm in arms} - {1}
+        if len(counts) > 1:
+            raise ValueError(f"trained arms of a contrast must have the same number of seeds; got {sorted(counts)}.")
+        return counts.pop() if counts else 1
+
+    def _values(self, arm: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The metric of each seed on all samples (S,) and on the resamples (S, B); computed once an arm."""
+        if arm not in self._known:
+            whole = np.array([self.metric(one) for one in self.rows[arm]])
+            drawn = np.array([[self.metric(one.take(at, axis=0)) for at in self._draws] for one in self.rows[arm]])
+            if not (np.isfinite(whole).all() and np.isfinite(drawn).all()):
+                raise ValueError(f"the metric of {arm} must be finite on every resample of the test samples.")
+            self._known[arm] = whole, drawn
+        return self._known[arm]
+
+
+def mcnemar_p(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
+    """Exact two-sided p-value of McNemar (1947): two policies are right equally often on the same samples.
+
+    For accuracy with one seed and samples without groups. 1.0 where they are right on the same samples.
+
+    Args:
+        right_a: whether the first is right, (n,).
+        right_b: whether the second is right, (n,).
+    """
+    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
+    return 1.0 if np.array_equal(a, b) else float(mcnemar(table, exact=True).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number by the step-down method of Holm (1979); the order stays.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a level of a factor adds, or what two add together beyond their sum, as a contrast of arms."""
+
+    name: str
+    kind: str
+    """``main`` or ``interaction``."""
+    of: tuple[tuple[str, Level], ...]
+    """The factor and level; two of them for an interaction."""
+    weights: dict[str, float]
+    confounded: bool = False
+    """A main effect that holds only if there are no interactions, as the cells cannot tell them apart."""
+
+
+def effects(cells: Cells, factors: Factors) -> tuple[list[Effect], list[str]]:
+    """Main effects and two-way interactions as contrasts of the arms, and the names of those not estimable.
+
+    With m the mean over all combinations of the other factors, the main effect of level l is m(l) - m(base), and the
+    interaction of levels l and k is [m(l, k) - m(base, k)] - [m(l, base) - m(base, base)], a difference of differences
+    (with two levels twice the interaction of Box, Hunter & Hunter, 2005, section 5.5, who halve it).
+
+    The weights are those of least squares under a model of main effects and two-way interactions, so cells may be
+    missing. An effect is estimable if it lies in the row space of the model of the observed cells (Searle, 1971,
+    section 5.4). In a full factorial the weights are the differences of means above. A main effect that this model
+    cannot estimate comes from the model of main effects alone, if that can: it is then confounded with interactions.
+
+    Args:
+        cells: for each arm the level of each factor.
+        factors: for each factor its levels, the base first.
+
+    Raises:
+        ValueError: a cell lacks a factor or has a level that the factor has not.
+    """
+    for arm, cell in cells.items():
+        for factor, levels in factors.items():
+            if cell.get(factor) not in levels:
+                known = ", ".join(map(str, levels))
+                raise ValueError(f"{factor} of {arm} must be one of {known}; got {cell.get(factor)}.")
+    grid = [dict(zip(factors, row, strict=True)) for row in product(*factors.values())]
+    steps = [((factor, level),) for factor, levels in factors.items() for level in levels[1:]]
+    pairs = [(*a, *b) for a, b in combinations(steps, 2) if a[0][0] != b[0][0]]
+    found, missing = [], []
+    for of in [*steps, *pairs]:
+        kind = "main" if len(of) == 1 else "interaction"
+        name = " x ".join(factor if level == "on" else f"{factor}={level}" for factor, level in of)
+        contrast = _textbook(of, grid, factors)
+        weights = _weights(contrast, [*steps, *pairs], cells, grid)
+        confounded = weights is None and kind == "main"
+        if confounded:
+            weights = _weights(contrast, steps, cells, grid)
+        if weights is None:
+            missing.append(name)
+        else:
+            found.append(Effect(name, kind, of, weights, confounded))
+    return found, missing
+
+
+Terms = Sequence[tuple[tuple[str, Level], ...]]
+
+
+def _textbook(
+    of: tuple[tuple[str, Level], ...], grid: Sequence[Mapping[str, Level]], factors: Factors
+) -> NDArray[np.float64]:
+    """The weights of the cells of the full factorial: +1 at the level, -1 at the base, 0 elsewhere, multiplied."""
+    weights = np.ones(len(grid))
+    for factor, level in of:
+        base = factors[factor][0]
+        weights *= [float(cell[factor] == level) - float(cell[factor] == base) for cell in grid]
+    return weights / (np.sum(weights != 0) / 2 ** len(of))
+
+
+def _model(terms: Terms, cells: Sequence[Mapping[str, Level]]) -> NDArray[np.float64]:
+    """A row a cell; the columns are 1 and, for each term, whether the cell has all its levels."""
+    rows = [[1.0, *(float(all(cell[f] == level for f, level in term)) for term in terms)] for cell in cells]
+    return np.array(rows)
+
+
+def _weights(
+    contrast: NDArray[np.float64], terms: Terms, cells: Cells, grid: Sequence[Mapping[str, Level]]
+) -> dict[str, float] | None:
+    """Weights of the arms for a contrast of the full factorial under a model; None where it is not estimable."""
+    observed = _model(terms, list(cells.values()))
+    of_parameters = contrast @ _model(terms, grid)
+    weights = of_parameters @ np.linalg.pinv(observed)
+    if not np.allclose(weights @ observed, of_parameters, atol=1e-9):
+        return None
+    return {arm: float(weight) for arm, weight in zip(cells, weights, strict=True) if abs(weight) > TINY}
+
+
+def fraction_of(cells: Cells, factors: Factors, reduction: int) -> list[str]:
+    """Arms of a balanced fraction of the full factorial, about one in ``reduction``, the all-base cell among them.
+
+    A generalized subset design (Surowiec et al., 2017, Analytical Chemistry 89(12), 6491-6497): each level of each
+    factor occurs equally often, as far as the numbers of levels allow. All its main effects are estimable, though some
+    only if there are no interactions (``Effect.confounded``).
+
+    Args:
+        cells: for each arm of the full factorial the level of each factor.
+        factors: for each factor its levels, the base first.
+        reduction: how many times fewer cells, at least 2.
+
+    Raises:
+        ValueError: there is no such fraction, it cannot estimate all main effects, or an arm of it is missing.
+    """
+    impossible = f"a fraction of one in {reduction} of these {len(cells)} cells is not possible"
+    varied = {factor: list(levels) for factor, levels in factors.items() if len(levels) > 1}
+    if reduction < 2:
+        raise ValueError(f"{impossible}: the reduction must be at least 2.")
+    try:
+        design = gsd([len(levels) for levels in varied.values()], reduction)
+    except ValueError as error:
+        raise ValueError(f"{impossible}: {error}.") from error
+    arms = {tuple(cell[factor] for factor in varied): arm for arm, cell in reversed(list(cells.items()))}
+    rows = [tuple(levels[i] for levels, i in zip(varied.values(), row, strict=True)) for row in design]
+    absent = [row for row in rows if row not in arms]
+    if absent:
+        raise ValueError(f"{impossible}: no arm has {dict(zip(varied, absent[0], strict=True))}.")
+    parameters = 1 + sum(len(levels) - 1 for levels in varied.values())
+    if len(rows) < parameters:
+        raise ValueError(f"{impossible}: its {len(rows)} cells are fewer than the {parameters} main effects and mean.")
+    if tuple(levels[0] for levels in varied.values()) not in rows:
+        raise ValueError(f"{impossible}: it lacks the cell where all factors are at their base.")
+    chosen = {arms[row]: cells[arms[row]] for row in rows}
+    lost = [name for name in effects(chosen, varied)[1] if " x " not in name]
+    if lost:
+        raise ValueError(f"{impossible}: it cannot tell {', '.join(lost)} from the other main effects.")
+    return [arm for arm in cells if arm in chosen]
