@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,8 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
                 _run_arm(job, directory, name, seed)
             arms.setdefault(name, []).append(read_jsonl(arm.predictions))
         costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
-    _write_predictions(directory, recipe, arms)
+    answered = [(arm, *one) for arm, rows in arms.items() for one in zip(recipe.seeds, rows, strict=False)]
+    write_predictions(directory.predictions, answered, job.groups())
     write_gallery(directory, job.held_out)
     evaluation = recipe.evaluation
     metrics = summarise(
@@ -296,18 +297,19 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
 
 
-def _write_predictions(directory: RunDirectory, recipe: Recipe, arms: dict[str, list[list[dict[str, Any]]]]) -> None:
-    """All predictions of all arms in one table; targets and answers as texts, since columns hold one type."""
+def write_predictions(
+    path: Path, answered: Iterable[tuple[str, int, list[dict[str, Any]]]], groups: Sequence[str]
+) -> None:
+    """All predictions of all arms and seeds in one table; targets and answers as texts: columns hold one type."""
     rows = [
-        {"arm": arm, "seed": seed}
+        {"arm": arm, "seed": seed, "group": group}
         | row
         | {key: None if row[key] is None else _cell(row[key]) for key in ("target", "answer", "lenient")}
         | ({"image_size": json.dumps(row["image_size"])} if "image_size" in row else {})
-        for arm, seeds in arms.items()
-        for seed, predictions in zip(recipe.seeds, seeds, strict=False)
-        for row in predictions
+        for arm, seed, predictions in answered
+        for row, group in zip(predictions, groups, strict=True)
     ]
-    with replacing(directory.predictions) as fresh:
+    with replacing(path) as fresh:
         pd.DataFrame(rows).to_parquet(fresh, index=False)
 
 

@@ -10,9 +10,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from vrft.evaluation.effects import fraction_of
-
 from vrft.errors import UserError
+from vrft.evaluation.effects import fraction_of
 from vrft.recipe import (
     CONTROLS,
     FACTORS,

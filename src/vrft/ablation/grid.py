@@ -232,9 +232,10 @@ def fail(
     write_json(directory.failure(unit.arm, unit.seed), {"unit": unit.name, "error": error, "traceback": whole})
 
 
-def _cause(error: BaseException) -> BaseException:
+def _cause(error: BaseException) -> Exception:
     """What was raised in a process: Ray wraps it."""
-    return getattr(error, "cause", None) or error
+    cause = getattr(error, "cause", None) or error
+    return cause if isinstance(cause, Exception) else RuntimeError(repr(cause))
 
 
 def _one_line(error: BaseException) -> str:

@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -128,17 +128,16 @@ class Ledger:
         units, seen = list[Unit](), set[str]()
         for arm, seed in asked:
             keys = self.trainings(arm, seed)
-            trained = recipe.trained_as(arm)
-            limits = {"limited": self.limited(trained)}
-            of = self.trainings("rft", seed) if relative and keys and self.limited(trained) else ()
+            limited = self.limited(recipe.trained_as(arm)) and bool(keys)
+            budget_of = self.trainings("rft", seed) if relative and limited else ()
             shared = sum(users[key] > 1 for key in keys)
             for count in range(1, shared + 1):
                 if keys[count - 1] not in seen:
                     seen.add(keys[count - 1])
-                    last = count == len(keys)
-                    start = Unit(trained, seed, keys[:count], count - 1, None)
-                    units.append(replace(start, budget_of=of, **limits) if last else start)
-            units.append(Unit(arm, seed, keys, shared, self.evaluation(arm, seed), of, **limits))
+                    last = limited and count == len(keys)
+                    of = budget_of if last else ()
+                    units.append(Unit(recipe.trained_as(arm), seed, keys[:count], count - 1, None, of, last))
+            units.append(Unit(arm, seed, keys, shared, self.evaluation(arm, seed), budget_of, limited))
         return units
 
     def seeds(self, arm: str) -> list[int]:

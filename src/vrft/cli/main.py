@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vrft.cli.ablate import ablate
 from vrft.cli.bench import bench
 from vrft.cli.knowledge import app as knowledge
 from vrft.cli.predict import predict
@@ -74,6 +75,7 @@ def run(
     typer.echo(directory.report)
 
 
+app.command()(ablate)
 app.command()(score)
 app.command()(predict)
 app.command()(bench)
@@ -82,13 +84,20 @@ app.add_typer(knowledge, name="knowledge")
 
 @app.command()
 def report(
-    directory: Annotated[Path, typer.Argument(help="A run directory.")],
+    directory: Annotated[Path, typer.Argument(help="A run directory, or that of an ablation.")],
 ) -> None:
-    """Write the report of a finished run again."""
+    """Write the report of a finished run or ablation again, from its files."""
     from vrft.errors import RunError
-    from vrft.report import write_report
-    from vrft.runs import RunDirectory
+    from vrft.report import write_ablation_report, write_report
+    from vrft.runs import AblationDirectory, RunDirectory
 
+    ablation = AblationDirectory(directory)
+    if ablation.records.exists():
+        from vrft.ablation.summary import summarise_ablation
+
+        summarise_ablation(ablation)
+        typer.echo(write_ablation_report(ablation))
+        return
     run_directory = RunDirectory(directory)
     if not run_directory.metrics.exists():
         raise RunError(

@@ -1,10 +1,13 @@
 """``vrft run RECIPE --plan``: what a run costs, before it is begun."""
 
+from collections import Counter
 from io import StringIO
 
 from rich.console import Console
 from rich.table import Table
 
+from vrft.ablation.design import Design
+from vrft.ablation.work import Unit
 from vrft.planning import Plan, make_plan
 from vrft.policies import quiet_libraries
 from vrft.recipe import Recipe
@@ -44,6 +47,37 @@ def shown(recipe: Recipe, plan: Plan) -> str:
     console.print(_times(plan), _memory(plan))
     lines += [text.getvalue().rstrip(), *_verdict(plan)]
     return "\n".join(lines)
+
+
+def ablation_costs(design: Design, units: list[Unit], missing: list[Unit], workers: int | None) -> str:
+    """The arms of an ablation, what of them is to be done, and what all of them cost from the start."""
+    quiet_libraries()
+    recipe = design.recipe
+    plan = make_plan(recipe, device_for(None))
+    todo = Counter(unit.arm for unit in missing if unit.tested)
+    seconds = dict[str, float]()
+    for row in plan.rows:
+        seconds[row.arm] = seconds.get(row.arm, 0.0) + row.seconds
+    table = Table("arm", "kind", "seeds", "to be done", "time")
+    for arm in recipe.arm_names():
+        seeds = len(recipe.seeds) if recipe.has_seeds(arm) else 1
+        cost = duration(seconds[arm]) if arm in seconds else ""
+        table.add_row(arm, design.kind_of(arm), str(seeds), str(todo[arm]), cost)
+    text = StringIO()
+    Console(file=text, width=120).print(table)
+    shared = sum(not unit.tested for unit in units)
+    total = sum(seconds.values())
+    cpus = recipe.ablation.cpus
+    lines = [
+        f"ablation {recipe.name}: {len(design.cells)} cells, {len(recipe.arm_names()) - len(design.cells)} other arms; "
+        f"{len(units)} pieces of work, of which {shared} are starts that several arms share; {len(missing)} to be done",
+        text.getvalue().rstrip(),
+        f"all of it from the start is {duration(total)} of work on {plan.device.name}, one piece after another with all "
+        f"its cores (a start counts in the first arm that has it); pieces run side by side, with {cpus} cores each",
+    ]
+    if workers:
+        lines.append(f"{workers} at a time")
+    return "\n".join([*lines, *_verdict(plan)])
 
 
 def _times(plan: Plan) -> Table:

@@ -83,6 +83,20 @@ def results(metrics: dict[str, Any]) -> str:
     return text.getvalue().rstrip()
 
 
+def effects(ablation: dict[str, Any]) -> str:
+    """What an ablation came to: its effects with intervals, seen or not."""
+    table = Table("effect", ablation["metric"], "interval", "p (Holm)", "seen", "could have seen")
+    for row in ablation["effects"]:
+        interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
+        seen = "yes" if row["seen"] else "no"
+        table.add_row(
+            row["name"], f"{row['difference']:+.3f}", interval, f"{row['p_holm']:.3g}", seen, f"{row['smallest']:.3f}"
+        )
+    text = StringIO()
+    Console(file=text, width=120).print(table)
+    return text.getvalue().rstrip()
+
+
 def summary(figures: Summary) -> str:
     """What ``vrft score`` came to: one row a reward, then how much was read and what was wrong."""
     table = Table("reward", "lines", "mean", "full")

@@ -1,0 +1,198 @@
+"""An ablation from its design to its files: what is missing is done, and all that is there is gathered."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pandas as pd
+
+from vrft.ablation.design import Design
+from vrft.ablation.grid import Workers, carry_out
+from vrft.ablation.work import Ledger, Unit, cost_of, is_done
+from vrft.errors import RunError
+from vrft.evaluation.predict import so_far
+from vrft.pipeline import Job, environment, open_job, write_gallery, write_predictions
+from vrft.policies import quiet_libraries
+from vrft.progress import Reporter
+from vrft.recipe import ARMS, FACTORS, Recipe
+from vrft.runs import AblationDirectory, read_json, read_jsonl, replacing, write_json
+from vrft.tasks import ClosedTask
+
+
+def jobs_of(design: Design, directory: AblationDirectory) -> tuple[list[Unit], list[Unit]]:
+    """All units of a design, and those that are not done in a directory.
+
+    Raises:
+        UserError: the data or the policy cannot be used.
+    """
+    quiet_libraries()
+    units = Ledger(open_job(design.recipe, Reporter(quiet=True))).units()
+    return units, _missing(units, directory)
+
+
+def _missing(units: list[Unit], directory: AblationDirectory) -> list[Unit]:
+    """What is not done; a shared start that is gone is only needed where something that begins there is missing."""
+    needed, missing = set[str](), list[Unit]()
+    for unit in reversed(units):
+        if not is_done(directory, unit) and (unit.tested or unit.gives() & needed):
+            missing.append(unit)
+            needed |= unit.needs()
+    return missing[::-1]
+
+
+def ablate(
+    design: Design,
+    directory: AblationDirectory,
+    open_workers: Callable[[], AbstractContextManager[Workers]],
+    *,
+    reporter: Reporter,
+) -> dict[str, str]:
+    """Do what is missing of an ablation, and gather all that is there into its files.
+
+    Args:
+        design: which arms.
+        directory: where everything goes; what is there already is kept and used.
+        open_workers: gives the processes that take the work; it is not called when nothing is missing.
+        reporter: is told what is done.
+
+    Returns:
+        the error of each piece of work that failed.
+
+    Raises:
+        UserError: data, policy or directory cannot be used.
+    """
+    quiet_libraries()
+    recipe = design.recipe
+    directory.take(recipe.dump())
+    write_json(directory.environment, environment(recipe))
+    job = open_job(recipe, reporter)
+    ledger = Ledger(job)
+    units = ledger.units()
+    missing = _missing(units, directory)
+    reporter.say(f"ablation {recipe.name}: {len(units)} pieces of work, {len(missing)} to be done")
+    errors: dict[str, str] = {}
+    if missing:
+        with open_workers() as workers:
+            errors = carry_out(
+                missing,
+                directory,
+                recipe.model_dump_json(),
+                workers,
+                retries=recipe.ablation.retries,
+                reporter=reporter,
+                told=lambda unit: _told(job, directory, unit),
+            )
+    gather(design, job, ledger, directory, errors)
+    return errors
+
+
+def _told(job: Job, directory: AblationDirectory, unit: Unit) -> str:
+    """What a unit came to."""
+    if not unit.tested:
+        return ""
+    return f": {so_far(job.task, read_jsonl(directory.evaluation(unit.tested).predictions))}"
+
+
+def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirectory, errors: dict[str, str]) -> None:
+    """Write what the figures are made of: predictions, logs and costs; and the arms by name, for other commands.
+
+    Raises:
+        RunError: no arm is done.
+    """
+    recipe, groups = design.recipe, job.groups()
+    rows, logs, runs = [], list[dict[str, Any]](), list[dict[str, Any]]()
+    for arm in recipe.arm_names():
+        for seed in ledger.seeds(arm):
+            keys, tested = ledger.trainings(arm, seed), directory.evaluation(ledger.evaluation(arm, seed))
+            if not tested.done.exists():
+                error = errors.get(f"{arm}, seed {seed}") or _failed(directory, arm, seed)
+                runs.append({"arm": arm, "seed": seed, "cost": None, "error": error})
+                continue
+            rows.append((arm, seed, read_jsonl(tested.predictions)))
+            cost = cost_of(directory, keys)
+            cost["peak_mb"] = max(cost["peak_mb"], read_json(tested.done)["peak_mb"]) if arm != "majority" else 0.0
+            runs.append({"arm": arm, "seed": seed, "cost": cost, "error": None})
+            if recipe.trained_as(arm) == arm:
+                logs += _logs(directory, recipe, arm, seed, keys)
+                _link(directory, recipe, arm, seed, keys)
+    if not rows:
+        first = next(iter(errors.values()), "")
+        raise RunError(f"no arm is done. The first error: {first} All are in {directory.path / 'failed'}.")
+    write_predictions(directory.predictions, rows, groups)
+    with replacing(directory.logs) as fresh:
+        pd.json_normalize(logs).to_parquet(fresh, index=False)
+    write_gallery(directory, job.held_out)
+    write_json(directory.records, _records(design, job) | {"runs": runs})
+
+
+def _failed(directory: AblationDirectory, arm: str, seed: int) -> str:
+    path = directory.failure(arm, seed)
+    return str(read_json(path)["error"]) if path.exists() else "not done"
+
+
+def _logs(
+    directory: AblationDirectory, recipe: Recipe, arm: str, seed: int, keys: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """The lines of the log of an arm and seed, its stages one after another."""
+    rows: list[dict[str, Any]] = []
+    for index, (key, stage) in enumerate(zip(keys, recipe.stages_of(arm), strict=True)):
+        before = rows[-1]["step"] if rows else 0
+        for row in read_jsonl(directory.stage(key).log):
+            named = {"arm": arm, "seed": seed, "stage": f"{index + 1} {stage.kind}"}
+            rows.append(named | row | {"step": row["step"] + before})
+    return rows
+
+
+def _link(directory: AblationDirectory, recipe: Recipe, arm: str, seed: int, keys: tuple[str, ...]) -> None:
+    """The stages of an arm under its name, as a run has them."""
+    for index, (key, stage) in enumerate(zip(keys, recipe.stages_of(arm), strict=True)):
+        place = directory.arm(arm, seed).stage(index, stage.kind)
+        if not place.done.exists() or not place.done.samefile(directory.stage(key).done):
+            place.take_over(directory.stage(key))
+
+
+def _records(design: Design, job: Job) -> dict[str, Any]:
+    """What was compared and how, as plain data."""
+    recipe, evaluation = design.recipe, design.recipe.evaluation
+    task: dict[str, Any] = {"kind": job.task.kind, "metrics": list(job.task.metrics)}
+    if isinstance(job.task, ClosedTask):
+        task["classes"] = [str(target) for target in job.task.classes]
+    task["untrained"] = {arm: not recipe.has_seeds(arm) for arm in recipe.arm_names()}
+    arms = [
+        {"arm": arm, "kind": design.kind_of(arm), "levels": design.cells.get(arm), "what": what_is(design, arm)}
+        for arm in recipe.arm_names()
+    ]
+    keys = dict.fromkeys(key for at in design.sweep.values() for key in at)
+    axes = {key: list(dict.fromkeys(at[key] for at in design.sweep.values())) for key in keys}
+    points = [{"arm": arm, "at": at} for arm, at in design.sweep.items()]
+    sweep = recipe.ablation.sweep and {"arm": recipe.ablation.sweep.arm, "axes": axes, "points": points}
+    return {
+        "name": recipe.name,
+        "seeds": list(recipe.seeds),
+        "task": task,
+        "statistics": {
+            "split": evaluation.split,
+            "bootstrap": evaluation.bootstrap,
+            "confidence": evaluation.confidence,
+        },
+        "design": {
+            "factors": {name: list(levels) for name, levels in design.factors.items()},
+            "fraction": design.fraction,
+            "budget": recipe.ablation.budget.model_dump(),
+            "arms": arms,
+            "pairs": [list(pair) for pair in design.pairs],
+            "sweep": sweep if points else None,
+        },
+    }
+
+
+def what_is(design: Design, arm: str) -> str:
+    """An arm in words."""
+    if arm in ARMS:
+        return ARMS[arm]
+    if arm in design.cells:
+        added = [FACTORS[name] for name, level in design.cells[arm].items() if level not in ("off", "0")]
+        return "; ".join(added)
+    if arm in design.sweep:
+        return ", ".join(f"{key} {value}" for key, value in design.sweep[arm].items())
+    return "a further arm of the recipe"

@@ -1,0 +1,236 @@
+"""From the files of an ablation to ``ablation.json``: a pure function of ``runs.json`` and ``predictions.parquet``.
+
+Every figure counts two sources of chance, training seeds and test samples (``vrft.evaluation.effects``). The family of
+tests, which Holm's correction is over, is fixed by the design: the effects of the factorial and the planned pairs.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from vrft.errors import RunError
+from vrft.evaluation.boxes import BOX_METRICS, tally
+from vrft.evaluation.effects import Estimate, Trials, effects, holm, mcnemar_p
+from vrft.evaluation.metrics import METRICS, UNREAD
+from vrft.runs import AblationDirectory, read_json, write_json
+
+Rows = NDArray[np.float64]
+"""(n, c): what is measured of n samples; the last two columns are whether the envelope is right, and an answer read."""
+
+HEADLINE = {"grading": "qwk", "localization": "mean_iou"}
+"""The metric of the planned tests, where it is not accuracy."""
+
+
+def summarise_ablation(directory: AblationDirectory) -> dict[str, Any]:
+    """Compute ``ablation.json`` from the other files, write it and return it.
+
+    Raises:
+        RunError: no arm is done.
+    """
+    summary = summary_of(read_json(directory.records), pd.read_parquet(directory.predictions))
+    write_json(directory.summary, summary)
+    return summary
+
+
+def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[str, Any]:
+    """What ``ablation.json`` holds.
+
+    Args:
+        records: of ``runs.json``: ``task``, ``design``, ``statistics`` and one of ``runs`` for each arm and seed.
+        predictions: one row a test sample, for each arm and seed.
+
+    Raises:
+        RunError: no arm is done.
+    """
+    design, task, section = records["design"], records["task"], records["statistics"]
+    results = _Results(task, section, predictions, records["seeds"])
+    arms = [arm for arm in design["arms"] if arm["arm"] in results.rows]
+    if not arms:
+        raise RunError("no arm is done; the errors stand in the folder failed.")
+    measured, done = results.headline, [arm["arm"] for arm in arms]
+    cells = {arm["arm"]: arm["levels"] for arm in arms if arm["kind"] == "cell"}
+    factors = {name: tuple(levels) for name, levels in design["factors"].items()}
+    runs = [run for run in records["runs"] if run["error"] is None]
+    found, not_estimable = _of_factors(results, cells, factors)
+    found += [_pair(results, a, b) for a, b in design["pairs"] if a in done and b in done]
+    for row, corrected in zip(found, holm([row["p"] for row in found]), strict=True):
+        row["p_holm"] = corrected
+        row["seen"] = bool(corrected < 1 - section["confidence"])
+    return {
+        "name": records["name"],
+        "task": task["kind"],
+        "metric": measured,
+        "split": section["split"],
+        "n": results.n_samples,
+        "groups": len(set(results.groups)),
+        "seeds": records["seeds"],
+        "confidence": section["confidence"],
+        "factors": design["factors"],
+        "fraction": design["fraction"],
+        "budget": design["budget"],
+        "arms": [arm | results.figures(arm["arm"]) | {"cost": _cost(runs, arm["arm"])} for arm in arms],
+        "effects": found,
+        "also": _also(results, cells, factors),
+        "interactions": _interactions(results, cells, factors),
+        "not_estimable": not_estimable,
+        "sweep": _sweep(design["sweep"], done),
+        "failed": [
+            {key: run[key] for key in ("arm", "seed", "error")} for run in records["runs"] if run["error"] is not None
+        ],
+    }
+
+
+class _Results:
+    """The predictions of all arms as arrays, and the trials over them, metric by metric."""
+
+    def __init__(
+        self, task: Mapping[str, Any], section: Mapping[str, Any], predictions: pd.DataFrame, seeds: Sequence[int]
+    ) -> None:
+        self.task, self.section = task, section
+        self.rows: dict[str, dict[int, Rows]] = {}
+        for (arm, seed), frame in predictions.groupby(["arm", "seed"], sort=False):
+            self.rows.setdefault(str(arm), {})[int(seed)] = self._array(frame)  # type: ignore[call-overload]
+        first = predictions.iloc[:0] if not self.rows else next(f for _, f in predictions.groupby(["arm", "seed"]))
+        self.groups = list(first["group"])
+        self.n_samples = len(first)
+        self.headline = HEADLINE.get(task["kind"], "accuracy")
+        self.untrained = {arm for arm, info in task["untrained"].items() if info} if "untrained" in task else set()
+        self._trials: dict[tuple[str, tuple[int, ...]], Trials] = {}
+
+    def _array(self, frame: pd.DataFrame) -> Rows:
+        shares = frame[["well_formed"]].assign(read=frame["answer"].notna()).to_numpy(dtype=np.float64)
+        if self.task["kind"] == "localization":
+            keys = ("target", "answer", "stated")
+            rows = [dict(zip(keys, row, strict=True)) for row in frame[list(keys)].itertuples(index=False)]
+            read = [row | {key: row[key] and json.loads(row[key]) for key in ("target", "answer")} for row in rows]
+            return np.hstack([tally(read, "answer"), shares])
+        where = {str(target): index for index, target in enumerate(self.task["classes"])}
+        true = frame["target"].map(where).to_numpy(dtype=np.float64)
+        answered = frame["answer"].map(where).fillna(UNREAD).to_numpy(dtype=np.float64)
+        return np.hstack([np.stack([true, answered], axis=1), shares])
+
+    def metric(self, name: str) -> Callable[[Rows], float]:
+        """A metric as a function of rows."""
+        if name in ("format_rate", "read_rate"):
+            column = -2 if name == "format_rate" else -1
+            return lambda rows: float(rows[:, column].mean())
+        if name in BOX_METRICS:
+            return lambda rows: BOX_METRICS[name](rows[:, :4])
+        classes = len(self.task["classes"])
+        return lambda rows: METRICS[name](rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64), classes=classes)
+
+    def estimate(self, weights: Mapping[str, float], metric: str | None = None) -> Estimate:
+        """A contrast over the seeds that all its arms have."""
+        return self.trials(list(weights), metric).estimate(weights)
+
+    def trials(self, arms: Sequence[str], metric: str | None = None) -> Trials:
+        """The trials over the seeds that these arms have in common."""
+        name = metric or self.headline
+        trained = [set(self.rows[arm]) for arm in arms if arm not in self.untrained]
+        seeds = tuple(sorted(set.intersection(*trained))) if trained else ()
+        if trained and not seeds:
+            raise RunError(f"{', '.join(arms)} have no seed in common; finish the ablation.")
+        if (name, seeds) not in self._trials:
+            rows = {
+                arm: list(of.values()) if arm in self.untrained else [of[seed] for seed in seeds]
+                for arm, of in self.rows.items()
+                if arm in self.untrained or set(seeds) <= set(of)
+            }
+            options = {"draws": self.section["bootstrap"], "confidence": self.section["confidence"]}
+            self._trials[name, seeds] = Trials(rows, self.metric(name), self.groups, **options)
+        return self._trials[name, seeds]
+
+    def figures(self, arm: str) -> dict[str, Any]:
+        """The metrics of an arm with intervals, and its headline metric seed by seed."""
+        measured = {name: self.estimate({arm: 1.0}, name) for name in self.task["metrics"]}
+        return {
+            "seeds": sorted(self.rows[arm]),
+            "metrics": {name: {key: getattr(one, key) for key in _ENDS} for name, one in measured.items()},
+            "per_seed": [self.metric(self.headline)(self.rows[arm][seed]) for seed in sorted(self.rows[arm])],
+        }
+
+
+_ENDS = ("value", "low", "high")
+
+
+def _row(name: str, kind: str, one: Estimate, **more: Any) -> dict[str, Any]:
+    """A tested contrast as plain data."""
+    facts = {key: getattr(one, key) for key in ("low", "high", "se", "df", "p", "smallest", "seeds_counted")}
+    empty: dict[str, Any] = {"of": None, "a": None, "b": None, "p_paired": None, "paired_test": None}
+    return {"name": name, "kind": kind, "difference": one.value, **facts, **empty, "confounded": False, **more}
+
+
+def _of_factors(
+    results: _Results,
+    cells: Mapping[str, Mapping[str, str]],
+    factors: Mapping[str, Sequence[str]],
+    metric: str | None = None,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The main effects and two-way interactions that the cells can tell."""
+    found, missing = effects(cells, factors)
+    rows = []
+    for one in found:
+        weights = {arm: weight for arm, weight in one.weights.items() if abs(weight) > 1e-12}
+        of = [list(map(str, step)) for step in one.of]
+        rows.append(_row(one.name, one.kind, results.estimate(weights, metric), of=of, confounded=one.confounded))
+    return rows, missing
+
+
+def _pair(results: _Results, a: str, b: str) -> dict[str, Any]:
+    """A planned comparison of two arms, and the test of these very policies on the same samples."""
+    trials = results.trials([a, b])
+    more: dict[str, Any] = {"a": a, "b": b}
+    one, other = trials.rows[a], trials.rows[b]
+    alone = len(one) == len(other) == 1 and len(set(results.groups)) == len(results.groups)
+    if alone and results.headline == "accuracy":
+        right = [rows[0][:, 0] == rows[0][:, 1] for rows in (one, other)]
+        more |= {"p_paired": mcnemar_p(*right), "paired_test": "mcnemar"}
+    else:
+        more |= {"p_paired": trials.paired_p(a, b, results.section["bootstrap"]), "paired_test": "permutation"}
+    return _row(f"{a} - {b}", "control", trials.estimate({a: 1.0, b: -1.0}), **more)
+
+
+def _also(
+    results: _Results, cells: Mapping[str, Mapping[str, str]], factors: Mapping[str, Sequence[str]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The effects of the factorial in accuracy, where that is not the headline metric; outside the family of tests."""
+    if results.headline == "accuracy" or "accuracy" not in results.task["metrics"]:
+        return {}
+    return {"accuracy": _of_factors(results, cells, factors, "accuracy")[0]}
+
+
+def _interactions(
+    results: _Results, cells: Mapping[str, Mapping[str, str]], factors: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """For each two factors the mean of the cells at each combination of their levels."""
+    plots = []
+    for one, other in combinations(factors, 2):
+        lines = []
+        for level in factors[one]:
+            points = []
+            for at in factors[other]:
+                members = [arm for arm, levels in cells.items() if levels[one] == level and levels[other] == at]
+                if members:
+                    mean = results.estimate(dict.fromkeys(members, 1 / len(members)))
+                    points.append({"level": at} | {key: getattr(mean, key) for key in _ENDS})
+            lines.append({"level": level, "points": points})
+        plots.append({"factors": [one, other], "lines": lines})
+    return plots
+
+
+def _cost(runs: Sequence[Mapping[str, Any]], arm: str) -> dict[str, float]:
+    """The mean cost of a seed of an arm."""
+    costs = [run["cost"] for run in runs if run["arm"] == arm]
+    return {key: float(np.mean([cost[key] for cost in costs])) for key in costs[0]}
+
+
+def _sweep(sweep: Mapping[str, Any] | None, done: Sequence[str]) -> dict[str, Any] | None:
+    """The sweep with the points that are done."""
+    if sweep is None:
+        return None
+    return {**sweep, "points": [point for point in sweep["points"] if point["arm"] in done]}

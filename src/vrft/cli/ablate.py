@@ -1,0 +1,78 @@
+"""``vrft ablate RECIPE``: every combination of the augmentations beside control arms, by seeds."""
+
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vrft.errors import UserError
+
+
+def ablate(
+    recipe: Annotated[Path, typer.Argument(help="The YAML file that describes the arms' common ground.")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as ablation.recite=0.5."),
+    ] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeat it for each.")] = None,
+    fraction: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Only a balanced one in N of the combinations.")
+    ] = None,
+    plan_: Annotated[
+        bool, typer.Option("--plan", help="Tell what would be done and what it costs, and do nothing.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Its directory; ablations/NAME without it.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes on this machine; without it as many as cores or GPUs allow.")
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, local, or ray://HOST:PORT (vrft[ray])."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the path of the page.")] = False,
+) -> None:
+    """Compare all combinations of the augmentations, with controls, and say which effects can be seen.
+
+    The same command goes on after a kill, and after a change of the recipe it does only what is new.
+    """
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    from vrft.ablation import ablate as carry_out
+    from vrft.ablation import jobs_of, only, read_design, summarise_ablation
+    from vrft.ablation.grid import local_workers, ray_workers
+    from vrft.cli.terminal import effects, make_reporter
+    from vrft.report import write_ablation_report
+    from vrft.runs import AblationDirectory
+
+    design = read_design(recipe, set_ or [], fraction=fraction)
+    if arm:
+        design = only(design, arm)
+    directory = AblationDirectory(out or Path("ablations") / design.recipe.name)
+    if plan_:
+        from vrft.cli.plan import ablation_costs
+
+        typer.echo(ablation_costs(design, *jobs_of(design, directory), workers))
+        return
+    if ray and workers:
+        raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
+    section = design.recipe.ablation
+    opened: Any = partial(ray_workers, section.cpus, section.gpus, ray) if ray else None
+    reporter = make_reporter(quiet=quiet)
+    try:
+        errors = carry_out(
+            design, directory, opened or partial(local_workers, section.cpus, section.gpus, workers), reporter=reporter
+        )
+    except KeyboardInterrupt:
+        typer.echo("vrft: interrupted; the same command goes on.", err=True)
+        raise typer.Exit(1) from None
+    summary = summarise_ablation(directory)
+    page = write_ablation_report(directory)
+    reporter.say(effects(summary))
+    typer.echo(page)
+    if errors:
+        typer.echo(f"vrft: {len(errors)} pieces of work failed; the same command tries them again:", err=True)
+        for name, error in errors.items():
+            typer.echo(f"vrft:   {name}: {error}", err=True)
+        raise typer.Exit(1)
