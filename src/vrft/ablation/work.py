@@ -8,6 +8,7 @@ again. An evaluation depends on the training it tests and on how it asks.
 import hashlib
 import json
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -188,6 +189,7 @@ def is_done(directory: AblationDirectory, unit: Unit) -> bool:
 def _opened(recipe: str) -> Job:
     """The data of a recipe, opened once in a process for all its units."""
     quiet_libraries()
+    warnings.filterwarnings("ignore")  # of libraries, in a process that nobody watches; errors come back as errors
     return open_job(Recipe.model_validate_json(recipe), Reporter(quiet=True))
 
 

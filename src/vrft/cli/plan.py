@@ -70,10 +70,10 @@ def ablation_costs(design: Design, units: list[Unit], missing: list[Unit], worke
     cpus = recipe.ablation.cpus
     lines = [
         f"ablation {recipe.name}: {len(design.cells)} cells, {len(recipe.arm_names()) - len(design.cells)} other arms; "
-        f"{len(units)} pieces of work, of which {shared} are starts that several arms share; {len(missing)} to be done",
+        f"{len(units)} pieces of work, {shared} of them starts that several arms share; {len(missing)} to be done",
         text.getvalue().rstrip(),
-        f"all of it from the start is {duration(total)} of work on {plan.device.name}, one piece after another with all "
-        f"its cores (a start counts in the first arm that has it); pieces run side by side, with {cpus} cores each",
+        f"all of it from the start is {duration(total)} of work on {plan.device.name}, one piece after another with "
+        f"all its cores (a start counts in the first arm that has it); pieces run side by side, with {cpus} cores each",
     ]
     if workers:
         lines.append(f"{workers} at a time")
