@@ -48,7 +48,9 @@ class Line:
 def panels_of(logs: pd.DataFrame) -> dict[str, str]:
     """Columns of ``logs`` (dotted names) that hold something to draw, and the titles of their panels."""
     components = list(
-        dict.fromkeys(name.removeprefix("rewards.").rpartition(".")[0] for name in logs if name.startswith("rewards."))
+        dict.fromkeys(
+            name.removeprefix("rewards.").rpartition(".")[0] for name in map(str, logs) if name.startswith("rewards.")
+        )
     )
     titles = {"reward": "reward (weighted sum)"}
     titles |= {f"rewards.{name}.{part}": f"{name}: {said}" for part, said in PARTS.items() for name in components}
