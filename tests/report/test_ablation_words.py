@@ -26,7 +26,7 @@ def test_no_difference_is_said_exactly_of_what_was_not_seen(ablation: Ablation, 
 
 def test_what_was_compared_is_told_first(ablation: Ablation):
     assert in_words(ablation)[0] == (
-        "Compared by accuracy: 4 cells of the factorial PA_p (2) x recite (2) and 1 control and 1 further point of a "
+        "Compared by accuracy: 4 cells of the factorial PA_p (2) x recite (2), 1 control and 1 further point of a "
         "sweep, with 3 seeds, on 512 samples of the test split."
     )
 
@@ -58,12 +58,12 @@ def test_interactions_that_were_not_seen_share_a_sentence_with_the_least_precise
 @pytest.mark.parametrize(
     ("a", "b", "difference", "seen", "words"),
     [
-        ("rft+PA_pi", "rft+shuffled", 0.1, True, "the gain over it does come from where the findings are."),
+        ("rft+PA_pi", "rft+shuffled", 0.1, True, "the gain over it comes from where the findings are."),
         ("rft+PA_pi", "rft+shuffled", -0.1, True, "a gain does not come from where the findings are."),
         ("rft+PA_pi", "rft+shuffled", 0.0, False, "nothing shows that a gain comes from where the findings are."),
         ("rft+PA_pi", "rft+extra", 0.1, True, "the gain does not come from more training alone."),
-        ("swapped", "rft+PA_p", -0.4, True, "it does use what it is told."),
-        ("rft+PA_p", "swapped", 0.4, True, "it does use what it is told."),
+        ("swapped", "rft+PA_p", -0.4, True, "it uses what it is told."),
+        ("rft+PA_p", "swapped", 0.4, True, "it uses what it is told."),
         ("without", "rft+PA_p", -0.4, True, "does not show that it uses what they say."),
         ("rft", "blind", 0.0, False, "nothing shows that it needs the image."),
         ("rft", "nothink", -0.1, True, "it does better without reasons."),

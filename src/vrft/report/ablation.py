@@ -4,6 +4,7 @@ Read are ``ablation.json``, ``logs.parquet``, ``recipe.yaml`` and ``environment.
 the template or, where it goes into a figure, here.
 """
 
+from collections.abc import Iterable
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -87,21 +88,19 @@ def _plain(text: Any) -> str:
 
 
 def _arms(ablation: dict[str, Any]) -> list[dict[str, Any]]:
-    """The arms by kind, each with its levels and with its headline figure as shares of a common scale."""
+    """The arms by kind, each with its levels and with its headline figure as shares of the scale of its kind."""
     metric = ablation["metric"]
-    ends = [end for arm in ablation["arms"] for end in _ends(arm, metric)]
-    low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    width = (high - low) or 1.0
-
-    def share(value: float) -> float:
-        return 100 * (value - low) / width
-
     groups = []
     for kind, heading in ARM_KINDS.items():
+        arms = [arm for arm in ablation["arms"] if arm["kind"] == kind]
+        ends = [end for arm in arms for end in _ends(arm, metric)] or [0.0]
+        low, width = min(ends), (max(ends) - min(ends)) or 1.0
+
+        def share(value: float, low: float = low, width: float = width) -> float:
+            return 100 * (value - low) / width
+
         rows = []
-        for arm in ablation["arms"]:
-            if arm["kind"] != kind:
-                continue
+        for arm in arms:
             figure = arm["metrics"].get(metric)
             strip = figure and {key: share(figure[key]) for key in ("low", "value", "high")}
             dots = [share(value) for value in arm["per_seed"] or [] if value is not None]
@@ -149,13 +148,9 @@ def _forest(effects: list[dict[str, Any]], scale: list[dict[str, Any]], longest:
         if not effect["seen"]:
             reach = {"x0": -effect["smallest"], "x1": effect["smallest"], "y0": place - 0.36, "y1": place + 0.36}
             figure.add_shape(type="rect", fillcolor=BAND, line_width=0, layer="below", **reach)
-        interval = f"[{effect['low']:+.3f}, {effect['high']:+.3f}]"
-        said = f"{effect['difference']:+.3f} {interval}  p {p_in_words(effect['p_holm'])}"
-        figure.add_annotation(
-            text=f"<b>{_plain(said)}</b>" if effect["seen"] else _plain(said),
-            **{"x": 1, "xref": "paper", "xanchor": "left", "xshift": 12, "y": place, "showarrow": False},
-            font={"size": 12, "color": "#1d2733" if effect["seen"] else "#5b6b7b"},
-        )
+        interval = f"{effect['difference']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}]"
+        _beside(figure, place, interval, p_in_words(effect["p_holm"]), strong=effect["seen"])
+    _beside(figure, len(effects) + 1, f"difference [{100 * ablation['confidence']:.3g}%]", "p (Holm)")
     ends = [0.0] + [e[key] for e in scale for key in ("low", "high")]
     ends += [sign * e["smallest"] for e in scale if not e["seen"] for sign in (-1, 1)]
     margin = 0.04 * (max(ends) - min(ends) or 1.0)
@@ -168,14 +163,24 @@ def _forest(effects: list[dict[str, Any]], scale: list[dict[str, Any]], longest:
     )
     names = [_plain(_short(effect["name"])) for effect in effects]
     figure.update_yaxes(
-        tickvals=places, ticktext=names, range=[0.4, len(effects) + 0.6], showgrid=False, fixedrange=True
+        tickvals=places, ticktext=names, range=[0.4, len(effects) + 1.5], showgrid=False, fixedrange=True
     )
     figure.update_layout(
-        height=26 * len(effects) + 62,
+        height=26 * len(effects) + 86,
         margin={"l": min(330, 30 + 7 * longest), "r": 270, "t": 6, "b": 56},
         **{"template": "plotly_white", "showlegend": False, "font": {"size": 12}, "hovermode": "closest"},
     )
     return inline(figure)
+
+
+def _beside(figure: go.Figure, place: float, *texts: str, strong: bool = False) -> None:
+    """Text in columns right of a forest plot."""
+    for text, shift in zip(texts, (12, 180), strict=True):
+        figure.add_annotation(
+            text=f"<b>{_plain(text)}</b>" if strong else _plain(text),
+            **{"x": 1, "xref": "paper", "xanchor": "left", "xshift": shift, "y": place, "showarrow": False},
+            font={"size": 12, "color": "#1d2733" if strong else "#5b6b7b"},
+        )
 
 
 def _points(chosen: list[tuple[int, dict[str, Any]]], colour: str, *, filled: bool) -> go.Scatter:
@@ -217,18 +222,19 @@ def _interactions(ablation: dict[str, Any]) -> str:
     )
     for index, pair in enumerate(pairs):
         row, column = 1 + index // across, 1 + index % across
-        levels = list(dict.fromkeys(point["level"] for line in pair["lines"] for point in line["points"]))
+        levels = _ordered(dict.fromkeys(point["level"] for line in pair["lines"] for point in line["points"]))
         last: list[tuple[float, str, str]] = []
         for number, line in enumerate(pair["lines"]):
             colour = COLOURS[number % len(COLOURS)]
             apart = 0.05 * (number - (len(pair["lines"]) - 1) / 2)  # so that intervals do not hide each other
-            places = [levels.index(point["level"]) + apart for point in line["points"]]
-            figure.add_trace(_with_intervals(places, line["points"], colour), row, column)
-            last.append((line["points"][-1]["value"], f"{pair['factors'][0]} {line['level']}", colour))
+            points = sorted(line["points"], key=lambda point, levels=levels: levels.index(point["level"]))  # type: ignore[misc]
+            places = [levels.index(point["level"]) + apart for point in points]
+            figure.add_trace(_with_intervals(places, points, colour), row, column)
+            last.append((points[-1]["value"], f"{pair['factors'][0]} {line['level']}", colour))
         for value, text, colour, shift in _apart(last, panel / (high - low + 2 * margin)):
             figure.add_annotation(
                 x=len(levels) - 1, y=value, text=_plain(text), row=row, col=column, font={"color": colour, "size": 11},
-                xanchor="left", xshift=10, yshift=shift, showarrow=False,
+                xanchor="left", xshift=18, yshift=shift, showarrow=False,
             )  # fmt: skip
         figure.update_xaxes(
             tickvals=list(range(len(levels))), ticktext=[_plain(level) for level in levels],
@@ -238,7 +244,17 @@ def _interactions(ablation: dict[str, Any]) -> str:
     figure.update_xaxes(showgrid=False, zeroline=False)
     figure.update_layout(height=(panel + 75) * down, margin={"l": 50, "r": 10, "t": 30, "b": 30})
     figure.update_layout(template="plotly_white", showlegend=False, font={"size": 11})
+    figure.for_each_annotation(lambda note: note.update(font_size=12) if note.text in titles else None)
     return inline(figure)
+
+
+def _ordered(levels: Iterable[str]) -> list[str]:
+    """Levels by number where all are numbers, otherwise as they come."""
+    listed = list(levels)
+    try:
+        return sorted(listed, key=float)
+    except ValueError:
+        return listed
 
 
 def _with_intervals(places: list[Any], points: list[dict[str, Any]], colour: str, name: str = "") -> go.Scatter:
@@ -297,15 +313,22 @@ def _sweep_lines(axes: dict[str, list[Any]], across: str, points: list[dict[str,
     figure = go.Figure()
     values = axes[across]
     numeric = all(_is_number(value) for value in values)
+    logarithmic = numeric and min(values) > 0 and max(values) / min(values) >= 50
+
+    def place(value: float, number: int) -> float:
+        """Lines lie a little apart, so that their intervals do not hide each other."""
+        if logarithmic:
+            return value * (max(values) / min(values)) ** (0.006 * number)
+        return value + 0.006 * number * (max(values) - min(values))
+
     for number, levels in enumerate(product(*(axes[name] for name in others))):
         at = dict(zip(others, levels, strict=True))
         chosen = [point for point in points if all(point[name] == level for name, level in at.items())]
         chosen.sort(key=lambda point: values.index(point[across]))
         if chosen:
             named = ", ".join(f"{name} {level}" for name, level in at.items())
-            places = [point[across] if numeric else _plain(point[across]) for point in chosen]
+            places = [place(point[across], number) if numeric else _plain(point[across]) for point in chosen]
             figure.add_trace(_with_intervals(places, chosen, COLOURS[(1 + number) % len(COLOURS)], named))
-    logarithmic = numeric and min(values) > 0 and max(values) / min(values) >= 50
     ticks = {"tickvals": values, "ticktext": [f"{value:g}" for value in values]} if numeric else {"type": "category"}
     figure.update_xaxes(title={"text": _plain(across)}, type="log" if logarithmic else None, zeroline=False)
     figure.update_xaxes(showgrid=False, **ticks)

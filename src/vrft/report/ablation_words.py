@@ -33,37 +33,37 @@ MEANINGS = {
         "further training on the task itself gives more",
     ),
     "shuffled": (
-        "the gain over it does come from where the findings are",
+        "the gain over it comes from where the findings are",
         "nothing shows that a gain comes from where the findings are",
         "a gain does not come from where the findings are",
     ),
     "blind": (
-        "it does need the image",
+        "it needs the image",
         "nothing shows that it needs the image",
         "it does better without the image",
     ),
     "nothink": (
-        "the task does profit from reasons",
+        "the task profits from reasons",
         "nothing shows that the task needs reasons",
         "it does better without reasons",
     ),
     "thinkafter": (
-        "reasons do help where they stand before the answer",
+        "reasons help where they stand before the answer",
         "nothing shows that reasons before the answer help it",
         "it does better where the reasons come after the answer",
     ),
     "without": (
-        "it does need lines in their place, which alone does not show that it uses what they say",
+        "it needs lines in their place, which alone does not show that it uses what they say",
         "nothing shows that it uses what it is told",
         "it does better without the card",
     ),
     "swapped": (
-        "it does use what it is told",
+        "it uses what it is told",
         "nothing shows that it uses what it is told",
         "it does better with descriptions exchanged between the classes",
     ),
     "irrelevant": (
-        "it does need the card in its place, which alone does not show that it uses what the card says",
+        "it needs the card in its place, which alone does not show that it uses what the card says",
         "nothing shows that it uses what it is told",
         "it does better with words about something else",
     ),
@@ -113,7 +113,8 @@ def _compared(ablation: dict[str, Any]) -> str:
     part = f", one of {ablation['fraction']} equal parts of the full design" if ablation.get("fraction") else ""
     further = [f"{plural(controls, 'control')}"] if controls else []
     further += [f"{plural(swept, 'further point')} of a sweep"] if swept else []
-    arms = " and ".join([f"{plural(cells, 'cell')} of the factorial {of}{part}", *further])
+    *others, last = [f"{plural(cells, 'cell')} of the factorial {of}{part}", *further]
+    arms = f"{', '.join(others)} and {last}" if others else last
     groups = f" in {plural(ablation['groups'], 'group')}" if ablation["groups"] != ablation["n"] else ""
     return (
         f"Compared by {title_of(ablation['metric'])}: {arms}, with {plural(len(ablation['seeds']), 'seed')}, on "

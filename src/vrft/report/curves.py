@@ -102,7 +102,7 @@ def draw_curves(logs: pd.DataFrame, lines: dict[str, Line], *, mean: bool = Fals
         legend={"orientation": "h", "y": 1.0, "yanchor": "top", "yref": "container"}, font={"size": 11}
     )
     figure.update_annotations(font_size=12)
-    return inline(figure)
+    return inline(figure, buttons=legend)
 
 
 def _curves(rows: pd.DataFrame, column: str, mean: bool) -> Iterator[pd.Series]:
@@ -119,6 +119,7 @@ def _curves(rows: pd.DataFrame, column: str, mean: bool) -> Iterator[pd.Series]:
             yield smooth.iloc[:: -(-len(smooth) // POINTS)]
 
 
-def inline(figure: go.Figure) -> str:
-    """A figure as a piece of HTML for a page that holds plotly.js itself."""
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
+def inline(figure: go.Figure, *, buttons: bool = False) -> str:
+    """A figure as a piece of HTML for a page that holds plotly.js itself; ``buttons`` lie over its upper corner."""
+    config = {"displaylogo": False, "responsive": True} | ({} if buttons else {"displayModeBar": False})
+    return figure.to_html(full_html=False, include_plotlyjs=False, config=config)
