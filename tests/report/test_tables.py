@@ -35,6 +35,7 @@ def test_latex_holds_arms_and_effects(ablation: Ablation):
     assert r"rft+PA\_p & \checkmark & 0 & $0.600_{[0.560, 0.640]}$" in table
     assert r"rft+recite$-0.2$ &  & $-0.2$ &" in table
     assert r"PA\_p $\times$ recite=$-0.2$ & $+0.010_{[-0.010, +0.030]}$ & 0.010 & 0.020 & 0.031 \\" in table
+    assert r"swapped $-$ rft+PA\_p & $-0.400" in table
 
 
 def test_kinds_are_kept_apart_by_rules(ablation: Ablation):

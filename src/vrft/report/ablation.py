@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from vrft.evaluation.metrics import LOWER_IS_BETTER
-from vrft.report.ablation_words import in_words, p_in_words, title_of
+from vrft.report.ablation_words import in_words, p_in_words, signed, title_of
 from vrft.report.curves import Line, draw_curves, inline
 from vrft.report.page import COLOURS, template
 from vrft.report.tables import base_of, metrics_of
@@ -71,6 +71,7 @@ def write_ablation_page(directory: Path) -> Path:
         curves=draw_curves(pd.read_parquet(logs), lines, mean=True, legend=False) if lines else "",
         lines=[{"arm": arm, "line": line, "stroke": STROKES[line.dash]} for arm, line in lines.items()],
         p=p_in_words,
+        signed=signed,
         recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
         environment=read_json(environment) if environment.exists() else {},
     )
@@ -148,7 +149,7 @@ def _forest(effects: list[dict[str, Any]], scale: list[dict[str, Any]], longest:
         if not effect["seen"]:
             reach = {"x0": -effect["smallest"], "x1": effect["smallest"], "y0": place - 0.36, "y1": place + 0.36}
             figure.add_shape(type="rect", fillcolor=BAND, line_width=0, layer="below", **reach)
-        interval = f"{effect['difference']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}]"
+        interval = f"{signed(effect['difference'])} [{signed(effect['low'])}, {signed(effect['high'])}]"
         _beside(figure, place, interval, p_in_words(effect["p_holm"]), strong=effect["seen"])
     _beside(figure, len(effects) + 1, f"difference [{100 * ablation['confidence']:.3g}%]", "p (Holm)")
     ends = [0.0] + [e[key] for e in scale for key in ("low", "high")]
@@ -354,7 +355,8 @@ def _heat_map(axes: dict[str, list[float]], points: list[dict[str, Any]], title:
                 [f"{p['value']:.3f}<br>[{p['low']:.3f}, {p['high']:.3f}]" if p else "" for p in line] for line in grid
             ],
             texttemplate="%{text}",
-            colorscale=[[0, "#f1f5f9"], [1, SEEN]],
+            colorscale=[[0, "#f4f7fa"], [1, "#8db4da"]],  # light enough for dark figures
+            textfont={"color": "#1d2733"},
             colorbar={"title": {"text": _plain(title)}, "thickness": 12},
             hoverinfo="skip",
             **{"xgap": 2, "ygap": 2},

@@ -85,6 +85,11 @@ def p_in_words(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def signed(value: float) -> str:
+    """A difference with its sign, three digits; one that rounds to nothing is not called negative."""
+    return f"{value:+.3f}".replace("-0.000", "+0.000")
+
+
 def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
 
@@ -123,9 +128,8 @@ def _compared(ablation: dict[str, Any]) -> str:
 
 
 def _numbers(effect: Effect) -> str:
-    return (
-        f"{effect['difference']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}], Holm p {_equals(effect['p_holm'])}"
-    )
+    interval = f"[{signed(effect['low'])}, {signed(effect['high'])}]"
+    return f"{signed(effect['difference'])} {interval}, Holm p {_equals(effect['p_holm'])}"
 
 
 def _equals(p: float | None) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vrft.report.ablation_words import p_in_words, title_of
+from vrft.report.ablation_words import p_in_words, signed, title_of
 from vrft.report.page import TITLES
 from vrft.runs import read_json, write_text
 
@@ -123,7 +123,7 @@ def markdown_table(ablation: dict[str, Any]) -> str:
     effects = [
         [
             _plain(effect["name"]),
-            f"{effect['difference']:+.3f} [{effect['low']:+.3f}, {effect['high']:+.3f}]",
+            f"{signed(effect['difference'])} [{signed(effect['low'])}, {signed(effect['high'])}]",
             _plain(p_in_words(effect["p"])),
             _plain(p_in_words(effect["p_holm"])),
             f"{effect['smallest']:.3f}",
@@ -171,8 +171,8 @@ def latex_table(ablation: dict[str, Any]) -> str:
         (
             effect["kind"],
             [
-                _latex(effect["name"].replace(" x ", " × ")),
-                f"${effect['difference']:+.3f}_{{[{effect['low']:+.3f}, {effect['high']:+.3f}]}}$",
+                _latex(effect["name"].replace(" x ", " × ").replace(" - ", " − ")),
+                f"${signed(effect['difference'])}_{{[{signed(effect['low'])}, {signed(effect['high'])}]}}$",
                 _latex_p(effect["p"]),
                 _latex_p(effect["p_holm"]),
                 f"{effect['smallest']:.3f}",
@@ -205,7 +205,7 @@ def _latex(text: str) -> str:
     for number in SIGNED.finditer(text):
         parts += [_escaped(text[end : number.start()]), f"${number.group()}$"]
         end = number.end()
-    return "".join([*parts, _escaped(text[end:])]).replace("×", r"$\times$")
+    return "".join([*parts, _escaped(text[end:])]).replace("×", r"$\times$").replace("−", "$-$")
 
 
 def _escaped(text: str) -> str:
