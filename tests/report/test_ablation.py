@@ -88,7 +88,7 @@ def test_one_seed_is_said_to_be_one(ablation: Ablation, written: Written):
         arm |= {"seeds": [0], "per_seed": [0.5]}
     page = page_of(written(ablation))
     assert "1 seed." in page
-    assert "with one seed it counts the test samples alone" in page
+    assert "With one seed an interval counts the test samples alone" in page
 
 
 def test_boxes_are_told_by_their_metric(of_boxes: Ablation, written: Written):

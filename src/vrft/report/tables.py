@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vrft.report.ablation_words import p_in_words, signed, title_of
+from vrft.report.ablation_words import p_in_words, plural, signed, title_of
 from vrft.report.page import TITLES
 from vrft.runs import read_json, write_text
 
@@ -106,9 +106,10 @@ def _arm_rows(
 
 def _note(ablation: dict[str, Any]) -> str:
     confidence = f"{100 * ablation['confidence']:.3g}%"
+    seeds = len(ablation["seeds"])
+    over = "seeds and test samples" if seeds > 1 else "test samples alone"
     return (
-        f"{confidence} intervals over seeds and test samples ({ablation['n']:,} samples, {len(ablation['seeds'])} "
-        f"seeds). p (Holm): corrected for {len(ablation['effects'])} effects. Smallest visible: the effect that this "
+        f"{confidence} intervals over {over} ({plural(ablation['n'], 'sample')}, {plural(seeds, 'seed')}). p (Holm): corrected for {len(ablation['effects'])} effects. Smallest visible: the effect that this "
         f"design sees with 80% power. Costs: the mean of a seed."
     )
 
