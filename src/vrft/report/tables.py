@@ -109,8 +109,9 @@ def _note(ablation: dict[str, Any]) -> str:
     seeds = len(ablation["seeds"])
     over = "seeds and test samples" if seeds > 1 else "test samples alone"
     return (
-        f"{confidence} intervals over {over} ({plural(ablation['n'], 'sample')}, {plural(seeds, 'seed')}). p (Holm): corrected for {len(ablation['effects'])} effects. Smallest visible: the effect that this "
-        f"design sees with 80% power. Costs: the mean of a seed."
+        f"{confidence} intervals over {over} ({plural(ablation['n'], 'sample')}, {plural(seeds, 'seed')}). p (Holm): "
+        f"corrected for {plural(len(ablation['effects']), 'effect')}. Smallest visible: the effect that this design "
+        f"sees with 80% power. Costs: the mean of a seed."
     )
 
 
