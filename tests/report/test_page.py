@@ -8,8 +8,9 @@ from PIL import Image
 
 from vrft.evaluation.summary import summarise
 from vrft.report import write_report
-from vrft.report.page import _in_words
-from vrft.runs import RunDirectory, read_json, write_json, write_text
+from vrft.report.curves import panels_of
+from vrft.report.page import _in_words, _logs
+from vrft.runs import RunDirectory, read_json, write_json, write_jsonl, write_text
 from vrft.tasks import Classification
 
 RECIPE = """\
@@ -103,3 +104,14 @@ def test_what_was_read_and_what_the_first_stage_learnt_are_shown(run: RunDirecto
     assert "train: boxes 1,234, no area 2" in page
     assert "The card my was written by M (model) and has been checked by nobody." in page
     assert "0.250<small>[0.200, 0.300]" in page[page.index("What the stages before the task have learnt") :]
+
+
+def test_curves_go_on_from_stage_to_stage(run: RunDirectory):
+    assert "<h2>Training" not in write_report(run).read_text(encoding="utf-8")
+    arm = run.arm("rft", 0)
+    write_jsonl(arm.stage(0, "sft").log, [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}])
+    write_jsonl(arm.stage(1, "rft").log, [{"step": 1, "reward": 0.5, "rewards": {"accuracy": {"mean": 0.5}}}])
+    logs = _logs(run, ["base", "rft"])
+    assert list(logs["step"]) == [1, 2, 3]
+    assert list(panels_of(logs)) == ["reward", "rewards.accuracy.mean", "loss"]
+    assert "<h2>Training" in write_report(run).read_text(encoding="utf-8")

@@ -1,5 +1,8 @@
-"""The report: run directories become one HTML page. Reads files only; never touches a model."""
+"""The report: the directories of runs and ablations become HTML pages and tables. Reads files only, never a model."""
 
+from vrft.report.ablation import write_ablation_page
+from vrft.report.ablation_words import in_words
 from vrft.report.page import write_report
+from vrft.report.tables import latex_table, markdown_table, write_tables
 
-__all__ = ["write_report"]
+__all__ = ["in_words", "latex_table", "markdown_table", "write_ablation_page", "write_report", "write_tables"]

@@ -5,20 +5,18 @@ All that a model wrote is escaped by the template (Jinja2 with autoescape); pict
 
 import base64
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import yaml
-from jinja2 import Environment, FileSystemLoader, select_autoescape
+from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from plotly.offline import get_plotlyjs
-from plotly.subplots import make_subplots
 
 from vrft.evaluation.boxes import HIT, tally
 from vrft.evaluation.metrics import LOWER_IS_BETTER
+from vrft.report.curves import Line, draw_curves
 from vrft.response import parse
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_text
 
@@ -50,11 +48,8 @@ def write_report(directory: RunDirectory) -> Path:
     predictions = pd.read_parquet(directory.predictions)
     arms = list(metrics["arms"])
     colours = dict(zip(arms, COLOURS * (1 + len(arms) // len(COLOURS)), strict=False))
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True), trim_blocks=True
-    ).get_template("page.html.j2")
     recipe_text = directory.recipe.read_text(encoding="utf-8")
-    html = template.render(
+    html = template("page.html.j2").render(
         plotly=get_plotlyjs(),
         plan=yaml.safe_load(recipe_text),
         metrics=metrics,
@@ -63,7 +58,7 @@ def write_report(directory: RunDirectory) -> Path:
         colours=colours,
         words=_in_words(metrics),
         comparisons=_comparisons(metrics),
-        curves=_curves(directory, arms, colours),
+        curves=draw_curves(_logs(directory, arms), {arm: Line(colours[arm]) for arm in arms}),
         confusions=_confusions(predictions, arms) if "accuracy" in next(iter(metrics["arms"].values())) else [],
         gallery=_gallery(directory, predictions, arms, colours),
         perception=_perception(metrics),
@@ -73,6 +68,12 @@ def write_report(directory: RunDirectory) -> Path:
     )
     write_text(directory.report, html)
     return directory.report
+
+
+def template(name: str) -> Template:
+    """A template of this room; whatever is put into it is escaped."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    return Environment(loader=loader, autoescape=select_autoescape(default=True), trim_blocks=True).get_template(name)
 
 
 def _columns(metrics: dict[str, Any]) -> list[str]:
@@ -149,87 +150,19 @@ TOLD = {
 # --- figures --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One curve to draw: its title, and how it is read from a line of the log."""
-
-    title: str
-    keys: tuple[str, ...]
-
-
-def _logs(directory: RunDirectory, arm: str) -> list[list[dict[str, Any]]]:
-    """The log of each seed of an arm, its stages one after another."""
-    logs = []
-    for seed in sorted((directory.path / "arms" / arm).glob("seed-*")):
-        rows: list[dict[str, Any]] = []
-        for stage in directory.arm(arm, int(seed.name.split("-")[1])).stages():
-            offset = rows[-1]["step"] if rows else 0
-            rows += [row | {"step": row["step"] + offset} for row in read_jsonl(stage.log)]
-        logs.append(rows)
-    return logs
-
-
-def _curves(directory: RunDirectory, arms: list[str], colours: dict[str, str]) -> str:
-    """Every reward component and the health of training over the steps, all arms in each panel."""
-    logs = {arm: _logs(directory, arm) for arm in arms}
-    components = list(
-        dict.fromkeys(n for seeds in logs.values() for rows in seeds for r in rows for n in r.get("rewards", {}))
-    )
-    panels = [Panel("reward (weighted sum)", ("reward",))]
-    panels += [Panel(f"{name}: mean", ("rewards", name, "mean")) for name in components]
-    panels += [Panel(f"{name}: spread (std)", ("rewards", name, "std")) for name in components]
-    panels += [Panel(f"{name}: share of the advantage", ("rewards", name, "share")) for name in components]
-    panels += [
-        Panel("groups without advantage", ("no_advantage",)),
-        Panel("KL to the start", ("kl",)),
-        Panel("entropy (nats a token)", ("entropy",)),
-        Panel("completion length (tokens)", ("completion_tokens",)),
-        Panel("words of reasoning", ("reasoning", "reasoning_words")),
-        Panel("self-BLEU within a group", ("reasoning", "self_bleu")),
-        Panel("distinct words", ("reasoning", "distinct_1")),
-        Panel("distinct pairs of words", ("reasoning", "distinct_2")),
-        Panel("longest span copied from the card (words)", ("reasoning", "copied_span")),
-        Panel("runs of four words copied from the card", ("reasoning", "copied_4grams")),
-        Panel("quotes another class", ("reasoning", "quotes_other")),
-        Panel("loss", ("loss",)),
-        Panel("gradient norm", ("grad_norm",)),
-    ]
-    every = [row for seeds in logs.values() for rows in seeds for row in rows]
-    panels = [panel for panel in panels if any(_at(row, panel.keys) is not None for row in every)]
-    if not panels:
-        return ""
-    across = 3
-    down = -(-len(panels) // across)
-    figure = make_subplots(down, across, subplot_titles=[p.title for p in panels], vertical_spacing=0.28 / down)
-    shown: set[str] = set()
-    for index, panel in enumerate(panels):
-        for arm in arms:
-            for rows in logs[arm]:
-                points = [(row["step"], value) for row in rows if (value := _at(row, panel.keys)) is not None]
-                if not points:
-                    continue
-                steps, values = zip(*points, strict=True)
-                line = {"color": colours[arm], "width": 2}
-                smooth = pd.Series(values).rolling(max(1, len(values) // 25), min_periods=1).mean()
-                trace = go.Scatter(
-                    x=steps, y=smooth, name=arm, legendgroup=arm, mode="lines", line=line, showlegend=arm not in shown
-                )
-                shown.add(arm)
-                figure.add_trace(trace, 1 + index // across, 1 + index % across)
-    figure.update_layout(height=230 * down, margin={"l": 40, "r": 10, "t": 70, "b": 30}, template="plotly_white")
-    figure.update_layout(
-        legend={"orientation": "h", "y": 1.0, "yanchor": "top", "yref": "container"}, font={"size": 11}
-    )
-    figure.update_annotations(font_size=12)
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
-
-
-def _at(row: dict[str, Any], keys: tuple[str, ...]) -> float | None:
-    for key in keys:
-        if not isinstance(row, dict) or key not in row:
-            return None
-        row = row[key]
-    return row  # type: ignore[return-value]
+def _logs(directory: RunDirectory, arms: list[str]) -> pd.DataFrame:
+    """The logs of all arms and seeds, one row a logged step with its stages one after another; dotted columns."""
+    logs: list[dict[str, Any]] = []
+    for arm in arms:
+        for seed in sorted((directory.path / "arms" / arm).glob("seed-*")):
+            number = int(seed.name.split("-")[1])
+            step = 0
+            for stage in directory.arm(arm, number).stages():
+                offset = step
+                for row in read_jsonl(stage.log):
+                    step = row["step"] + offset
+                    logs.append(row | {"arm": arm, "seed": number, "step": step})
+    return pd.json_normalize(logs)
 
 
 def _confusions(predictions: pd.DataFrame, arms: list[str]) -> list[dict[str, Any]]:
