@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from vrft.evaluation.effects import Trials, effects, estimate_from, fraction_of, holm, mcnemar_p
+from vrft.evaluation.effects import Trials, effects, estimate_from, fraction_of, holm, mcnemar_p, pooled_luck
 
 N = 150
 
@@ -63,6 +63,40 @@ def test_with_seeds_that_differ_an_interval_covers_the_truth_as_often_as_it_says
 def test_with_few_seeds_that_hardly_differ_an_interval_errs_to_the_safe_side(seeds, hard, own, luck):
     for share in coverage(seeds, hard, own, luck).values():
         assert 0.94 <= share <= 0.993
+
+
+def factorial_coverage(contrast: str, *, first: float, second: float, cell: float, count: int = 2000) -> float:
+    """How often intervals of a contrast hold the truth, 0, where cells share two nested starts and three seeds.
+
+    ``first`` is the luck (standard deviation) of the stage that PA_pi adds, ``second`` that of the next, which is
+    trained for each level of PA_p and PA_pi, ``cell`` that of the last.
+    """
+    factors = {"PA_p": ("off", "on"), "PA_pi": ("off", "on"), "recite": ("0", "-", "+")}
+    cells = {"".join(levels): dict(zip(factors, levels, strict=True)) for levels in product(*factors.values())}
+    weights = next(one.weights for one in effects(cells, factors)[0] if one.name == contrast)
+    starts = {arm: (levels["PA_pi"], levels["PA_p"] + levels["PA_pi"]) for arm, levels in cells.items()}
+    lucky = [np.array([[starts[arm][i] == start for start in sorted({s[i] for s in starts.values()})] for arm in cells])
+             for i in (0, 1)]  # fmt: skip
+    rng, held, of_samples = np.random.default_rng(7), 0, 0.01
+    weight = np.array([weights.get(arm, 0) for arm in cells])
+    for _ in range(count):
+        table = lucky[0] @ (rng.normal(0, first, (2, 3)) * [[0], [1]]) + lucky[1] @ rng.normal(0, second, (4, 3))
+        table = table + rng.normal(0, cell, (12, 3)) + rng.normal(0, 0.2, 3)
+        whole = weight @ table + rng.normal(0, of_samples)
+        parts = pooled_luck(dict(zip(cells, table, strict=True)), starts, weights)
+        estimate = estimate_from(whole, whole[:, None] + rng.normal(0, of_samples, 100), 200, luck=parts)
+        held += estimate.low <= 0 <= estimate.high
+    return held / count
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cell"), [(0.0, 0.0, 0.05), (0.05, 0.05, 0.03), (0.05, 0.02, 0.02), (0.0, 0.05, 0.02)]
+)
+@pytest.mark.parametrize("contrast", ["PA_p", "PA_pi", "PA_p x PA_pi", "recite=-", "PA_p x recite=+"])
+def test_effects_of_a_factorial_whose_cells_share_starts_are_covered_as_often_as_their_intervals_say(
+    contrast, first, second, cell
+):
+    assert 0.93 <= factorial_coverage(contrast, first=first, second=second, cell=cell) <= 0.985
 
 
 def test_of_one_seed_the_interval_is_that_of_the_test_samples():

@@ -157,9 +157,16 @@ def _records(design: Design, job: Job) -> dict[str, Any]:
     task: dict[str, Any] = {"kind": job.task.kind, "metrics": list(job.task.metrics)}
     if isinstance(job.task, ClosedTask):
         task["classes"] = [str(target) for target in job.task.classes]
+    starts = starts_of(recipe)
     task["untrained"] = {arm: not recipe.has_seeds(arm) for arm in recipe.arm_names()}
     arms = [
-        {"arm": arm, "kind": design.kind_of(arm), "levels": design.cells.get(arm), "what": what_is(design, arm)}
+        {
+            "arm": arm,
+            "kind": design.kind_of(arm),
+            "levels": design.cells.get(arm),
+            "starts": starts[arm],
+            "what": what_is(design, arm),
+        }
         for arm in recipe.arm_names()
     ]
     keys = dict.fromkeys(key for at in design.sweep.values() for key in at)
@@ -184,6 +191,24 @@ def _records(design: Design, job: Job) -> dict[str, Any]:
             "sweep": sweep if points else None,
         },
     }
+
+
+def starts_of(recipe: Recipe) -> dict[str, list[str | None]]:
+    """What the last stage of each arm goes on from, stage by stage: the first arm that has it; None is nothing."""
+    depth = len(recipe.stages) - 1
+    first: list[tuple[Any, str]] = []
+    starts = {}
+    for arm in recipe.arm_names():
+        known: list[str | None] = []
+        for index in range(len(recipe.stages_of(arm)) - 1):
+            training = recipe.training_of(arm, index)
+            name = next((name for one, name in first if one == training), None)
+            if name is None:
+                name = f"{arm}, stage {index + 1}"
+                first.append((training, name))
+            known.append(name)
+        starts[arm] = [None] * (depth - len(known)) + known
+    return starts
 
 
 def what_is(design: Design, arm: str) -> str:

@@ -54,13 +54,16 @@ def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[st
         raise RunError("no arm is done; the errors stand in the folder failed.")
     measured, done = results.headline, [arm["arm"] for arm in arms]
     cells = {arm["arm"]: arm["levels"] for arm in arms if arm["kind"] == "cell"}
+    results.starts = {arm["arm"]: arm["starts"] for arm in arms if arm["kind"] == "cell"}
     factors = {name: tuple(levels) for name, levels in design["factors"].items()}
     runs = [run for run in records["runs"] if run["error"] is None]
-    found, not_estimable = _of_factors(results, cells, factors)
-    found += [_pair(results, a, b) for a, b in design["pairs"] if a in done and b in done]
-    for row, corrected in zip(found, holm([row["p"] for row in found]), strict=True):
+    tested, not_estimable = _of_factors(results, cells, factors)
+    tested += [_pair(results, a, b) for a, b in design["pairs"] if a in done and b in done]
+    found, alpha = [row for row, _ in tested], 1 - section["confidence"]
+    for (row, one), corrected in zip(tested, holm([row["p"] for row in found]), strict=True):
         row["p_holm"] = corrected
-        row["seen"] = bool(corrected < 1 - section["confidence"])
+        row["seen"] = bool(corrected < alpha)
+        row["smallest"] = one.smallest_at(alpha / len(found))  # at the level of Holm's first step
     return {
         "name": records["name"],
         "task": task["kind"],
@@ -100,6 +103,8 @@ class _Results:
         self.n_samples = len(first)
         self.headline = HEADLINE.get(task["kind"], "accuracy")
         self.untrained = {arm for arm, info in task["untrained"].items() if info} if "untrained" in task else set()
+        self.starts: dict[str, Sequence[str | None]] = {}
+        """What the training of each cell goes on from."""
         self._trials: dict[tuple[str, tuple[int, ...]], Trials] = {}
 
     def _array(self, frame: pd.DataFrame) -> Rows:
@@ -127,6 +132,12 @@ class _Results:
     def estimate(self, weights: Mapping[str, float], metric: str | None = None) -> Estimate:
         """A contrast over the seeds that all its arms have."""
         return self.trials(list(weights), metric).estimate(weights)
+
+    def effect(self, weights: Mapping[str, float], metric: str | None = None) -> Estimate:
+        """A contrast of cells, whose luck of training is told by all cells together."""
+        trials = self.trials(list(weights), metric)
+        starts = {arm: start for arm, start in self.starts.items() if arm in trials.rows}
+        return trials.estimate(weights, starts)
 
     def trials(self, arms: Sequence[str], metric: str | None = None) -> Trials:
         """The trials over the seeds that these arms have in common."""
@@ -170,18 +181,19 @@ def _of_factors(
     cells: Mapping[str, Mapping[str, str]],
     factors: Mapping[str, Sequence[str]],
     metric: str | None = None,
-) -> tuple[list[dict[str, Any]], list[str]]:
+) -> tuple[list[tuple[dict[str, Any], Estimate]], list[str]]:
     """The main effects and two-way interactions that the cells can tell."""
     found, missing = effects(cells, factors)
     rows = []
     for one in found:
         weights = {arm: weight for arm, weight in one.weights.items() if abs(weight) > 1e-12}
         of = [list(map(str, step)) for step in one.of]
-        rows.append(_row(one.name, one.kind, results.estimate(weights, metric), of=of, confounded=one.confounded))
+        estimate = results.effect(weights, metric)
+        rows.append((_row(one.name, one.kind, estimate, of=of, confounded=one.confounded), estimate))
     return rows, missing
 
 
-def _pair(results: _Results, a: str, b: str) -> dict[str, Any]:
+def _pair(results: _Results, a: str, b: str) -> tuple[dict[str, Any], Estimate]:
     """A planned comparison of two arms, and the test of these very policies on the same samples."""
     trials = results.trials([a, b])
     more: dict[str, Any] = {"a": a, "b": b}
@@ -192,7 +204,8 @@ def _pair(results: _Results, a: str, b: str) -> dict[str, Any]:
         more |= {"p_paired": mcnemar_p(*right), "paired_test": "mcnemar"}
     else:
         more |= {"p_paired": trials.paired_p(a, b, results.section["bootstrap"]), "paired_test": "permutation"}
-    return _row(f"{a} - {b}", "control", trials.estimate({a: 1.0, b: -1.0}), **more)
+    estimate = trials.estimate({a: 1.0, b: -1.0})
+    return _row(f"{a} - {b}", "control", estimate, **more), estimate
 
 
 def _also(
@@ -201,7 +214,7 @@ def _also(
     """The effects of the factorial in accuracy, where that is not the headline metric; outside the family of tests."""
     if results.headline == "accuracy" or "accuracy" not in results.task["metrics"]:
         return {}
-    return {"accuracy": _of_factors(results, cells, factors, "accuracy")[0]}
+    return {"accuracy": [row for row, _ in _of_factors(results, cells, factors, "accuracy")[0]]}
 
 
 def _interactions(

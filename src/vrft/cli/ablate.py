@@ -58,12 +58,12 @@ def ablate(
     if ray and workers:
         raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
     section = design.recipe.ablation
-    opened: Any = partial(ray_workers, section.cpus, section.gpus, ray) if ray else None
+    opened: Any = partial(local_workers, section.cpus, section.gpus, workers)
+    if ray:
+        opened = partial(ray_workers, section.cpus, section.gpus, ray)
     reporter = make_reporter(quiet=quiet)
     try:
-        errors = carry_out(
-            design, directory, opened or partial(local_workers, section.cpus, section.gpus, workers), reporter=reporter
-        )
+        errors = carry_out(design, directory, opened, reporter=reporter)
     except KeyboardInterrupt:
         typer.echo("vrft: interrupted; the same command goes on.", err=True)
         raise typer.Exit(1) from None

@@ -50,9 +50,71 @@ class Estimate:
     seeds_counted: bool
     """False with one seed: then ``se`` knows nothing of what another training would have given."""
 
+    def smallest_at(self, alpha: float) -> float:
+        """The smallest effect that is seen with 80% power where p must be below ``alpha``; ``smallest`` is at 0.05."""
+        return float(stdtrit(self.df, 1 - alpha / 2) + stdtrit(self.df, POWER)) * self.se
+
+
+Part = tuple[float, float]
+"""A share of the variance of a contrast that the luck of training has, and its degrees of freedom."""
+
+
+def pooled_luck(
+    values: Mapping[str, NDArray[np.float64]],
+    starts: Mapping[str, Sequence[Hashable]],
+    weights: Mapping[str, float],
+) -> list[Part]:
+    """What the luck of training adds to the variance of a contrast, estimated from all cells of a factorial.
+
+    Of one contrast three seeds tell little (2 degrees of freedom). The cells of a factorial are many, and each seed is
+    a block of them: the mean square of what is left of a cell without the means of its cell and of its seed is the
+    variance of one training (Montgomery, Design and Analysis of Experiments, section 4.1). Cells that go on from one
+    trained start share its luck, and starts may themselves go on from one; so there are nested strata, as in a split
+    plot (the same, section 14.4). A stratum of K groups in J larger ones has (K - J)(S - 1) degrees of freedom, and a
+    contrast has the variance of the strata that it lies in. It is taken that luck is as large in every group of a
+    stratum, and that no seed favours a level beyond the starts.
+
+    Args:
+        values: of each cell, one of each seed, (S,), S > 1.
+        starts: for each cell what its training goes on from, stage by stage, all of one length; None is nothing.
+        weights: of the contrast, of cells alone.
+
+    Returns:
+        the parts of the variance of the mean over seeds, for ``estimate_from``.
+    """
+    arms = list(starts)
+    table = np.array([values[arm] for arm in arms])  # (C, S)
+    seeds = table.shape[1]
+    weight = np.array([weights.get(arm, 0.0) for arm in arms])
+    depth = len(starts[arms[0]])
+    larger, count = np.zeros(table.shape), 1
+    weight_of_larger = np.full(len(arms), weight.mean())
+    parts = []
+    for level in range(1, depth + 2):
+        names = [(*starts[arm][:level], arm if level > depth else "") for arm in arms]
+        group = np.array([[one == other for other in names] for one in names])  # (C, C): in one group
+        sizes = group.sum(axis=1)
+        mean, of_group = group @ table / sizes[:, None], group @ weight / sizes
+        if level == 1:
+            larger = np.broadcast_to(table.mean(axis=0), table.shape)
+        residual = mean - larger
+        residual = residual - residual.mean(axis=1, keepdims=True)
+        groups = len(set(names))
+        df = (groups - count) * (seeds - 1)
+        share = float(np.sum((of_group - weight_of_larger) ** 2 * sizes))  # a group of n cells is counted n times
+        if df and share > TINY:
+            parts.append((share * float(np.sum(residual**2 / sizes[:, None])) / df / seeds, float(df)))
+        larger, weight_of_larger, count = mean, of_group, groups
+    return parts
+
 
 def estimate_from(
-    whole: NDArray[np.float64], resampled: NDArray[np.float64], n_groups: int, *, confidence: float = 0.95
+    whole: NDArray[np.float64],
+    resampled: NDArray[np.float64],
+    n_groups: int,
+    *,
+    confidence: float = 0.95,
+    luck: Sequence[Part] | None = None,
 ) -> Estimate:
     """A contrast with the uncertainty of both training seeds and test samples.
 
@@ -76,20 +138,23 @@ def estimate_from(
         resampled: the contrast of each seed on each resample of the groups, (S, B), the same resamples for all seeds.
         n_groups: how many groups there are, at least 2.
         confidence: of the interval, in (0, 1).
+        luck: parts of the variance that the seeds have, where more than this contrast tells them (``pooled_luck``);
+            they take the place of s2 / S with its S - 1 degrees of freedom.
     """
     seeds, value, upper = len(whole), float(np.mean(whole)), 1 - (1 - confidence) / 2
     # a bootstrap of G groups has (G - 1) / G of the variance of the figure (Efron & Tibshirani, 1993, equation 5.12)
     covariance = np.atleast_2d(np.cov(resampled)) * n_groups / (n_groups - 1)
     of_samples = float(covariance.mean())
-    variance, half, least = of_samples, 0.0, n_groups - 1
+    variance, half, least = of_samples, 0.0, n_groups - 1.0
     if seeds > 1:
-        over_seeds = float(np.var(whole, ddof=1)) / seeds
+        parts = luck or [(float(np.var(whole, ddof=1)) / seeds, float(seeds - 1))]
         shared = max(0.0, float((covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))))
-        variance = max(over_seeds + shared, of_samples)
-        half = float(np.sqrt(stdtrit(seeds - 1, upper) ** 2 * over_seeds + stdtrit(n_groups - 1, upper) ** 2 * shared))
-        least = min(seeds, n_groups) - 1
+        variance = max(sum(part for part, _ in parts) + shared, of_samples)
+        parts = [*parts, (shared, n_groups - 1.0)]
+        half = float(np.sqrt(sum(stdtrit(df, upper) ** 2 * part for part, df in parts)))
+        least = min(df for _, df in parts)
     se = float(np.sqrt(max(variance, 0.0)))
-    most = max(seeds, n_groups) - 1
+    most = max(seeds - 1.0, n_groups - 1.0, least)
     if se < TINY:  # no chance is left in it
         p = 1.0 if abs(value) < TINY else 0.0
         return Estimate(value, value, value, 0.0, float(least), p, 0.0, seeds, seeds > 1)
@@ -109,7 +174,7 @@ def estimate_from(
     )
 
 
-def _df_of(upper: float, t: float, least: int, most: int) -> float:
+def _df_of(upper: float, t: float, least: float, most: float) -> float:
     """The degrees of freedom, ``least`` to ``most``, for which t is the quantile at ``upper``."""
     if t <= stdtrit(most, upper):
         return float(most)
@@ -156,8 +221,15 @@ class Trials:
         self._draws = resamples(groups, draws, seed)
         self._known: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
 
-    def estimate(self, weights: Mapping[str, float]) -> Estimate:
+    def estimate(
+        self, weights: Mapping[str, float], starts: Mapping[str, Sequence[Hashable]] | None = None
+    ) -> Estimate:
         """The contrast: the mean over seeds of sum_a weights[a] metric(arm a, that seed); see ``estimate_from``.
+
+        Args:
+            weights: of the arms.
+            starts: of a contrast of the cells of a factorial, what the training of each cell goes on from: then the
+                luck of training is estimated from all cells (``pooled_luck``).
 
         Raises:
             ValueError: an arm is not known, no weight differs from zero, or trained arms differ in their seeds.
@@ -168,7 +240,12 @@ class Trials:
         # an arm with one array pairs with each seed of the others by broadcasting
         whole = sum(weight * one for weight, one, _ in parts)
         resampled = sum(weight * one for weight, _, one in parts)
-        return estimate_from(np.asarray(whole), np.asarray(resampled), self._n_groups, confidence=self.confidence)
+        luck = None
+        if starts is not None and len(np.asarray(whole)) > 1:
+            luck = pooled_luck({arm: self._values(arm)[0] for arm in starts}, starts, arms)
+        return estimate_from(
+            np.asarray(whole), np.asarray(resampled), self._n_groups, confidence=self.confidence, luck=luck
+        )
 
     def paired_p(self, a: str, b: str, draws: int = 2000) -> float:
         """Permutation p-value that these very policies are equally good; it says nothing of other trainings.

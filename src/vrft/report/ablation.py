@@ -19,8 +19,8 @@ from vrft.evaluation.metrics import LOWER_IS_BETTER
 from vrft.report.ablation_words import in_words, p_in_words, signed, title_of
 from vrft.report.curves import Line, draw_curves, inline
 from vrft.report.page import COLOURS, template
-from vrft.report.tables import base_of, metrics_of
-from vrft.runs import read_json, write_text
+from vrft.report.tables import base_of, metrics_of, write_tables
+from vrft.runs import AblationDirectory, read_json, write_json, write_text
 
 SEEN, UNSEEN, BAND = COLOURS[1], "#8b97a3", "rgba(91, 107, 123, 0.10)"
 """Colours of an effect that was seen, of one that was not, and of the range in which none could have been seen."""
@@ -47,6 +47,14 @@ MATCHES = {
     "seconds": "Every arm is trained for the same time",
 }
 """What a budget holds equal."""
+
+
+def write_ablation_report(directory: AblationDirectory) -> Path:
+    """Write the words into ``ablation.json``, then the tables and the page of an ablation, and return the page's path."""
+    ablation = read_json(directory.summary)
+    write_json(directory.summary, {**ablation, "words": in_words(ablation)})
+    write_tables(directory.path)
+    return write_ablation_page(directory.path)
 
 
 def write_ablation_page(directory: Path) -> Path:
