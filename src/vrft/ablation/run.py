@@ -197,7 +197,7 @@ def starts_of(recipe: Recipe) -> dict[str, list[str | None]]:
     """What the last stage of each arm goes on from, stage by stage: the first arm that has it; None is nothing."""
     depth = len(recipe.stages) - 1
     first: list[tuple[Any, str]] = []
-    starts = {}
+    starts = dict[str, list[str | None]]()
     for arm in recipe.arm_names():
         known: list[str | None] = []
         for index in range(len(recipe.stages_of(arm)) - 1):
@@ -207,7 +207,7 @@ def starts_of(recipe: Recipe) -> dict[str, list[str | None]]:
                 name = f"{arm}, stage {index + 1}"
                 first.append((training, name))
             known.append(name)
-        starts[arm] = [None] * (depth - len(known)) + known
+        starts[arm] = [*(None for _ in range(depth - len(known))), *known]
     return starts
 
 

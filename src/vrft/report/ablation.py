@@ -50,7 +50,7 @@ MATCHES = {
 
 
 def write_ablation_report(directory: AblationDirectory) -> Path:
-    """Write the words into ``ablation.json``, then the tables and the page of an ablation, and return the page's path."""
+    """Write the words into ``ablation.json``, then the tables and the page, whose path is returned."""
     ablation = read_json(directory.summary)
     write_json(directory.summary, {**ablation, "words": in_words(ablation)})
     write_tables(directory.path)
