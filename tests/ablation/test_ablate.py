@@ -1,0 +1,267 @@
+"""An ablation on the embedded policy: the same results in one process or many, here or on Ray, killed or not."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from vrft.ablation import ablate, read_design, summarise_ablation
+from vrft.ablation.grid import local_workers, ray_workers
+from vrft.progress import Reporter
+from vrft.runs import AblationDirectory, read_json
+
+RECIPE = """\
+name: small
+data: {source: phantom, family: shifted, attributes: [size], samples: {train: 40, validation: 8, test: 12}}
+task: {kind: classification}
+policy: {model: tiny}
+knowledge: {card: phantom, label_first: false}
+stages:
+  - kind: rft
+    task: {kind: localization}
+    data: {source: phantom, family: shifted, samples: {train: 40, validation: 8, test: 12}}
+    rewards: {iou: 1.0, format: 0.5}
+    steps: 4
+    prompts_per_step: 2
+    group_size: 4
+    max_completion_tokens: 40
+    save_every: 1
+  - kind: rft
+    rewards: {accuracy: 1.0, format: 0.5}
+    steps: 3
+    prompts_per_step: 2
+    group_size: 4
+    learning_rate: 2.0e-4
+    temperature: 1.5
+    max_completion_tokens: 16
+ablation: {factors: [PA_p, PA_pi], controls: [majority, without], retries: 1}
+evaluation: {batch_size: 4, bootstrap: 100}
+seeds: [0]
+"""
+
+
+class Told(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> AblationDirectory:
+    """An ablation that nothing disturbed, in two processes of this machine."""
+    directory = AblationDirectory(tmp_path_factory.mktemp("whole") / "small")
+    assert run(recipe, directory) == {}
+    return directory
+
+
+def run(
+    recipe: Path, directory: AblationDirectory, *overrides: str, reporter: Reporter | None = None
+) -> dict[str, str]:
+    told = reporter or Reporter(quiet=True)
+    return ablate(read_design(recipe, overrides), directory, partial(local_workers, 1, None, 2), reporter=told)
+
+
+def answers(directory: AblationDirectory) -> pd.DataFrame:
+    frame = pd.read_parquet(directory.predictions)
+    return frame.sort_values(["arm", "seed", "sample"], ignore_index=True)
+
+
+def written(directory: AblationDirectory) -> dict[str, int]:
+    """When each piece of work was done."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (directory.path / "store").glob("*/done.json")}
+
+
+def test_every_arm_and_seed_is_in_the_files(whole: AblationDirectory):
+    frame = answers(whole)
+    assert set(frame["arm"]) == {"rft", "rft+PA_pi", "rft+PA_p", "rft+PA_p+PA_pi", "majority", "without"}
+    assert len(frame) == 6 * 12
+    logs = pd.read_parquet(whole.logs)
+    assert logs.groupby("arm")["step"].max().to_dict() == {
+        "rft": 3, "rft+PA_pi": 7, "rft+PA_p": 3, "rft+PA_p+PA_pi": 7
+    }  # fmt: skip
+    costs = {row["arm"]: row["cost"]["steps"] for row in read_json(whole.records)["runs"]}
+    assert (costs["rft"], costs["rft+PA_pi"], costs["majority"]) == (3, 7, 0)
+
+
+def test_a_start_that_two_arms_share_is_trained_once(whole: AblationDirectory):
+    first = "stage-0-rft/policy/model.safetensors"
+    one, other = (whole.arm(arm, 0).path / first for arm in ("rft+PA_pi", "rft+PA_p+PA_pi"))
+    assert one.samefile(other)
+    assert not (whole.arm("rft", 0).path / first).samefile(one)
+
+
+def test_its_arms_can_be_asked_by_name(whole: AblationDirectory):
+    asked = subprocess.run(
+        [sys.executable, "-m", "vrft", "predict", whole.path, "--arm", "rft+PA_p+PA_pi", "--split", "test"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    frame = answers(whole)
+    expected = frame[frame["arm"] == "rft+PA_p+PA_pi"].set_index("sample")["completion"].to_dict()
+    rows = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert {row["image"]: row["completion"] for row in rows} == expected
+
+
+def test_done_again_it_does_nothing_and_its_figures_stay(whole: AblationDirectory, recipe: Path):
+    before, figures = written(whole), summarise_ablation(whole)
+
+    def refuse() -> None:
+        raise AssertionError("no process is needed")
+
+    assert ablate(read_design(recipe), whole, refuse, reporter=Reporter(quiet=True)) == {}  # type: ignore[arg-type]
+    assert written(whole) == before
+    assert summarise_ablation(whole) == figures
+
+
+def test_a_further_seed_runs_alone(whole: AblationDirectory, recipe: Path, tmp_path: Path):
+    directory = copy_of(whole, tmp_path)
+    before = written(directory)
+    assert run(recipe, directory, "seeds=[0, 1]", "ablation.factors=[PA_p]") == {}
+    after = written(directory)
+    assert {key: after[key] for key in before} == before
+    assert len(after) == len(before) + 2 * 2 + 1  # two trainings, their evaluations, and the test without the card
+    frame = answers(directory)
+    same = frame[frame["seed"] == 0].reset_index(drop=True)
+    first = answers(whole)
+    pd.testing.assert_frame_equal(same, first[first["arm"].isin(set(same["arm"]))].reset_index(drop=True))
+
+
+def copy_of(directory: AblationDirectory, to: Path) -> AblationDirectory:
+    subprocess.run(["cp", "-rp", directory.path, to / "copy"], check=True)
+    return AblationDirectory(to / "copy")
+
+
+def test_killed_in_mid_run_it_goes_on_to_the_same_answers(whole: AblationDirectory, recipe: Path, tmp_path: Path):
+    directory = AblationDirectory(tmp_path / "small")
+    command = [sys.executable, "-m", "vrft", "ablate", recipe, "--out", directory.path, "--workers", "2", "--quiet"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    wait_for(lambda: any((directory.path / "store").glob("*/checkpoint-*/whole.json")))
+    own = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in own))
+    before = written(directory)
+    assert len(before) < len(written(whole))
+    assert run(recipe, directory) == {}
+    assert before.items() <= written(directory).items()
+    pd.testing.assert_frame_equal(answers(directory), answers(whole))
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_an_arm_that_fails_is_told_and_the_others_are_done(recipe: Path, tmp_path: Path):
+    broken = yaml.safe_load(recipe.read_text())
+    # so many tokens are spent by the localization alone that nothing is left for what comes after it
+    broken["ablation"] = {"factors": ["PA_pi"], "controls": ["majority"], "budget": {"match": "steps", "amount": 4}}
+    path = tmp_path / "broken.yaml"
+    path.write_text(yaml.safe_dump(broken))
+    result = subprocess.run(
+        [sys.executable, "-m", "vrft", "ablate", path, "--out", tmp_path / "out", "--workers", "1", "--quiet"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert "rft+PA_pi, seed 0: the stages before the last spend 4 steps, and the budget is 4" in result.stderr
+    assert result.stdout.strip().endswith("ablation.html")
+    summary = read_json(tmp_path / "out" / "ablation.json")
+    assert [arm["arm"] for arm in summary["arms"]] == ["rft", "majority"]
+    assert summary["arms"][0]["cost"]["steps"] == 4
+    assert [one["arm"] for one in summary["failed"]] == ["rft+PA_pi"]
+    assert "the stages before the last" in (tmp_path / "out" / "ablation.html").read_text()
+
+
+@pytest.mark.parametrize("match", ["tokens", "seconds"])
+def test_arms_can_be_matched_by_what_plain_rft_spends(recipe: Path, tmp_path: Path, match: str):
+    directory = AblationDirectory(tmp_path / "small")
+    overrides = ["ablation.controls=[sft]", "ablation.factors=[PA_p]", f"ablation.budget.match={match}"]
+    assert run(recipe, directory, *overrides, "stages.1.steps=6") == {}
+    costs = {row["arm"]: row["cost"] for row in read_json(directory.records)["runs"]}
+    assert costs["rft"]["steps"] == 6
+    logs = pd.read_parquet(directory.logs)
+    for arm in ("rft+PA_p", "sft"):
+        passed = logs.loc[logs["arm"] == arm, match].to_list()
+        assert passed[-1] >= costs["rft"][match] * 0.99
+        assert all(before < costs["rft"][match] for before in passed[:-1])
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """A Ray cluster of two workers with one core each, on this machine."""
+    ray = pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    ray.init(address=made.address, log_to_driver=False)
+    yield made.address
+    ray.shutdown()
+    made.shutdown()
+
+
+def on_ray(recipe: Path, directory: AblationDirectory, address: str, reporter: Reporter) -> dict[str, str]:
+    return ablate(read_design(recipe), directory, partial(ray_workers, 1, 0, address), reporter=reporter)
+
+
+def test_on_a_ray_cluster_of_two_workers_one_of_which_is_killed_the_answers_are_the_same(
+    whole: AblationDirectory, recipe: Path, tmp_path: Path, cluster: str
+):
+    directory, told = AblationDirectory(tmp_path / "small"), Told()
+    killed: list[int] = []
+
+    def kill() -> None:
+        """The worker that trains the localization, when it has written a checkpoint."""
+        wait_for(lambda: any((directory.path / "store").glob("*/checkpoint-2/whole.json")))
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            if any("PA_pi" in part and part.startswith("ray::") for part in process.info["cmdline"] or ()):
+                process.kill()
+                killed.append(process.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    errors = on_ray(recipe, directory, cluster, told)
+    killer.join()
+    assert errors == {}
+    assert killed
+    assert any("its process was killed; begun again from its last checkpoint" in line for line in told.lines)
+    pd.testing.assert_frame_equal(answers(directory), answers(whole))
+
+
+def test_a_cluster_without_the_resources_is_refused(recipe: Path, tmp_path: Path, cluster: str):
+    from vrft.errors import UserError
+
+    with (
+        pytest.raises(UserError, match="needs 1 cores and 8 GPUs, and the Ray cluster has 2 cores"),
+        ray_workers(1, 8, cluster),
+    ):
+        pass
