@@ -428,6 +428,9 @@ FACTORS = {
 }
 """What an ablation crosses, and what each adds to plain V-RFT."""
 
+CELLS = ("rft", "rft+PA_p", "rft+PA_pi")
+"""Arms that are cells of a factorial."""
+
 CONTROLS = (
     "majority",
     "base",
@@ -440,7 +443,7 @@ CONTROLS = (
     "without",
     "swapped",
 )
-"""Arms that an ablation sets beside the cells of its factorial."""
+"""Arms that an ablation sets beside the cells of its factorial, unless the recipe names others."""
 
 
 class Sweep(Section):
@@ -473,8 +476,9 @@ class Ablation(Section):
     """What is crossed; without it all that apply."""
     recite: Annotated[float, Field(gt=0)] = 0.2
     """Weight of the recitation reward, taken with both signs."""
-    controls: list[Literal[*CONTROLS]] | None = None  # type: ignore[valid-type]
-    """The arms beside the factorial; without it all that apply."""
+    controls: list[Literal[*(arm for arm in ARMS if arm not in CELLS)]] | None = None  # type: ignore[valid-type]
+    """The arms beside the factorial; without it those of `majority`, `base`, `sft`, `blind`, `nothink`, `thinkafter`,
+    `rft+extra`, `rft+shuffled`, `without` and `swapped` that apply."""
     sweep: Sweep | None = None
     """Weights and scalings that are tried besides."""
     budget: Budget = Budget()

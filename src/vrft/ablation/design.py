@@ -13,8 +13,10 @@ from typing import Any
 from vrft.errors import UserError
 from vrft.evaluation.effects import fraction_of
 from vrft.recipe import (
+    ARMS,
     CONTROLS,
     FACTORS,
+    INFORMED,
     PERCEIVING,
     TESTED_OTHERWISE,
     ArmChange,
@@ -245,12 +247,13 @@ def _rewards(recipe: Recipe, levels: Mapping[str, str]) -> dict[str, float]:
 
 
 def _controls(recipe: Recipe, cells: Mapping[str, Levels]) -> list[str]:
-    """The control arms that apply: those of the recipe, or all."""
+    """The control arms that apply: those of the recipe, or the usual ones."""
     wanted = CONTROLS if recipe.ablation.controls is None else recipe.ablation.controls
     staged = len(recipe.own_stages()) < len(recipe.stages)
-    needs = {**dict.fromkeys(TESTED_OTHERWISE, "rft+PA_p" in cells and recipe.knowledge is not None)}
-    needs |= dict.fromkeys(PERCEIVING, staged)
-    return [arm for arm in CONTROLS if arm in wanted and needs.get(arm, True)]
+    known = recipe.knowledge is not None
+    needs = dict.fromkeys(TESTED_OTHERWISE, known and "rft+PA_p" in cells)
+    needs |= dict.fromkeys(PERCEIVING, staged) | dict.fromkeys(INFORMED, known)
+    return [arm for arm in ARMS if arm in wanted and needs.get(arm, True)]
 
 
 def _sweep(

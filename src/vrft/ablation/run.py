@@ -122,7 +122,17 @@ def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirector
     with replacing(directory.logs) as fresh:
         pd.json_normalize(logs).to_parquet(fresh, index=False)
     write_gallery(directory, job.held_out)
-    write_json(directory.records, _records(design, job) | {"runs": runs})
+    write_json(directory.records, _records(design, job) | {"work_seconds": _work(ledger, directory), "runs": runs})
+
+
+def _work(ledger: Ledger, directory: AblationDirectory) -> float:
+    """Seconds of all trainings and evaluations that the files are made of, each counted once."""
+    recipe, keys = ledger.recipe, set[str]()
+    for arm in recipe.arm_names():
+        for seed in ledger.seeds(arm):
+            keys |= {*ledger.trainings(arm, seed), ledger.evaluation(arm, seed)}
+    done = [directory.stage(key).done for key in sorted(keys)]
+    return round(sum(read_json(path)["seconds"] for path in done if path.exists()), 1)
 
 
 def _failed(directory: AblationDirectory, arm: str, seed: int) -> str:

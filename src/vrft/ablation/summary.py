@@ -76,6 +76,7 @@ def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[st
         "factors": design["factors"],
         "fraction": design["fraction"],
         "budget": design["budget"],
+        "work_seconds": records["work_seconds"],
         "arms": [arm | results.figures(arm["arm"]) | {"cost": _cost(runs, arm["arm"])} for arm in arms],
         "effects": found,
         "also": _also(results, cells, factors),

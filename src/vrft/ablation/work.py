@@ -75,6 +75,7 @@ class Ledger:
         self.job, self.recipe = job, job.recipe
         self.seen = {"train": digest(job.train_samples), "held_out": digest(job.held_out)}
         self.known = job.injection.facts() if job.injection else None
+        self._asked: dict[str, str] = {}
 
     def trainings(self, arm: str, seed: int) -> tuple[str, ...]:
         """The keys of the stages of an arm."""
@@ -151,8 +152,11 @@ class Ledger:
         plain = stage.model_dump(exclude=set(PASSING))
         facts: dict[str, Any] = {"format": FORMAT, "policy": self._policy(), "stage": plain}
         if stage.task is not None:
-            _, source = self.job.asked(stage)
-            return facts | {"train": digest(source.samples("train"))}
+            key = stage.model_dump_json(include={"task", "data"})
+            if key not in self._asked:
+                _, source = self.job.asked(stage)
+                self._asked[key] = digest(source.samples("train"))
+            return facts | {"train": self._asked[key]}
         told = recipe.told(arm, training=True)
         recited = isinstance(stage, RftStage) and "recitation" in stage.rewards
         return facts | {

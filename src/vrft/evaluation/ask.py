@@ -14,7 +14,7 @@ from vrft.policies.of_recipe import frame_for, load_arm
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
 from vrft.response import ORDERS, parse
 from vrft.runs import RunDirectory
-from vrft.sample import Sample, open_image
+from vrft.sample import Grey, Sample, open_image
 from vrft.tasks import Localization, TrainableTask, read_section, task_from
 
 Asked = Iterator[tuple[Sample, dict[str, Any]]]
@@ -59,6 +59,8 @@ def ask_run(
     if (injection := open_knowledge(recipe, source)) is not None:
         directory.check_knowledge(injection.facts())
         samples = [injection.into(sample, recipe.told(asked_arm)) for sample in samples]
+    if not recipe.sees(asked_arm):
+        samples = [replace(sample, image=Grey(sample)) for sample in samples]
     for sample in samples:
         row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)
         yield sample, {"image": sample.id} | ({"target": sample.target} if sample.split else {}) | row
