@@ -487,6 +487,8 @@ class Ablation(Section):
     """Cores, and threads, of one arm and seed: the number of threads decides the last bits of a result."""
     gpus: Annotated[float, Field(ge=0)] | None = None
     """GPUs of one arm and seed; without it one where the machine has any."""
+    keep_policies: bool = True
+    """Keep the weights of every arm and seed; `false` drops them as soon as nothing that is asked for needs them."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often an arm and seed is begun again, from its last checkpoint, when its process was killed."""
 

@@ -115,6 +115,10 @@ class StageDirectory:
     def done(self) -> Path:
         return self.path / "done.json"
 
+    def is_whole(self) -> bool:
+        """Whether the stage is done and its weights are still there."""
+        return self.done.exists() and self.policy.exists()
+
     def checkpoint(self) -> Path | None:
         """The newest whole checkpoint, or None."""
         whole = sorted(self.path.glob("checkpoint-*/whole.json"), key=lambda p: int(p.parent.name.split("-")[1]))

@@ -16,8 +16,10 @@ import psutil
 import pytest
 import yaml
 
-from vrft.ablation import ablate, read_design, summarise_ablation
+from vrft.ablation.design import read_design
 from vrft.ablation.grid import local_workers, ray_workers
+from vrft.ablation.run import ablate
+from vrft.ablation.summary import summarise_ablation
 from vrft.progress import Reporter
 from vrft.runs import AblationDirectory, read_json
 
@@ -153,6 +155,19 @@ def test_a_further_seed_runs_alone(whole: AblationDirectory, recipe: Path, tmp_p
 def copy_of(directory: AblationDirectory, to: Path) -> AblationDirectory:
     subprocess.run(["cp", "-rp", directory.path, to / "copy"], check=True)
     return AblationDirectory(to / "copy")
+
+
+def test_weights_that_are_not_kept_are_trained_anew_when_an_arm_needs_them(
+    whole: AblationDirectory, recipe: Path, tmp_path: Path
+):
+    directory = AblationDirectory(tmp_path / "small")
+    less = ["ablation.keep_policies=false", "ablation.controls=[majority]"]
+    assert run(recipe, directory, "ablation.factors=[PA_pi]", *less) == {}
+    assert not any((directory.path / "store").glob("*/policy"))
+    assert run(recipe, directory, *less) == {}
+    expected = answers(whole)
+    expected = expected[expected["arm"] != "without"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(answers(directory), expected)
 
 
 def test_killed_in_mid_run_it_goes_on_to_the_same_answers(whole: AblationDirectory, recipe: Path, tmp_path: Path):

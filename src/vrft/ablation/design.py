@@ -44,6 +44,10 @@ PAIRS = (
     ("rft+PA_pi", "rft+shuffled"),
     ("rft+PA_p", "without"),
     ("rft+PA_p", "swapped"),
+    ("rft+PA_p", "irrelevant"),
+    ("base+PA_p", "base"),
+    ("rft+PA_p", "sft+PA_p"),
+    ("PA_pi", "base"),
 )
 """The planned comparisons of the control arms; with the effects of the factorial they are the family of tests."""
 
@@ -117,7 +121,7 @@ def design_of(recipe: Recipe, *, fraction: int | None = None) -> Design:
         try:
             kept = fraction_of(cells, factors, fraction)
         except ValueError as error:
-            raise UserError(f"--fraction {fraction}: {error}.") from None
+            raise UserError(f"--fraction 1/{fraction}: {str(error).rstrip('.')}.") from None
         cells = {name: cells[name] for name in kept}
     controls = _controls(recipe, cells)
     arms: list[Any] = [_arm(recipe, name, levels) for name, levels in cells.items()] + controls

@@ -165,6 +165,7 @@ def carry_out(
     retries: int,
     reporter: Reporter,
     told: Callable[[Unit], str] = lambda unit: "",
+    after: Callable[[Sequence[Unit]], None] = lambda left: None,
 ) -> dict[str, str]:
     """Do all units, each when what it needs is there.
 
@@ -176,6 +177,7 @@ def carry_out(
         retries: how often a unit is begun again whose process was killed.
         reporter: is told what is done.
         told: what to say of a unit that is done.
+        after: called with the units that are left whenever one is done.
 
     Returns:
         the error of each unit that failed, by its name.
@@ -209,6 +211,7 @@ def carry_out(
                 missing -= unit.gives()
                 directory.failure(unit.arm, unit.seed).unlink(missing_ok=True)
                 reporter.say(f"[{done + len(errors)}/{len(units)}] {unit.name}{told(unit)}")
+                after([*waiting, *running.values()])
             else:
                 done -= 1
                 fail(directory, unit, errors, lacking, _one_line(error), _whole(error))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from vrft.ablation.design import Design
 from vrft.ablation.grid import Workers, carry_out
-from vrft.ablation.work import Ledger, Unit, cost_of, is_done
+from vrft.ablation.work import Ledger, Unit, cost_of, drop_policies, is_done
 from vrft.errors import RunError
 from vrft.evaluation.predict import so_far
 from vrft.pipeline import Job, environment, open_job, write_gallery, write_predictions
@@ -71,6 +71,7 @@ def ablate(
     missing = _missing(units, directory)
     reporter.say(f"ablation {recipe.name}: {len(units)} pieces of work, {len(missing)} to be done")
     errors: dict[str, str] = {}
+    kept = recipe.ablation.keep_policies
     if missing:
         with open_workers() as workers:
             errors = carry_out(
@@ -81,6 +82,7 @@ def ablate(
                 retries=recipe.ablation.retries,
                 reporter=reporter,
                 told=lambda unit: _told(job, directory, unit),
+                after=lambda left: None if kept else drop_policies(directory, units, left),
             )
     gather(design, job, ledger, directory, errors)
     return errors

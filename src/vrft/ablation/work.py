@@ -7,6 +7,7 @@ again. An evaluation depends on the training it tests and on how it asks.
 
 import hashlib
 import json
+import shutil
 import time
 import warnings
 from collections import Counter
@@ -186,7 +187,14 @@ def is_done(directory: AblationDirectory, unit: Unit) -> bool:
     """Whether all that a unit gives is there; weights that were thrown away after an evaluation are not missed."""
     if unit.tested:
         return directory.evaluation(unit.tested).done.exists()
-    return all(directory.stage(key).done.exists() for key in unit.gives())
+    return all(directory.stage(key).is_whole() for key in unit.gives())
+
+
+def drop_policies(directory: AblationDirectory, units: Iterable[Unit], missing: Iterable[Unit]) -> None:
+    """Delete the weights that nothing needs which is still to be done."""
+    needed = {key for unit in missing for key in (*unit.keys, *unit.budget_of)}
+    for key in {key for unit in units for key in unit.keys} - needed:
+        shutil.rmtree(directory.stage(key).policy, ignore_errors=True)
 
 
 @lru_cache(maxsize=1)
@@ -217,7 +225,7 @@ def work(path: str, recipe: str, unit: Unit) -> None:
     for index in range(unit.first, len(unit.keys)):
         place = directory.stage(unit.keys[index])
         with FileLock(directory.lock(unit.keys[index])):
-            if place.done.exists():
+            if place.is_whole():
                 continue
             before = directory.stage(unit.keys[index - 1]) if index else None
             stage = stages[index]

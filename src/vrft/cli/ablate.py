@@ -1,5 +1,6 @@
 """``vrft ablate RECIPE``: every combination of the augmentations beside control arms, by seeds."""
 
+import re
 import warnings
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ def ablate(
     ] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; repeat it for each.")] = None,
     fraction: Annotated[
-        int | None, typer.Option(min=2, metavar="N", help="Only a balanced one in N of the combinations.")
+        str | None, typer.Option(metavar="1/N", help="Only a balanced part of the combinations, such as 1/2.")
     ] = None,
     plan_: Annotated[
         bool, typer.Option("--plan", help="Tell what would be done and what it costs, and do nothing.")
@@ -39,24 +40,27 @@ def ablate(
     """
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    from vrft.ablation import ablate as carry_out
-    from vrft.ablation import jobs_of, only, read_design, summarise_ablation
-    from vrft.ablation.grid import local_workers, ray_workers
-    from vrft.cli.terminal import effects, make_reporter
-    from vrft.report import write_ablation_report
+    from vrft.ablation.design import only, read_design
     from vrft.runs import AblationDirectory
 
-    design = read_design(recipe, set_ or [], fraction=fraction)
+    design = read_design(recipe, set_ or [], fraction=_reduction(fraction))
     if arm:
         design = only(design, arm)
+    if ray and workers:
+        raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
+    from vrft.ablation.grid import local_workers, ray_workers
+    from vrft.ablation.run import ablate as carry_out
+    from vrft.ablation.run import jobs_of
+    from vrft.ablation.summary import summarise_ablation
+    from vrft.cli.terminal import effects, make_reporter
+    from vrft.report import write_ablation_report
+
     directory = AblationDirectory(out or Path("ablations") / design.recipe.name)
     if plan_:
         from vrft.cli.plan import ablation_costs
 
         typer.echo(ablation_costs(design, *jobs_of(design, directory), workers))
         return
-    if ray and workers:
-        raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
     section = design.recipe.ablation
     opened: Any = partial(local_workers, section.cpus, section.gpus, workers)
     if ray:
@@ -76,3 +80,17 @@ def ablate(
         for name, error in errors.items():
             typer.echo(f"vrft:   {name}: {error}", err=True)
         raise typer.Exit(1)
+
+
+def _reduction(fraction: str | None) -> int | None:
+    """The N of a fraction 1/N.
+
+    Raises:
+        UserError: it is none.
+    """
+    if fraction is None:
+        return None
+    match = re.fullmatch("1/([2-9]|[1-9][0-9])", fraction.strip())
+    if match is None:
+        raise UserError(f"--fraction {fraction}: expected 1/2, 1/3 and so on.")
+    return int(match[1])

@@ -419,6 +419,8 @@ def fraction_of(cells: Cells, factors: Factors, reduction: int) -> list[str]:
     varied = {factor: list(levels) for factor, levels in factors.items() if len(levels) > 1}
     if reduction < 2:
         raise ValueError(f"{impossible}: the reduction must be at least 2.")
+    if len(varied) < 2:
+        raise ValueError(f"{impossible}: it takes two factors or more.")
     try:
         design = gsd([len(levels) for levels in varied.values()], reduction)
     except ValueError as error:

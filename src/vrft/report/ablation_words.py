@@ -147,7 +147,11 @@ def _better(effect: Effect, metric: str) -> bool:
 
 def _limit(effect: Effect, count: int) -> str:
     """What follows "no difference could be seen": how small an effect would have been missed."""
+    if effect["smallest"] <= 0:
+        return "they agree in every seed, which says nothing of how small an effect would have been seen"
     said = f"an effect below {effect['smallest']:.3f} could not have been seen with 80% power"
+    if effect["smallest"] >= 1:
+        said = "from so few seeds even an effect of 1 could not have been seen with 80% power"
     if effect["low"] > 0 or effect["high"] < 0:
         said += f" (its interval alone leaves out zero, but not once corrected for {plural(count, 'effect')})"
     return said
