@@ -69,8 +69,11 @@ class Design:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
+        """The planned comparisons of two arms: all augmentations together, reciting paid against, and the controls."""
         names = self.recipe.arm_names()
-        return [(a, b) for a, b in PAIRS if a in names and b in names]
+        whole = name_of({factor: levels[1] for factor, levels in self.factors.items()})
+        pairs = [(whole, "rft"), *PAIRS] if len(self.factors) > 1 else PAIRS
+        return [(a, b) for a, b in pairs if a in names and b in names]
 
     def kind_of(self, arm: str) -> str:
         return "cell" if arm in self.cells else "control" if arm in self.controls else "sweep"

@@ -205,7 +205,8 @@ def _pair(results: _Results, a: str, b: str) -> tuple[dict[str, Any], Estimate]:
         more |= {"p_paired": mcnemar_p(*right), "paired_test": "mcnemar"}
     else:
         more |= {"p_paired": trials.paired_p(a, b, results.section["bootstrap"]), "paired_test": "permutation"}
-    estimate = trials.estimate({a: 1.0, b: -1.0})
+    weights = {a: 1.0, b: -1.0}
+    estimate = results.effect(weights) if {a, b} <= set(results.starts) else trials.estimate(weights)
     return _row(f"{a} - {b}", "control", estimate, **more), estimate
 
 

@@ -37,7 +37,7 @@ VISIBLE = 6
 LONGEST = 46
 """Letters of an effect's name beside its interval; the rest is shown where the mouse rests."""
 
-KINDS = {"main": "Main effects", "interaction": "Interactions", "control": "Controls"}
+KINDS = {"main": "Main effects", "interaction": "Interactions", "control": "Planned pairs of arms"}
 ARM_KINDS = {"cell": "Cells of the factorial", "control": "Controls", "sweep": "Sweep"}
 
 MATCHES = {
