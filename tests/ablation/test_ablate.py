@@ -16,7 +16,7 @@ import psutil
 import pytest
 import yaml
 
-from vrft.ablation.design import read_design
+from vrft.ablation.design import only, read_design
 from vrft.ablation.grid import local_workers, ray_workers
 from vrft.ablation.run import ablate
 from vrft.ablation.summary import summarise_ablation
@@ -184,6 +184,26 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_answers(whole: AblationDirecto
     assert run(recipe, directory) == {}
     assert before.items() <= written(directory).items()
     pd.testing.assert_frame_equal(answers(directory), answers(whole))
+
+
+def test_a_process_that_is_killed_is_replaced_and_goes_on_from_the_checkpoint(
+    whole: AblationDirectory, recipe: Path, tmp_path: Path
+):
+    directory, told = AblationDirectory(tmp_path / "small"), Told()
+
+    def kill() -> None:
+        wait_for(lambda: any((directory.path / "store").glob("*/checkpoint-2/whole.json")))
+        (worker,) = (one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline()))
+        worker.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    design = only(read_design(recipe, ["stages.1.save_every=1"]), ["rft"])
+    assert ablate(design, directory, partial(local_workers, 1, None, 1), reporter=told) == {}
+    killer.join()
+    assert "rft, seed 0: its process was killed; begun again from its last checkpoint" in told.lines
+    expected = answers(whole)
+    pd.testing.assert_frame_equal(answers(directory), expected[expected["arm"] == "rft"].reset_index(drop=True))
 
 
 def wait_for(happened: Callable[[], bool], seconds: float = 120) -> None:

@@ -222,7 +222,7 @@ def _also(
 def _interactions(
     results: _Results, cells: Mapping[str, Mapping[str, str]], factors: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """For each two factors the mean of the cells at each combination of their levels."""
+    """For each two factors the mean of the cells at each combination of their levels that was run."""
     plots = []
     for one, other in combinations(factors, 2):
         lines = []
@@ -233,8 +233,10 @@ def _interactions(
                 if members:
                     mean = results.estimate(dict.fromkeys(members, 1 / len(members)))
                     points.append({"level": at} | {key: getattr(mean, key) for key in _ENDS})
-            lines.append({"level": level, "points": points})
-        plots.append({"factors": [one, other], "lines": lines})
+            if len(points) > 1:
+                lines.append({"level": level, "points": points})
+        if len(lines) > 1:
+            plots.append({"factors": [one, other], "lines": lines})
     return plots
 
 
