@@ -130,6 +130,12 @@ class _Results:
         classes = len(self.task["classes"])
         return lambda rows: METRICS[name](rows[:, 0].astype(np.int64), rows[:, 1].astype(np.int64), classes=classes)
 
+    def range_of(self, metric: str) -> tuple[float, float]:
+        """The least and the greatest value that a metric can have."""
+        if metric == "mae":
+            return 0.0, len(self.task["classes"]) - 1.0
+        return (-1.0 if metric == "qwk" else 0.0), 1.0
+
     def estimate(self, weights: Mapping[str, float], metric: str | None = None) -> Estimate:
         """A contrast over the seeds that all its arms have."""
         return self.trials(list(weights), metric).estimate(weights)
@@ -159,10 +165,14 @@ class _Results:
 
     def figures(self, arm: str) -> dict[str, Any]:
         """The metrics of an arm with intervals, and its headline metric seed by seed."""
-        measured = {name: self.estimate({arm: 1.0}, name) for name in self.task["metrics"]}
+        measured = {}
+        for name in self.task["metrics"]:
+            one, (least, most) = self.estimate({arm: 1.0}, name), self.range_of(name)
+            ends = (one.value, max(one.low, least), min(one.high, most))  # no share lies beyond 0 and 1
+            measured[name] = dict(zip(_ENDS, ends, strict=True))
         return {
             "seeds": sorted(self.rows[arm]),
-            "metrics": {name: {key: getattr(one, key) for key in _ENDS} for name, one in measured.items()},
+            "metrics": measured,
             "per_seed": [self.metric(self.headline)(self.rows[arm][seed]) for seed in sorted(self.rows[arm])],
         }
 
