@@ -84,7 +84,7 @@ def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path)
         ("stages.²=3", "not in the recipe"),
         ("arms=[{name: x, set: {steps: -3}}]", "arms.0.set.steps is -3"),
         ("arms=[{name: x, set: {rewards: null}}]", "arms.0.set.rewards"),
-        ("arms=[{name: x}]", "arms.0.set is missing"),
+        ("arms=[{name: x}]", "arms.0 changes nothing; give set, knowledge or perception."),
         ("stages.0.rewards={accuracy: .nan}", "finite number"),
         ("task={kind: grading, names: [a, a, b, c, d]}", "are read as the same"),
         ("task={kind: grading, names: [a, '3', b, c, d]}", "is read as another or none"),
@@ -172,7 +172,7 @@ def test_every_shipped_recipe_is_right(shared: Path):
         overrides = [f"{at}.root={shared}/data/{folders[one['source']]}" for at, one in own if "root" in one]
         recipe = read_recipe(path, overrides)
         assert build_task(recipe, open_source(recipe), frame="resized").metrics
-        assert path.read_text().startswith("# vrft run recipes/")
+        assert path.read_text().startswith(f"# vrft {'ablate' if 'ablation' in raw['name'] else 'run'} recipes/")
 
 
 def test_every_reward_says_what_it_applies_to():

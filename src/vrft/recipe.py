@@ -896,6 +896,9 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
             if arm.name in ARMS:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which is one of the arms without changes.")
                 continue
+            if not (arm.set or arm.knowledge or arm.perception):
+                yield Fault(at("arms", index), f"arms.{index} changes nothing; give set, knowledge or perception.")
+                continue
             try:
                 last = recipe.stages_of(arm.name)[-1]
                 yield from check_stage(last, kind, f"arms.{index}.set.rewards", where)
@@ -989,6 +992,10 @@ def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) 
     if (stage.max_tokens or stage.max_seconds) and stage.lr_schedule != "constant":
         told = f"lr_schedule is {stage.lr_schedule}, which needs to know the last step, and max_tokens or max_seconds "
         yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}end the stage earlier; expected constant.")
+    rises = isinstance(stage, RftStage) and isinstance(stage.iou_threshold, list)
+    if (stage.max_tokens or stage.max_seconds) and rises:
+        told = "iou_threshold rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}.")
     if isinstance(stage, SftStage):
         if parse(render(stage.think, "x")).problems:
             yield Fault(where, f"the think text {stage.think!r} breaks the envelope; write plain words without tags.")

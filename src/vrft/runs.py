@@ -273,9 +273,10 @@ class AblationDirectory(RunDirectory):
         """Held by who works on what a key stands for."""
         return self.path / "store" / f"{key}.lock"
 
-    def failure(self, arm: str, seed: int) -> Path:
-        """The error of an arm and seed."""
-        return self.path / "failed" / arm / f"seed-{seed}.json"
+    def failure(self, arm: str, seed: int, stage: int | None = None) -> Path:
+        """The error of an arm and seed, or of one of its stages that others share (from 1)."""
+        name = f"seed-{seed}" if stage is None else f"seed-{seed}-stage-{stage}"
+        return self.path / "failed" / arm / f"{name}.json"
 
     def take(self, recipe: str) -> None:
         """Begin an ablation, or go on with one; another recipe finds what both have in common.

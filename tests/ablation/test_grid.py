@@ -188,7 +188,7 @@ def test_what_needs_a_unit_that_failed_is_not_begun_and_names_it(directory: Abla
     workers = Here(failing(shared.name))
     errors = done([shared, arm("x", "1", "2"), arm("y", "1", "3", of=("4",)), arm("z", "5")], directory, workers)
     assert workers.begun == [shared.name, "z, seed 0"]
-    told = "rft+PA_pi, seed 0, stage 1, shared, which it starts from, failed"
+    told = "rft+PA_pi, seed 0, stage 1, shared, which it starts from, failed: ValueError: no luck"
     assert errors == {shared.name: "ValueError: no luck", "x, seed 0": told, "y, seed 0": told}
     assert read_json(directory.failure("x", 0))["error"] == told
 
@@ -207,7 +207,6 @@ def test_a_failure_with_one_seed_is_none_with_another(directory: AblationDirecto
     assert not directory.failure("b", 1).exists()
 
 
-@pytest.mark.xfail(strict=True, reason="an arm and its shared start have one file, which the arm takes for itself")
 def test_why_a_shared_start_failed_stays_on_disk(directory: AblationDirectory):
     done([start("a", "1"), arm("a", "1", "2")], directory, Here(failing("a, seed 0, stage 1, shared")))
     assert any("no luck" in path.read_text() for path in (directory.path / "failed").rglob("*.json"))
@@ -271,7 +270,10 @@ def test_a_unit_that_is_killed_too_often_has_failed(directory: AblationDirectory
     workers = Here(losing(9))
     errors = done([arm("a", "1"), arm("b", "1", "2")], directory, workers, retries=retries)
     assert workers.begun == ["a, seed 0"] * (retries + 1)
-    assert errors == {"a, seed 0": "Killed: signal 9", "b, seed 0": "a, seed 0, which it starts from, failed"}
+    assert errors == {
+        "a, seed 0": "Killed: signal 9",
+        "b, seed 0": "a, seed 0, which it starts from, failed: Killed: signal 9",
+    }
 
 
 def test_each_unit_has_retries_of_its_own(directory: AblationDirectory):
@@ -383,7 +385,6 @@ def test_without_gpus_no_unit_is_given_one():
     assert pool.given == [None]
 
 
-@pytest.mark.xfail(strict=True, reason="a future wakes who waits for it before it calls back, and then no GPU is free")
 def test_a_gpu_is_free_as_soon_as_its_unit_is_done():
     workers = LocalWorkers(pool := Pool(), at_once=1, gpus=1)
     future = workers.submit("", "", arm("a", "1"))

@@ -349,7 +349,6 @@ def test_a_pair_is_left_out_where_one_of_its_arms_failed(whole: Made):
     assert "rft - majority" in [row["name"] for row in part["effects"]]
 
 
-@pytest.mark.xfail(strict=True, reason="effects looks for contrasts of no cells at all, which numpy refuses")
 def test_one_control_alone_has_its_figures(whole: Made):
     part = summary_of(*some(whole, ["base"]))
     assert part["effects"] == []
@@ -456,7 +455,6 @@ def test_boxes_are_told_in_their_mean_overlap(tmp_path: Path):
     assert named(part, "PA_pi")["difference"] == pytest.approx(10 / 2 / 40)
 
 
-@pytest.mark.xfail(strict=True, reason="a missing text of a parquet file comes back as NaN, which json.loads refuses")
 def test_boxes_that_could_not_be_read_overlap_nothing(tmp_path: Path):
     part = of_boxes(tmp_path, unread=4)
     assert part["arms"][0]["per_seed"] == pytest.approx([(right + (36 - right) / 2) / 40 for right in (10, 11, 12)])

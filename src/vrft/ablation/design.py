@@ -25,7 +25,7 @@ from vrft.recipe import (
     check_stage,
     read_recipe,
 )
-from vrft.rewards import APPLIES
+from vrft.rewards import APPLIES, missing_for
 from vrft.typed import Keys
 
 Levels = dict[str, str]
@@ -127,14 +127,28 @@ def design_of(recipe: Recipe, *, fraction: int | None = None) -> Design:
             raise UserError(f"--fraction 1/{fraction}: {str(error).rstrip('.')}.") from None
         cells = {name: cells[name] for name in kept}
     controls = _controls(recipe, cells)
-    arms: list[Any] = [_arm(recipe, name, levels) for name, levels in cells.items()] + controls
-    given = {arm.name for arm in arms if isinstance(arm, ArmChange)} | {arm for arm in arms if isinstance(arm, str)}
-    further = [arm for arm in recipe.arms if isinstance(arm, ArmChange) and arm.name not in given]
-    sweep, swept = _sweep(recipe, cells, factors)
-    names = given | {arm.name for arm in further}
-    arms = arms + further + [arm for arm in swept if arm.name not in names]
-    controls += [arm.name for arm in further]
-    return Design(recipe.model_copy(update={"arms": arms}), factors, cells, controls, sweep, fraction)
+    sweep, swept = _sweep(recipe, factors)
+    made: list[Any] = [*(_arm(recipe, name, levels) for name, levels in cells.items()), *controls]
+    further = [arm for arm in _further(recipe) if _called(arm) not in {_called(one) for one in (*made, *swept)}]
+    arms = [*made, *further, *swept]
+    names = {_called(arm) for arm in arms}
+    return Design(
+        recipe.model_copy(update={"arms": arms}),
+        factors,
+        cells,
+        controls + [arm.name for arm in further],
+        {name: at for name, at in sweep.items() if name in names},  # a fraction may lack the cell that is varied
+        fraction,
+    )
+
+
+def _further(recipe: Recipe) -> list[ArmChange]:
+    """The variants of ``rft`` that the recipe has of its own."""
+    return [arm for arm in recipe.arms if isinstance(arm, ArmChange)]
+
+
+def _called(arm: Any) -> str:
+    return arm.name if isinstance(arm, ArmChange) else str(arm)
 
 
 def factors_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
@@ -163,45 +177,73 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
     for index, name in enumerate(section.factors or ()):
         if why := _misfit(recipe, name):
             yield ("ablation", "factors", index), f"ablation.factors has {name}, but {why}."
-    for index, arm in enumerate(section.controls or ()):
-        if arm not in _controls(recipe, {"rft": {}, "rft+PA_p": {}, "rft+PA_pi": {}}):
-            told = f"ablation.controls has {arm}, which does not apply: it needs what the recipe does not have"
-            yield ("ablation", "controls", index), f"{told} (knowledge, or a stage with a task of its own)."
     if not factors_of(recipe):
         told = "no augmentation applies: the recipe has no knowledge, no stage with a task of its own and no grades"
         yield ("ablation",), f"{told}; nothing can be crossed."
         return
-    if section.budget.match in ("tokens", "seconds") and stage.lr_schedule != "constant":
-        told = f"ablation.budget matches {section.budget.match}, so nobody knows the last step before it is reached"
-        yield ("ablation", "budget", "match"), f"{told}; stages.{last}.lr_schedule must be constant."
-    if section.sweep is not None:
-        yield from _sweep_faults(recipe, section.sweep.arm)
+    factors = factors_of(recipe)
+    cells = {name_of(levels): levels for levels in _combinations(factors)}
+    for index, arm in enumerate(section.controls or ()):
+        if arm not in _controls(recipe, cells):
+            told = f"ablation.controls has {arm}, which does not apply: it needs what the recipe does not have"
+            yield ("ablation", "controls", index), f"{told} (knowledge, a stage with a task of its own, or their cell)."
+    if "recite" in factors and (missing := missing_for(stage.recite, stage.recite_model)):
+        yield (*at, "recite"), f"{missing}."
+    found = list(_sweep_faults(recipe, factors))
+    yield from found
+    if found:
+        return
+    own = [*(_arm(recipe, *cell) for cell in cells.items()), *_sweep(recipe, factors)[1]]
+    design = {_called(arm): arm for arm in own}
+    for index, one in enumerate(recipe.arms):
+        if isinstance(one, ArmChange) and one.name in design and one != design[one.name]:
+            told = f"arms.{index}.name is {one.name!r}, which an ablation calls an arm of its own that differs from it"
+            yield ("arms", index), f"{told}; choose another."
+    if section.budget.match in ("tokens", "seconds"):
+        yield from _budget_faults(design_of(recipe).recipe, last)
 
 
-def _sweep_faults(recipe: Recipe, base: str) -> Iterator[tuple[Keys, str]]:
+def _budget_faults(recipe: Recipe, last: int) -> Iterator[tuple[Keys, str]]:
+    """Last stages that need to know their last step, which a budget does not tell them."""
+    told = f"ablation.budget matches {recipe.ablation.budget.match}, so nobody knows the last step before it is reached"
+    for arm in recipe.arm_names():
+        for stage in recipe.stages_of(arm)[-1:]:
+            if stage.lr_schedule != "constant":
+                why = f"stages.{last}.lr_schedule must be constant (arm {arm})"
+                yield ("ablation", "budget", "match"), f"{told}; {why}."
+                return
+            if isinstance(stage, RftStage) and isinstance(stage.iou_threshold, list):
+                yield ("ablation", "budget", "match"), f"{told}; iou_threshold must be one value (arm {arm})."
+                return
+
+
+def _sweep_faults(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> Iterator[tuple[Keys, str]]:
     sweep, kind = recipe.ablation.sweep, recipe.task.kind
-    assert sweep is not None
-    cells = [name_of(levels) for levels in _combinations(factors_of(recipe))]
-    if base not in cells:
-        yield ("ablation", "sweep", "arm"), f"ablation.sweep.arm is {base!r}; expected one of {', '.join(cells)}."
+    if sweep is None:
+        return
+    cells = [name_of(levels) for levels in _combinations(factors)]
+    if sweep.arm not in cells:
+        yield ("ablation", "sweep", "arm"), f"ablation.sweep.arm is {sweep.arm!r}; expected one of {', '.join(cells)}."
         return
     if not (sweep.rewards or sweep.scale_rewards or sweep.aggregation):
         yield ("ablation", "sweep"), "ablation.sweep varies nothing; give rewards, scale_rewards or aggregation."
         return
-    for reward in sweep.rewards:
-        if kind not in APPLIES[reward]:
-            told = f"ablation.sweep.rewards has {reward!r}, which does not apply to {kind}"
-            yield ("ablation", "sweep", "rewards", reward), f"{told}."
-        elif reward == "recitation" and recipe.knowledge is None:
-            yield ("ablation", "sweep", "rewards", reward), "ablation.sweep pays for recitation, but nothing is known."
-    try:
-        _, arms = _sweep(recipe, {name_of(one): one for one in _combinations(factors_of(recipe))}, factors_of(recipe))
-        for arm in arms:
-            changed = recipe.model_copy(update={"arms": [arm]}).stages_of(arm.name)[-1]
-            for fault in check_stage(changed, kind, arm.name, ""):
-                yield ("ablation", "sweep"), f"ablation.sweep: {fault.message}"
-    except ValueError as error:
-        yield ("ablation", "sweep"), f"ablation.sweep: {error}"
+    unfit = [reward for reward in sweep.rewards if kind not in APPLIES[reward]]
+    for reward in unfit:
+        told = f"ablation.sweep.rewards has {reward!r}, which does not apply to {kind}"
+        yield ("ablation", "sweep", "rewards", reward), f"{told}."
+    if "recitation" in sweep.rewards and recipe.knowledge is None:
+        told = "ablation.sweep pays for recitation, but nothing is known"
+        yield ("ablation", "sweep", "rewards", "recitation"), f"{told}."
+        return
+    for arm in [] if unfit else _sweep(recipe, factors)[1]:
+        if not arm.set["rewards"]:
+            told = f"ablation.sweep leaves every reward out at {arm.name}; nothing would be learnt"
+            yield ("ablation", "sweep"), f"{told}."
+            continue
+        changed = recipe.model_copy(update={"arms": [arm]}).stages_of(arm.name)[-1]
+        for fault in check_stage(changed, kind, arm.name, ""):
+            yield ("ablation", "sweep"), f"ablation.sweep: {fault.message}"
 
 
 def _misfit(recipe: Recipe, factor: str) -> str | None:
@@ -209,7 +251,9 @@ def _misfit(recipe: Recipe, factor: str) -> str | None:
     if factor == "PA_pi":
         return None if len(recipe.own_stages()) < len(recipe.stages) else "no stage has a task of its own"
     if factor == "MFRS":
-        return None if recipe.task.kind == "grading" else f"a {recipe.task.kind} has no grades"
+        if recipe.task.kind != "grading":
+            return f"a {recipe.task.kind} has no grades"
+        return None if "accuracy" in getattr(recipe.own_stages()[-1], "rewards", ()) else "no exact answer is paid for"
     return None if recipe.knowledge else "the recipe has no knowledge"
 
 
@@ -263,9 +307,7 @@ def _controls(recipe: Recipe, cells: Mapping[str, Levels]) -> list[str]:
     return [arm for arm in ARMS if arm in wanted and needs.get(arm, True)]
 
 
-def _sweep(
-    recipe: Recipe, cells: Mapping[str, Levels], factors: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, dict[str, Any]], list[ArmChange]]:
+def _sweep(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> tuple[dict[str, dict[str, Any]], list[ArmChange]]:
     """Where each arm of the sweep lies, and those arms that are no cell."""
     section = recipe.ablation.sweep
     if section is None:
@@ -279,7 +321,7 @@ def _sweep(
     standing = {key: base.get(key.removeprefix("rewards."), 0.0) for key in axes if key.startswith("rewards.")}
     standing |= {key: getattr(last, key) for key in axes if not key.startswith("rewards.")}
     where, arms = dict[str, dict[str, Any]](), []
-    for values in product(*axes.values()):
+    for values in product(*(dict.fromkeys(tried) for tried in axes.values())):
         at = dict(zip(axes, values, strict=True))
         if at == standing:
             where[section.arm] = at
@@ -296,4 +338,4 @@ def _sweep(
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.12g}" if isinstance(value, float) else str(value)

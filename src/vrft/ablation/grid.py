@@ -8,7 +8,6 @@ import os
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from pebble import ProcessExpired, ProcessPool
 
-from vrft.ablation.work import Unit, work
+from vrft.ablation.work import Unit, failure_of, work
 from vrft.errors import UserError, first_line
 from vrft.progress import Reporter
 from vrft.runs import AblationDirectory, read_jsonl, write_json
@@ -46,13 +45,14 @@ class LocalWorkers:
 
     def __init__(self, pool: ProcessPool, at_once: int, gpus: int) -> None:
         self.pool, self.at_once = pool, at_once
-        self.free = deque(range(gpus))
+        self.held: dict[int, Future[None] | None] = dict.fromkeys(range(gpus))
+        """The unit on each GPU."""
 
     def submit(self, path: str, recipe: str, unit: Unit) -> Future[None]:
-        gpu = self.free.popleft() if self.free else None
+        gpu = next((gpu for gpu, on_it in self.held.items() if on_it is None or on_it.done()), None)
         future: Future[None] = self.pool.schedule(_on, args=(gpu, path, recipe, unit))
         if gpu is not None:
-            future.add_done_callback(lambda _: self.free.append(gpu))
+            self.held[gpu] = future
         return future
 
 
@@ -193,7 +193,8 @@ def carry_out(
             gone = next((lacking[key] for key in unit.needs() if key in lacking), None)
             if gone is not None:
                 waiting.remove(unit)
-                fail(directory, unit, errors, lacking, f"{gone}, which it starts from, failed", "")
+                why = f"{gone}, which it starts from, failed: {errors[gone]}"
+                fail(directory, unit, errors, lacking, why, "")
             elif len(running) < workers.at_once and not unit.needs() & missing:
                 waiting.remove(unit)
                 running[workers.submit(str(directory.path.resolve()), recipe, unit)] = unit
@@ -209,7 +210,7 @@ def carry_out(
             done += 1
             if error is None:
                 missing -= unit.gives()
-                directory.failure(unit.arm, unit.seed).unlink(missing_ok=True)
+                failure_of(directory, unit).unlink(missing_ok=True)
                 reporter.say(f"[{done + len(errors)}/{len(units)}] {unit.name}{told(unit)}")
                 after([*waiting, *running.values()])
             else:
@@ -232,7 +233,7 @@ def fail(
     """Note that a unit failed, and what others cannot have now."""
     errors[unit.name] = error
     lacking.update(dict.fromkeys(unit.gives(), unit.name))
-    write_json(directory.failure(unit.arm, unit.seed), {"unit": unit.name, "error": error, "traceback": whole})
+    write_json(failure_of(directory, unit), {"unit": unit.name, "error": error, "traceback": whole})
 
 
 def _cause(error: BaseException) -> Exception:

@@ -89,6 +89,12 @@ def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[st
     }
 
 
+def _boxes(text: Any) -> list[list[float]] | None:
+    """Boxes as the table holds them; an answer that was not read is no text."""
+    boxes: list[list[float]] | None = json.loads(text) if isinstance(text, str) else None
+    return boxes
+
+
 class _Results:
     """The predictions of all arms as arrays, and the trials over them, metric by metric."""
 
@@ -113,7 +119,7 @@ class _Results:
         if self.task["kind"] == "localization":
             keys = ("target", "answer", "stated")
             rows = [dict(zip(keys, row, strict=True)) for row in frame[list(keys)].itertuples(index=False)]
-            read = [row | {key: row[key] and json.loads(row[key]) for key in ("target", "answer")} for row in rows]
+            read = [row | {key: _boxes(row[key]) for key in ("target", "answer")} for row in rows]
             return np.hstack([tally(read, "answer"), shares])
         where = {str(target): index for index, target in enumerate(self.task["classes"])}
         true = frame["target"].map(where).to_numpy(dtype=np.float64)
@@ -194,6 +200,8 @@ def _of_factors(
     metric: str | None = None,
 ) -> tuple[list[tuple[dict[str, Any], Estimate]], list[str]]:
     """The main effects and two-way interactions that the cells can tell."""
+    if not cells:
+        return [], []
     found, missing = effects(cells, factors)
     rows = []
     for one in found:

@@ -27,17 +27,17 @@ from vrft.policies.of_recipe import load_for
 from vrft.progress import Reporter
 from vrft.recipe import ENVELOPES, Budget, Recipe, RftStage, SftStage
 from vrft.runs import AblationDirectory, read_json, write_json
-from vrft.sample import Sample
+from vrft.sample import FileRegion, Sample
 from vrft.training import PeakMemory
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a change of the code makes kept work worthless."""
 
 PASSING = ("save_every", "log_every", "loader_workers")
 """Keys of a stage that change no weight."""
 
-CEILING = 1_000_000
-"""Steps of a stage that ends by tokens or seconds."""
+LEAST = {"tokens": 16.0, "seconds": 0.05}
+"""What a sequence of a step, or a step, takes at least: it bounds the steps of a stage that ends with a budget."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ class Ledger:
             "arm": arm if arm == "majority" else None,
             "trained": trained[-1] if trained else self._policy(),
             "task": recipe.task.model_dump(),
+            "data": self._data(None),
             "train": self.seen["train"] if arm == "majority" else None,
             "held_out": self.seen["held_out"],
             "told": recipe.told(arm),
@@ -151,7 +152,7 @@ class Ledger:
         recipe = self.recipe
         stage = recipe.stages_of(arm)[index]
         plain = stage.model_dump(exclude=set(PASSING))
-        facts: dict[str, Any] = {"format": FORMAT, "policy": self._policy(), "stage": plain}
+        facts: dict[str, Any] = {"format": FORMAT, "policy": self._policy(), "stage": plain, "data": self._data(stage)}
         if stage.task is not None:
             key = stage.model_dump_json(include={"task", "data"})
             if key not in self._asked:
@@ -169,13 +170,24 @@ class Ledger:
             "sees": recipe.sees(arm),
         }
 
+    def _data(self, stage: RftStage | SftStage | None) -> dict[str, Any]:
+        """What decides how samples look, beside which there are and where they lie."""
+        data = (stage.data if stage else None) or self.recipe.data
+        return data.model_dump(exclude={"samples", "root", "download"})
+
     def _policy(self) -> dict[str, Any]:
         return self.recipe.policy.model_dump(exclude={"image_cache_gb"})
 
 
 def digest(samples: Iterable[Sample]) -> str:
-    """A hash of which samples there are: their names, questions and targets, not their pixels."""
-    return _hash([[one.id, one.question, one.target, one.region] for one in samples])
+    """A hash of which samples there are: their names, questions, targets and sizes of files, not their pixels."""
+    return _hash([[one.id, one.question, one.target, one.region, _bytes(one.image)] for one in samples])
+
+
+def _bytes(image: Any) -> int | None:
+    """How large the file of an image is; None where it comes from no file of its own."""
+    path = image.path if isinstance(image, FileRegion) else image
+    return path.stat().st_size if isinstance(path, Path) and path.exists() else None
 
 
 def _hash(facts: Any) -> str:
@@ -188,6 +200,11 @@ def is_done(directory: AblationDirectory, unit: Unit) -> bool:
     if unit.tested:
         return directory.evaluation(unit.tested).done.exists()
     return all(directory.stage(key).is_whole() for key in unit.gives())
+
+
+def failure_of(directory: AblationDirectory, unit: Unit) -> Path:
+    """Where the error of a unit is kept; a shared start has its own place."""
+    return directory.failure(unit.arm, unit.seed, None if unit.tested else len(unit.keys))
 
 
 def drop_policies(directory: AblationDirectory, units: Iterable[Unit], missing: Iterable[Unit]) -> None:
@@ -260,8 +277,10 @@ def _limited(
         raise RunError(f"the stages before the last spend {spent:,.0f} {key}, and the budget is {amount:,.0f}.")
     if key == "steps":
         return stage.model_copy(update={"steps": int(left)})
+    sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
+    least = LEAST[key] * (sequences if key == "tokens" else 1)
     limit = {"max_tokens": int(left)} if key == "tokens" else {"max_seconds": float(left)}
-    return stage.model_copy(update={"steps": CEILING, **limit})
+    return stage.model_copy(update={"steps": int(left / least) + 1, **limit})
 
 
 def cost_of(directory: AblationDirectory, keys: Iterable[str]) -> dict[str, float]:
