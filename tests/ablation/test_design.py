@@ -244,7 +244,7 @@ def test_further_arms_of_the_recipe_are_kept_as_controls(grades: Path):
 
 
 def test_no_arm_stands_twice(grades: Path):
-    design = read_design(grades, [with_arms("majority", "rft", "rft+PA_p", "swapped", {"name": "x", "set": {}})])
+    design = read_design(grades, [with_arms("majority", "rft", "rft+PA_p", "swapped", {"name": "x", "set": {"kl": 0.02}})])
     assert set(Counter(design.recipe.arm_names()).values()) == {1}
 
 
@@ -526,6 +526,6 @@ def test_a_further_arm_does_not_take_the_name_of_one_of_the_design(grades: Path,
 
 
 def test_a_recitation_whose_library_is_missing_is_told(grades: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vrft.recipe.missing_for", lambda measure, model: "it is not installed")
+    monkeypatch.setattr("vrft.recipe.checking.missing_for", lambda measure, model: "it is not installed")
     monkeypatch.setattr("vrft.ablation.design.missing_for", lambda measure, model: "it is not installed", raising=False)
     assert "it is not installed" in told(grades, "stages.1.recite=embedding")

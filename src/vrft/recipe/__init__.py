@@ -1,0 +1,65 @@
+"""The recipe: the one place that describes a run.
+
+A recipe is YAML, read with the line of each key, checked against the models below (unknown keys are errors) and against
+the data it names; all faults are reported together, before anything is loaded. The resolved recipe holds every value
+that decides a result, and is itself a recipe.
+"""
+
+from vrft.recipe.checking import check_stage, read_recipe
+from vrft.recipe.comparison import (
+    ARMS,
+    CELLS,
+    CONTROLS,
+    ENVELOPES,
+    FACTORS,
+    INFORMED,
+    PERCEIVING,
+    TESTED_OTHERWISE,
+    Ablation,
+    ArmChange,
+    Budget,
+    Evaluation,
+    Sft,
+    Sweep,
+)
+from vrft.recipe.opening import (
+    box_reader,
+    build_task,
+    known_classes,
+    names_of_samples,
+    open_knowledge,
+    open_source,
+)
+from vrft.recipe.recipe import Recipe
+from vrft.recipe.sections import Lora, RftStage, SftStage, TaskSection, longest_answer
+
+__all__ = [
+    "ARMS",
+    "CELLS",
+    "CONTROLS",
+    "ENVELOPES",
+    "FACTORS",
+    "INFORMED",
+    "PERCEIVING",
+    "TESTED_OTHERWISE",
+    "Ablation",
+    "ArmChange",
+    "Budget",
+    "Evaluation",
+    "Lora",
+    "Recipe",
+    "RftStage",
+    "Sft",
+    "SftStage",
+    "Sweep",
+    "TaskSection",
+    "box_reader",
+    "build_task",
+    "check_stage",
+    "known_classes",
+    "longest_answer",
+    "names_of_samples",
+    "open_knowledge",
+    "open_source",
+    "read_recipe",
+]

@@ -1,0 +1,306 @@
+"""Reading a recipe and checking it: each key alone, all together, and against the data; every fault with its line."""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from vrft.data import Source
+from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
+from vrft.recipe.comparison import ARMS, PERCEIVING, TESTED_OTHERWISE, ArmChange
+from vrft.recipe.opening import build_task, open_knowledge, open_source
+from vrft.recipe.recipe import Recipe
+from vrft.recipe.sections import RftStage, SftStage
+from vrft.response import parse, render
+from vrft.rewards import APPLIES, missing_for
+from vrft.tasks import Classification, Grading
+from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
+from vrft.typed import Keys, Loader, YamlError, fault_of, read_yaml, validate
+
+Check = Callable[["Recipe"], Iterable[tuple[Keys, str]]]
+"""What is wrong with a recipe: the keys of a place in it, and a message."""
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = (), *, also: Check | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: of the YAML file.
+        overrides: ``key=value`` texts with dots between keys (``stages.0.steps=50``); the value is YAML.
+        also: what a command asks of a recipe besides.
+
+    Raises:
+        RecipeError: anything is wrong with it; all faults together.
+    """
+    try:
+        raw, places, faults = read_yaml(path)
+    except YamlError as error:
+        raise RecipeError([error.fault]) from None
+    for override in overrides:
+        faults += _override(raw, override, places)
+    unfit = list(_unfit_rewards(raw, places, path))
+    recipe, more = validate(Recipe, raw, places, path)
+    faults += more
+    faults += unfit if recipe is None else list(_cross_check(recipe, places, path))
+    if recipe is not None and not faults and also is not None:
+        faults = [Fault(place_of(places, keys, path), message) for keys, message in also(recipe)]
+    if faults or recipe is None:
+        raise RecipeError(faults)
+    return recipe
+
+
+def place_of(places: Mapping[Keys, str], keys: Keys, path: Path) -> str:
+    """Where a key stands, or the section that would hold it."""
+    return next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), str(path))
+
+
+def _override(raw: dict[str, Any], override: str, places: dict[Keys, str]) -> list[Fault]:
+    """Put a ``--set`` value into the raw recipe and note where it came from."""
+    where = f"--set {override}"
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        return [Fault(where, "expected KEY=VALUE, such as stages.0.steps=50.")]
+    keys: list[str | int] = [int(part) if re.fullmatch("[0-9]{1,5}", part) else part for part in dotted.split(".")]
+    try:
+        value = yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return [Fault(where, f"{text!r} is no YAML value.")]
+    place: Any = raw
+    for depth, key in enumerate(keys[:-1]):
+        if isinstance(place, list) and isinstance(key, int) and key < len(place):
+            place = place[key]
+        elif isinstance(place, dict):
+            if not isinstance(place.get(key), (dict, list)):
+                place[key] = {}
+            place = place[key]
+        else:
+            return [Fault(where, f"{'.'.join(map(str, keys[: depth + 1]))} is not in the recipe.")]
+    if isinstance(place, list) and not (isinstance(keys[-1], int) and keys[-1] < len(place)):
+        return [Fault(where, f"{dotted} is not in the recipe; the list has {len(place)} items.")]
+    place[keys[-1]] = value
+    for depth in range(1, len(keys) + 1):
+        places.setdefault(tuple(keys[:depth]), where)
+    places[tuple(keys)] = where
+    return []
+
+
+def _unfit_rewards(raw: dict[str, Any], places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
+    """Rewards that do not apply to the task, told from the raw keys: other faults may leave no recipe to check."""
+    task, stages = raw.get("task"), raw.get("stages")
+    kind = task.get("kind") if isinstance(task, dict) else None
+    if kind not in ("classification", "grading", "localization") or not isinstance(stages, list):
+        return
+    for index, stage in enumerate(stages):
+        if not isinstance(stage, dict) or stage.get("task") is not None:
+            continue
+        rewards = stage.get("rewards")
+        for reward in rewards if isinstance(rewards, dict) else ():
+            if reward in APPLIES and kind not in APPLIES[reward]:
+                keys: Keys = ("stages", index, "rewards", reward)
+                yield _unfit(reward, kind, f"stages.{index}.rewards", places.get(keys, f"{path}:1"))
+
+
+def _unfit(reward: str, kind: str, dotted: str, where: str) -> Fault:
+    fit = [name for name, kinds in APPLIES.items() if kind in kinds]
+    return Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
+
+
+def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> Iterator[Fault]:
+    """What is known against the data, and the arms that need it."""
+    names = recipe.arm_names()
+    for index, name in enumerate(names):
+        if recipe.knowledge is None and recipe.told(name, training=True) != "none":
+            yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
+        elif name in TESTED_OTHERWISE and "rft+PA_p" not in names[:index]:
+            told = f"arms.{index} is {name}, which tests the policy of rft+PA_p; name that before it."
+            yield Fault(at("arms", index), told)
+    if recipe.knowledge is None:
+        return
+    if isinstance(recipe.task, LocalizationTask):
+        yield Fault(at("knowledge"), "knowledge needs classes or grades, and a localization has none.")
+        return
+    try:
+        injection = open_knowledge(recipe, source)
+        if injection and "swapped" in names:
+            injection.told("swapped")
+    except KnowledgeError as error:
+        where = at("knowledge", "card")
+        yield from (replace(one, where=where, message=f"{one.where}: {one.message}") for one in error.faults)
+    except (DataError, ValueError) as error:
+        yield Fault(at("knowledge", "card"), f"{str(error).rstrip('.')}.")
+
+
+def _check_recitation(recipe: Recipe, stage: RftStage, dotted: str, where: str) -> Iterator[Fault]:
+    """Whether there is something to recite."""
+    if "recitation" in stage.rewards and recipe.knowledge is None:
+        yield Fault(where, f"{dotted} pays for recitation, but the recipe has no knowledge.")
+    elif "recitation" in stage.rewards and stage.task is not None:
+        yield Fault(where, f"{dotted} pays for recitation, but nothing is known of what another task asks.")
+    elif stage.recite_model is not None and stage.recite != "embedding":
+        yield Fault(where, f"recite is {stage.recite}, which takes no recite_model; expected recite: embedding.")
+    elif "recitation" in stage.rewards and (missing := missing_for(stage.recite, stage.recite_model)):
+        yield Fault(where, f"{missing}.")
+
+
+def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
+    """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
+
+    def at(*keys: str | int) -> str:
+        return place_of(places, keys, path)
+
+    kind = recipe.task.kind
+    if not recipe.own_stages():
+        yield Fault(at("stages"), "every stage is on another task; one must train the task of the recipe.")
+        return
+    for index, stage in enumerate(recipe.stages):
+        where = at("stages", index, "rewards")
+        yield from check_stage(stage, kind, f"stages.{index}.rewards", where)
+        if isinstance(stage, RftStage):
+            yield from _check_recitation(recipe, stage, f"stages.{index}.rewards", where)
+        if stage.data is not None and stage.task is None:
+            yield Fault(at("stages", index, "data"), f"stages.{index}.data needs stages.{index}.task, what it asks.")
+        elif stage.task is not None:
+            try:
+                open_source(recipe, stage).check()
+            except DataError as error:
+                yield Fault(at("stages", index, "data"), str(error))
+    if len(recipe.own_stages()) == len(recipe.stages):
+        for index, arm in enumerate(recipe.arms):
+            if arm in PERCEIVING or (isinstance(arm, ArmChange) and arm.perception):
+                name = arm if isinstance(arm, str) else arm.name
+                yield Fault(at("arms", index), f"arms.{index} is {name}, but no stage has a task of its own.")
+    yield from check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
+    for index, arm in enumerate(recipe.arms):
+        if isinstance(arm, ArmChange):
+            where = at("arms", index, "set")
+            if arm.name in ARMS:
+                yield Fault(where, f"arms.{index}.name is {arm.name!r}, which is one of the arms without changes.")
+                continue
+            if not (arm.set or arm.knowledge or arm.perception):
+                yield Fault(at("arms", index), f"arms.{index} changes nothing; give set, knowledge or perception.")
+                continue
+            try:
+                last = recipe.stages_of(arm.name)[-1]
+                yield from check_stage(last, kind, f"arms.{index}.set.rewards", where)
+                if isinstance(last, RftStage) and {"rewards", "recite", "recite_model"} & set(arm.set):
+                    yield from _check_recitation(recipe, last, f"arms.{index}.set.rewards", where)
+            except ValidationError as error:
+                for one in error.errors():
+                    inner = tuple(part for part in one["loc"] if part != "[key]")
+                    shown = dict(one) | {"loc": ("stages", 0, recipe.stages[-1].kind, *one["loc"])}
+                    yield fault_of(Recipe, ("arms", index, "set", *inner), shown, places, path)
+            except ValueError:
+                yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
+    if len(set(recipe.arm_names())) != len(recipe.arms):
+        yield Fault(at("arms"), f"arms names an arm twice: {', '.join(recipe.arm_names())}.")
+    if len(set(recipe.seeds)) != len(recipe.seeds):
+        yield Fault(at("seeds"), f"seeds names a seed twice: {', '.join(map(str, recipe.seeds))}.")
+
+    model = recipe.policy.model
+    if (model.startswith((".", "/", "~")) or model.count("/") > 1) and not (
+        Path(os.path.expanduser(model)) / "config.json"
+    ).is_file():
+        yield Fault(at("policy", "model"), f"policy.model is {model!r}, but there is no {model}/config.json.")
+
+    try:
+        source = open_source(recipe)
+    except DataError as error:
+        yield Fault(at("data"), str(error))
+        return
+    try:
+        source.check()
+    except DataError as error:
+        yield Fault(at("data", "root"), str(error))
+        return
+    yield from _check_knowledge(recipe, source, at)
+    if isinstance(recipe.task, ClassificationTask):
+        known = source.labels or []
+        for label in recipe.task.labels or []:
+            if label not in known:
+                yield Fault(
+                    at("task", "labels"), f"task.labels has {label!r}; the data has {', '.join(known)}.", label, known
+                )
+        lacking = [label for label in known if label not in recipe.task.labels] if recipe.task.labels else []
+        if lacking:
+            yield Fault(at("task", "labels"), f"task.labels lacks {', '.join(map(repr, lacking))}, which the data has.")
+        unknown = [label for label in recipe.task.synonyms if label not in known]
+        for label in unknown:
+            where = at("task", "synonyms", label)
+            yield Fault(where, f"task.synonyms names {label!r}, which is no label.", label, known)
+        if unknown:
+            return
+    elif isinstance(recipe.task, LocalizationTask):
+        return
+    try:
+        task = build_task(recipe, source)
+    except KnowledgeError:
+        return  # told already
+    except ValueError as error:
+        key = "labels" if isinstance(recipe.task, ClassificationTask) else "names"
+        yield Fault(at("task", key), f"{error}.")
+        return
+    if isinstance(task, Classification):
+        for target in task.classes:
+            for name in [str(target), *recipe.task.synonyms.get(str(target), ())]:
+                if task.read(render("x", name)).answer != target:
+                    where = at("task", "synonyms") if recipe.task.synonyms else at("task", "labels")
+                    yield Fault(where, f"task: {name!r} is a name of {target!r} and of another label, or is no text.")
+        return
+    assert isinstance(task, Grading)
+    assert isinstance(recipe.task, GradingTask)
+    if task.levels != source.levels:
+        if recipe.task.names:
+            yield Fault(at("task", "names"), f"task.names has {task.levels} names for {source.levels} grades.")
+        else:
+            yield Fault(at("task", "levels"), f"task.levels is {task.levels}; the data has {source.levels} grades.")
+        return
+    names = [(grade, name) for grade, name in enumerate(task.names or ())]
+    names += [(int(g), name) for g, others in task.synonyms.items() if g.isdecimal() for name in others]
+    for grade, name in names:
+        if task.read(render("x", name)).answer != grade:
+            yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
+
+
+def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+    asked = stage.task.kind if stage.task is not None else kind
+    if stage.balance and asked == "localization":
+        told = "balance is true, which shows each class equally often, and a localization has none; leave it out."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+    sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
+    if stage.micro_batch is not None and sequences % stage.micro_batch:
+        yield Fault(where, f"a step has {sequences} sequences, which micro_batch {stage.micro_batch} does not divide.")
+    if (stage.max_tokens or stage.max_seconds) and stage.lr_schedule != "constant":
+        told = f"lr_schedule is {stage.lr_schedule}, which needs to know the last step, and max_tokens or max_seconds "
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}end the stage earlier; expected constant.")
+    rises = isinstance(stage, RftStage) and isinstance(stage.iou_threshold, list)
+    if (stage.max_tokens or stage.max_seconds) and rises:
+        told = "iou_threshold rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}.")
+    if isinstance(stage, SftStage):
+        if parse(render(stage.think, "x")).problems:
+            yield Fault(where, f"the think text {stage.think!r} breaks the envelope; write plain words without tags.")
+        return
+    for reward in stage.rewards:
+        if asked not in APPLIES[reward]:
+            yield _unfit(reward, asked, dotted, where)
+    if stage.rollouts == "vllm" and find_spec("vllm") is None:
+        told = "rollouts: vllm needs vLLM and a GPU; install vrft[vllm], or leave it at transformers."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+    if stage.dynamic_sampling and not stage.shared_prefix:
+        told = "dynamic_sampling needs shared_prefix: true, or leave it at 0."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+    if stage.dynamic_sampling and (stage.scale_rewards == "batch" or stage.aggregation == "normalize_then_sum"):
+        told = "dynamic_sampling changes the groups of a step, and advantages that are scaled by the step with them; "
+        told += "expected scale_rewards group or none, with aggregation sum_then_normalize."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+    if stage.aggregation == "normalize_then_sum" and stage.scale_rewards != "group":
+        told = f"scale_rewards is {stage.scale_rewards!r}; with aggregation normalize_then_sum expected group."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+    if not any(stage.rewards.values()):
+        yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")

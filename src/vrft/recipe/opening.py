@@ -1,0 +1,141 @@
+"""From a recipe to what it names: the source of its samples, what is known of its classes, its task."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vrft.data import MedMNISTSource, PhantomSource, Source
+from vrft.data.annotations import BoxSource, Reader
+from vrft.data.coco import COCOReader
+from vrft.data.masks import MaskReader
+from vrft.data.table import Columns, TableReader
+from vrft.data.voc import VOCReader
+from vrft.data.yolo import YOLOReader
+from vrft.errors import DataError
+from vrft.knowledge import ELSEWHERE, Injection, check_against, read_card
+from vrft.recipe.recipe import Recipe
+from vrft.recipe.sections import (
+    BoxData,
+    COCOData,
+    MasksData,
+    MedMNISTData,
+    PhantomData,
+    RftStage,
+    SftStage,
+    VOCData,
+    YOLOData,
+)
+from vrft.tasks import TrainableTask, task_from
+from vrft.tasks.sections import LocalizationTask
+
+
+def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Source:
+    """Open the data of a recipe, or of a stage, for its task; no image is read.
+
+    Raises:
+        DataError: the data cannot be used so; the message tells why.
+    """
+    data = (stage.data if stage else None) or recipe.data
+    kind = ((stage.task if stage else None) or recipe.task).kind
+    if isinstance(data, PhantomData):
+        return PhantomSource(
+            kind,
+            seed=data.seed,
+            sizes=data.samples.model_dump(),
+            family=data.family,
+            attributes=data.attributes,
+            grade_by=data.grade_by,
+            levels=data.levels,
+        )
+    if isinstance(data, MedMNISTData):
+        if kind == "localization":
+            raise DataError("medmnist has no boxes; task.kind must be classification or grading.")
+        return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
+    if kind == "grading":
+        raise DataError(f"{data.source} gives boxes with labels; task.kind must be localization or classification.")
+    return BoxSource(
+        box_reader(data),
+        kind=kind,
+        find=data.find,
+        region=data.region,
+        margin=data.margin,
+        shared_out=data.splits == "hash",
+    )
+
+
+def box_reader(data: BoxData) -> Reader:
+    """The reader of a source of boxes."""
+    root = Path(data.root)
+    if isinstance(data, VOCData):
+        return VOCReader(root)
+    if isinstance(data, COCOData):
+        return COCOReader(root, boxes=data.boxes, unannotated=data.unannotated)
+    if isinstance(data, YOLOData):
+        return YOLOReader(root)
+    if isinstance(data, MasksData):
+        options: dict[str, Any] = {"classes": data.classes, "merge": data.merge, "least_area": data.least_area}
+        return MaskReader(root / data.images, root / data.masks, **options)
+    columns = Columns(**data.columns.model_dump())
+    options = {"columns": columns, "group": data.group, "negatives": data.negatives}
+    return TableReader(root / data.file, root / data.images, **options)
+
+
+def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
+    """What is known of the classes of a recipe's data, or None where the recipe tells nothing.
+
+    Raises:
+        UserError: the card is wrong or does not fit the data.
+    """
+    section = recipe.knowledge
+    if section is None:
+        return None
+    if section.card == "phantom":
+        if not isinstance(source, PhantomSource) or not source.descriptions:
+            raise DataError("knowledge.card is phantom; that needs data.source phantom and a classification.")
+        texts: dict[str, str] = dict(source.descriptions)
+    else:
+        card = read_card(section.card)
+        classes = known_classes(source)
+        # Ids of other sources are made by us, and to tell them would read all pixels, or even fetch them.
+        check_against(card, section.card, classes, names_of_samples(source) if isinstance(source, BoxSource) else ())
+        texts = {label: card.text_of(label, section.attributes) for label in classes}
+        for label, text in texts.items():
+            if not text:
+                raise DataError(f"the card {section.card} tells none of knowledge.attributes of {label!r}.")
+    other = read_card(section.irrelevant) if section.irrelevant else None
+    if other and (shared := set(other.classes) & set(texts)):
+        raise DataError(f"knowledge.irrelevant describes {min(shared)!r} too; name a card about something else.")
+    return Injection(
+        texts,
+        label_first=section.label_first,
+        shuffle=section.shuffle,
+        other=[other.text_of(label) for label in other.classes] if other else ELSEWHERE,
+    )
+
+
+def names_of_samples(source: Source) -> Iterator[str]:
+    """What single images are called: the ids of all samples, and the names of their files."""
+    for split in ("train", "validation", "test"):
+        for sample in source.samples(split):
+            yield sample.id
+            file = sample.facts.get("image") or (sample.image.name if isinstance(sample.image, Path) else "")
+            yield from (file, Path(file).stem) if file else ()
+
+
+def known_classes(source: Source) -> list[str]:
+    """What a card can describe: the labels of a source, or its grades written out; none of boxes."""
+    return source.labels or [str(grade) for grade in range(source.levels or 0)]
+
+
+def build_task(
+    recipe: Recipe, source: Source, *, stage: RftStage | SftStage | None = None, frame: str | None = None
+) -> TrainableTask:
+    """The task of a recipe or a stage, with what it does not say from its data, and the frame from the family."""
+    section = (stage.task if stage else None) or recipe.task
+    own = stage is None or stage.task is None
+    if own and recipe.knowledge and recipe.knowledge.card != "phantom" and not isinstance(section, LocalizationTask):
+        known = read_card(recipe.knowledge.card).synonyms
+        section = section.model_copy(update={"synonyms": known | section.synonyms})  # in all arms alike
+    task = task_from(section, labels=source.labels, levels=source.levels, frame=frame)
+    assert isinstance(task, TrainableTask)
+    return task

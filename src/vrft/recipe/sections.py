@@ -1,0 +1,316 @@
+"""The sections of a recipe that say what a run is made of: data, task, knowledge, policy and stages."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vrft.data.medmnist import DATASETS
+from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
+from vrft.knowledge import Attribute
+from vrft.rewards import AGGREGATIONS, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS, SCALINGS
+from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
+from vrft.typed import Section
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class SplitSizes(Section):
+    train: Positive = 2048
+    """Samples to train on."""
+    validation: Positive = 256
+    """Samples to choose settings on."""
+    test: Positive = 512
+    """Samples that results are reported on."""
+
+
+class PhantomData(Section):
+    """Generated images with known truth (`vrft.data.phantom`)."""
+
+    source: Literal["phantom"]
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the data set; the seeds of training are `seeds`."""
+    samples: SplitSizes = SplitSizes()
+    """How many samples each split has."""
+    family: Literal[*FAMILIES] = "standard"  # type: ignore[valid-type]
+    """`standard` looks are known to the embedded policy; the `shifted` one it has never seen."""
+    attributes: Annotated[list[Literal[*ATTRIBUTES]], Field(min_length=1)] = ["size", "brightness"]  # type: ignore[valid-type]
+    """Classification: the attributes whose combinations are the classes."""
+    grade_by: Literal["count", "extent"] = "count"
+    """Grading: by the number of findings, or by the extent of one."""
+    levels: Annotated[int, Field(ge=2, le=MAX_COUNT + 1)] = 5
+    """Grading: how many grades."""
+
+
+class MedMNISTData(Section):
+    """A MedMNIST set, read from its official npz file (`vrft.data.medmnist`)."""
+
+    source: Literal["medmnist"]
+    dataset: Literal[*DATASETS]  # type: ignore[valid-type]
+    """The set, such as `pneumoniamnist`."""
+    root: str = "data"
+    """The folder that holds the npz files."""
+    size: Literal[28, 64, 128, 224] = 28
+    """Pixels a side; large policies see little in fewer than 224."""
+    download: bool = False
+    """Fetch the file when it is missing, and verify its checksum."""
+
+
+class _Boxes(Section):
+    root: str
+    """The folder of the data set."""
+    find: list[str] = []
+    """The labels that are looked for, or told apart; without it all."""
+    splits: Literal["own", "hash"] = "own"
+    """Those of the set, or 60%, 20% and 20% of all images by a hash of their names, for sets that lack a split."""
+    region: Literal["crop", "box"] = "crop"
+    """Classification of regions: a box is cut out, or shown in the whole image and told in the question."""
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.25
+    """Of a crop: what is shown around the box, as a share of its longer side."""
+
+
+class VOCData(_Boxes):
+    """Pascal VOC XML files and lists of stems (`vrft.data.voc`)."""
+
+    source: Literal["voc"]
+
+
+class COCOData(_Boxes):
+    """COCO JSON files, one a split (`vrft.data.coco`)."""
+
+    source: Literal["coco"]
+    boxes: Literal["bbox", "polygon"] = "bbox"
+    """The boxes as they are written, or those around the polygons."""
+    unannotated: Literal["empty", "skip"] = "empty"
+    """What an image without annotations is: nothing is there, or nobody looked."""
+
+
+class YOLOData(_Boxes):
+    """YOLO or DOTA text files (`vrft.data.yolo`)."""
+
+    source: Literal["yolo"]
+
+
+class MasksData(_Boxes):
+    """Mask images, whose connected regions become boxes (`vrft.data.masks`)."""
+
+    source: Literal["masks"]
+    images: str = "images"
+    """The folder of the images in the root."""
+    masks: str = "masks"
+    """The folder of the masks in the root."""
+    classes: Annotated[dict[int, str], Field(min_length=1)]
+    """Grey value and name of each class."""
+    merge: str | None = None
+    """All classes are one, with this label."""
+    least_area: Positive = 9
+    """Pixels; smaller regions are specks."""
+
+
+class ColumnsOfATable(Section):
+    """Which columns of a table hold what: their titles, or their numbers from 0."""
+
+    image: str | int
+    """The name of the image file."""
+    label: str | int
+    """What the box holds."""
+    corners: Annotated[list[str | int], Field(min_length=4, max_length=4)] | None = None
+    """x1, y1, x2, y2 in pixels."""
+    corner_and_size: Annotated[list[str | int], Field(min_length=4, max_length=4)] | None = None
+    """x, y, width, height in pixels."""
+    split: str | int | None = None
+    """The split, where the table has one."""
+
+
+class TableData(_Boxes):
+    """A CSV with one box a row (`vrft.data.table`)."""
+
+    source: Literal["table"]
+    file: str
+    """The CSV in the root."""
+    images: str = "."
+    """The folder of the images in the root."""
+    columns: ColumnsOfATable
+    """The map of the columns."""
+    group: str | None = None
+    """What stands before this text in a file name is the patient, who stays in one split."""
+    negatives: bool = False
+    """Images that the table does not name hold nothing."""
+
+
+BoxData = VOCData | COCOData | YOLOData | MasksData | TableData
+Data = Annotated[PhantomData | MedMNISTData | BoxData, Field(discriminator="source")]
+
+# --- task -----------------------------------------------------------------------------------------------------------
+
+
+TaskSection = Annotated[ClassificationTask | GradingTask | LocalizationTask, Field(discriminator="kind")]
+
+# --- knowledge ------------------------------------------------------------------------------------------------------
+
+
+class KnowledgeSection(Section):
+    """What the policy is told about the classes (PA_p), in the arms that have it."""
+
+    card: Annotated[str, Field(min_length=1)]
+    """A shipped card, a file, or `phantom`: what the code names of generated images mean."""
+    attributes: Annotated[list[Attribute], Field(min_length=1)] | None = None
+    """The attributes that are told; without it the whole card."""
+    label_first: bool = True
+    """A line is `label: text`; otherwise `text label`, as the embedded policy was taught."""
+    shuffle: bool = False
+    """The order of the classes is drawn anew for each sample."""
+    max_tokens: Positive = 1024
+    """A card that takes more tokens of the policy is refused."""
+    irrelevant: str | None = None
+    """Of the arm `irrelevant`: the card whose words stand there instead; without it sentences of everyday life."""
+
+
+# --- policy ---------------------------------------------------------------------------------------------------------
+
+
+class Lora(Section):
+    """Train low-rank adapters in place of all weights."""
+
+    rank: Positive = 16
+    """Rank of the adapters."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """Scale of the adapters; their output is multiplied by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout inside the adapters."""
+    targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    """Ends of the names of the layers that get an adapter."""
+    between_stages: Literal["merge", "continue"] = "merge"
+    """The next stage trains new adapters on weights with these merged into them, or goes on with these."""
+
+
+class Policy(Section):
+    model: Annotated[str, Field(min_length=1)] = "tiny"
+    """`tiny` (embedded), a name on the Hugging Face hub, or a directory."""
+    revision: str | None = None
+    """Of a hub model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`auto` is bfloat16 on a GPU and float32 elsewhere."""
+    lora: Lora | None = None
+    """Adapters; without it all weights are trained."""
+    max_pixels: Positive | None = None
+    """Upper bound on the pixels of an image after resizing; without it the processor's own."""
+    image_cache_gb: Annotated[float, Field(ge=0)] = 4.0
+    """How much of resized images is kept on disk, so that each is decoded once; 0 keeps none."""
+    trust_remote_code: bool = False
+    """Run code that comes with a hub model."""
+
+
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+class Optimiser(Section):
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What the learning rate does after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in which the learning rate rises from zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
+    micro_batch: Positive | None = None
+    """Sequences in one forward pass on one device; without it all of a step. Lower needs less memory."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes that open images beside the training; without it two on a GPU and none elsewhere."""
+    max_tokens: Positive | None = None
+    """The stage ends early with the logged step in which it has passed so many tokens (needs a constant schedule)."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """The stage ends early with the logged step in which so much time is spent; where that is differs by machine."""
+    save_every: Positive = 50
+    """Steps between checkpoints; a killed run loses at most these."""
+    log_every: Positive = 1
+    """Steps between lines of the log."""
+
+
+class _Stage(Optimiser):
+    task: TaskSection | None = None
+    """What the stage asks, where it is not the task of the recipe, such as localization before classification."""
+    data: Data | None = None
+    """Where the samples of the stage come from, where not from the data of the recipe."""
+    balance: bool = False
+    """Show each class or grade equally often, however rare it is; without it as often as the data has it."""
+    shuffle_targets: bool = False
+    """Permute the targets between the images: a control, from which nothing can be seen."""
+
+
+class RftStage(_Stage):
+    """Reinforcement fine-tuning: GRPO on rule-based rewards."""
+
+    kind: Literal["rft"]
+    rewards: Annotated[dict[Literal[*REWARDS], float], Field(min_length=1)] = {"accuracy": 1.0, "format": 0.5}  # type: ignore[valid-type]
+    """The weight of each reward; the reward of a completion is the weighted sum."""
+    fuzzy_schedule: Literal[*FUZZY_SCHEDULES] = "table"  # type: ignore[valid-type]
+    """What the fuzzy reward pays by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
+    overlap: Literal[*OVERLAPS] = "iou"  # type: ignore[valid-type]
+    """How the iou reward measures overlap: `giou` and `diou` tell near from far where boxes do not touch."""
+    recite: Literal[*RECITATIONS] = "bleu"  # type: ignore[valid-type]
+    """How the recitation reward compares the reasoning with the knowledge."""
+    recite_model: str | None = None
+    """Of `recite: embedding`: a directory of sentence-transformers; without it the model in the extra's package."""
+    recite_against: Literal["class", "card"] = "class"
+    """The recitation reward compares with what is known of the true class, or with the whole card."""
+    iou_threshold: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.0
+    """The iou reward pays nothing below it; of two values it rises from the first to the second over the stage."""
+    steps: Positive = 200
+    """Optimiser steps."""
+    prompts_per_step: Positive = 4
+    """Groups in a step, over all devices."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Completions sampled for a prompt (G)."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of sampling."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Nucleus of sampling."""
+    max_completion_tokens: Positive = 256
+    """A completion is cut here."""
+    kl: Annotated[float, Field(ge=0)] = 0.04
+    """Weight of the KL term towards the policy that the stage starts from (beta); 0 leaves it out and unmeasured."""
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Clip range of the probability ratio (epsilon)."""
+    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "grpo"
+    """How token losses are averaged; `grpo` is the paper's: over each completion, then over completions."""
+    scale_rewards: Literal[*SCALINGS] = "group"  # type: ignore[valid-type]
+    """What the centred reward is divided by: its deviation in the group, in the step, or nothing."""
+    aggregation: Literal[*AGGREGATIONS] = "sum_then_normalize"  # type: ignore[valid-type]
+    """`normalize_then_sum` divides each reward by its own deviation in the group before they are weighed and added, and
+    the sum by that of the step; `scale_rewards` must then stay `group`."""
+    shared_prefix: bool = True
+    """Encode the prompt and image of a group once, where the model can; each pass is equal up to rounding."""
+    rollouts: Literal["transformers", "vllm"] = "transformers"
+    """What samples completions; `vllm` runs beside the training on the same GPUs, and caches prompts itself."""
+    vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Of `rollouts: vllm`: its share of a GPU's memory, for its weights and its cache."""
+    dynamic_sampling: Annotated[int, Field(ge=0)] = 0
+    """How many times in a step groups without advantage are replaced by groups of fresh prompts (as in DAPO)."""
+
+
+class SftStage(_Stage):
+    """Supervised fine-tuning on the targets, written in the envelope."""
+
+    kind: Literal["sft"]
+    steps: Positive = 200
+    """Optimiser steps."""
+    batch_size: Positive = 32
+    """Samples in a step, over all devices."""
+    think: str = "I looked at the image."
+    """What stands inside the think tags of every target: labels come without reasons."""
+
+
+Stage = Annotated[RftStage | SftStage, Field(discriminator="kind")]
+
+
+def longest_answer(stage: RftStage | SftStage) -> int:
+    """The most tokens of an answer to what a stage asks."""
+    return stage.max_completion_tokens if isinstance(stage, RftStage) else 256
