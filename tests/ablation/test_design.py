@@ -244,7 +244,8 @@ def test_further_arms_of_the_recipe_are_kept_as_controls(grades: Path):
 
 
 def test_no_arm_stands_twice(grades: Path):
-    design = read_design(grades, [with_arms("majority", "rft", "rft+PA_p", "swapped", {"name": "x", "set": {"kl": 0.02}})])
+    further = {"name": "x", "set": {"kl": 0.02}}
+    design = read_design(grades, [with_arms("majority", "rft", "rft+PA_p", "swapped", further)])
     assert set(Counter(design.recipe.arm_names()).values()) == {1}
 
 
