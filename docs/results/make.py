@@ -7,6 +7,7 @@ stale.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,10 @@ def pages(found: dict[str, dict[str, Any]]) -> dict[str, str]:
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    quoted = {"effect": _quoter(found, _effect), "arm": _quoter(found, _arm), "seen": _quoter(found, _seen)}
-    quoted |= {"smallest": _quoter(found, _smallest), "also": _quoter(found, _also), "of": found}
+    quoted: dict[str, Any] = {name: partial(_say, found, say) for name, say in SAYINGS.items()}
+    quoted["of"] = found
     names = [path.name.removesuffix(".j2") for path in sorted(HERE.glob("*.md.j2"))]
     return {name: environment.get_template(f"{name}.j2").render(**quoted) for name in names}
-
-
-def _quoter(found: dict[str, dict[str, Any]], say: Callable[..., str]) -> Callable[..., str]:
-    return lambda ablation, *args: say(found[ablation], *args)
 
 
 def _row(rows: list[dict[str, Any]], key: str, name: str) -> dict[str, Any]:
@@ -74,8 +71,13 @@ def _also(ablation: dict[str, Any], name: str, metric: str) -> str:
     return _numbers(_row(ablation["also"][metric], "name", name))
 
 
-def _seen(ablation: dict[str, Any], name: str) -> str:
-    return "seen" if _row(ablation["effects"], "name", name)["seen"] else "not seen"
+def _told(ablation: dict[str, Any], name: str) -> str:
+    """An effect and whether it was seen; if not, how large it must have been."""
+    row = _row(ablation["effects"], "name", name)
+    if row["seen"]:
+        return f"**{_numbers(row)}, seen**"
+    limit = f"{row['smallest']:.3f}" if row["smallest"] < 1 else "no size"
+    return f"{_numbers(row)}, not seen [{limit}]"
 
 
 def _smallest(ablation: dict[str, Any], name: str) -> str:
@@ -86,6 +88,43 @@ def _arm(ablation: dict[str, Any], name: str, metric: str | None = None) -> str:
     """A metric of an arm with its interval."""
     row = _row(ablation["arms"], "arm", name)["metrics"][metric or ablation["metric"]]
     return f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _seeds(ablation: dict[str, Any], name: str) -> str:
+    """The headline metric of an arm, seed by seed."""
+    return ", ".join(f"{value:.3f}" for value in _row(ablation["arms"], "arm", name)["per_seed"])
+
+
+def _cost(ablation: dict[str, Any], name: str, key: str) -> str:
+    """What an arm cost, the mean of a seed."""
+    return f"{_row(ablation['arms'], 'arm', name)['cost'][key]:,.0f}"
+
+
+def _cells(ablation: dict[str, Any]) -> str:
+    cells = sum(arm["kind"] == "cell" for arm in ablation["arms"])
+    return f"{cells}, {len(ablation['arms']) - cells}, {len(ablation['seeds'])}"
+
+
+def _hours(ablation: dict[str, Any]) -> str:
+    return f"{ablation['work_seconds'] / 3600:.1f}"
+
+
+SAYINGS: dict[str, Callable[..., str]] = {
+    "effect": _effect,
+    "told": _told,
+    "also": _also,
+    "smallest": _smallest,
+    "arm": _arm,
+    "seeds": _seeds,
+    "cost": _cost,
+    "cells": _cells,
+    "hours": _hours,
+}
+"""What the templates can say of an ablation, by name."""
+
+
+def _say(found: dict[str, dict[str, Any]], say: Callable[..., str], ablation: str, *args: str) -> str:
+    return say(found[ablation], *args)
 
 
 def main() -> None:

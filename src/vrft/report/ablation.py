@@ -161,7 +161,8 @@ def _forest(effects: list[dict[str, Any]], scale: list[dict[str, Any]], longest:
         _beside(figure, place, interval, p_in_words(effect["p_holm"]), strong=effect["seen"])
     _beside(figure, len(effects) + 1, f"difference [{100 * ablation['confidence']:.3g}%]", "p (Holm)")
     ends = [0.0] + [e[key] for e in scale for key in ("low", "high")]
-    ends += [sign * e["smallest"] for e in scale if not e["seen"] for sign in (-1, 1)]
+    reached = 1.3 * max(map(abs, ends))  # a band may go on beyond the figure; the intervals are what it is drawn for
+    ends += [sign * min(e["smallest"], reached) for e in scale if not e["seen"] for sign in (-1, 1)]
     margin = 0.04 * (max(ends) - min(ends) or 1.0)
     better = "left" if ablation["metric"] in LOWER_IS_BETTER else "right"
     figure.add_vline(x=0, line={"color": "#1d2733", "width": 1})
