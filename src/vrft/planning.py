@@ -97,8 +97,8 @@ class Plan:
         return self.device.memory * KEPT_FREE
 
 
-def make_plan(recipe: Recipe, device: Device, devices: int = 1) -> Plan:
-    """Plan a recipe on ``devices`` devices.
+def make_plan(recipe: Recipe, device: Device, devices: int = 1, *, perception: bool = True) -> Plan:
+    """Plan a recipe on ``devices`` devices, with or without evaluations of what its stages on other tasks learn.
 
     Raises:
         UserError: data, configuration or processor are not on this machine; a plan fetches nothing.
@@ -114,7 +114,8 @@ def make_plan(recipe: Recipe, device: Device, devices: int = 1) -> Plan:
         planner.train(arm, seen)
         if arm != "majority":
             planner.evaluate(arm)
-    planner.perception()
+    if perception:
+        planner.perception()
     return plan
 
 

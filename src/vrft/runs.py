@@ -119,6 +119,14 @@ class StageDirectory:
         """Whether the stage is done and its weights are still there."""
         return self.done.exists() and self.policy.exists()
 
+    def drop_policy(self) -> None:
+        """Delete the weights; a kill in between leaves none rather than half of them."""
+        if self.policy.exists():
+            going = self.policy.with_name(".policy.part")  # what ``replacing`` clears away
+            shutil.rmtree(going, ignore_errors=True)
+            os.replace(self.policy, going)
+            shutil.rmtree(going)
+
     def checkpoint(self) -> Path | None:
         """The newest whole checkpoint, or None."""
         whole = sorted(self.path.glob("checkpoint-*/whole.json"), key=lambda p: int(p.parent.name.split("-")[1]))
@@ -278,8 +286,8 @@ class AblationDirectory(RunDirectory):
         name = f"seed-{seed}" if stage is None else f"seed-{seed}-stage-{stage}"
         return self.path / "failed" / arm / f"{name}.json"
 
-    def take(self, recipe: str) -> None:
-        """Begin an ablation, or go on with one; another recipe finds what both have in common.
+    def take(self) -> None:
+        """Begin an ablation, or go on with one, of whatever recipe: it finds what both have in common.
 
         Raises:
             RunError: the directory holds something else.
@@ -287,7 +295,6 @@ class AblationDirectory(RunDirectory):
         if self.path.exists() and any(self.path.iterdir()) and not (self.path / "store").is_dir():
             raise RunError(f"{self.path} is not empty and holds no ablation; choose another --out.")
         (self.path / "store").mkdir(parents=True, exist_ok=True)
-        write_text(self.recipe, recipe)
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -21,6 +21,7 @@ from vrft.ablation.grid import local_workers, ray_workers
 from vrft.ablation.run import ablate
 from vrft.ablation.summary import summarise_ablation
 from vrft.progress import Reporter
+from vrft.report import write_ablation_report
 from vrft.runs import AblationDirectory, read_json
 
 RECIPE = """\
@@ -128,6 +129,15 @@ def test_its_arms_can_be_asked_by_name(whole: AblationDirectory):
     assert {row["image"]: row["completion"] for row in rows} == expected
 
 
+def test_an_arm_without_training_has_a_page_of_its_own(recipe: Path, tmp_path: Path):
+    directory = AblationDirectory(tmp_path / "small")
+    processes = partial(local_workers, 1, None, 1)
+    design = only(read_design(recipe), ["majority"])
+    assert ablate(design, directory, processes, reporter=Reporter(quiet=True)) == {}
+    assert summarise_ablation(directory)["effects"] == []
+    assert "majority" in write_ablation_report(directory).read_text()
+
+
 def test_done_again_it_does_nothing_and_its_figures_stay(whole: AblationDirectory, recipe: Path):
     before, figures = written(whole), summarise_ablation(whole)
 
@@ -201,7 +211,7 @@ def test_a_process_that_is_killed_is_replaced_and_goes_on_from_the_checkpoint(
     design = only(read_design(recipe, ["stages.1.save_every=1"]), ["rft"])
     assert ablate(design, directory, partial(local_workers, 1, None, 1), reporter=told) == {}
     killer.join()
-    assert "rft, seed 0: its process was killed; begun again from its last checkpoint" in told.lines
+    assert any("its process was killed; begun again from its last checkpoint" in line for line in told.lines)
     expected = answers(whole)
     pd.testing.assert_frame_equal(answers(directory), expected[expected["arm"] == "rft"].reset_index(drop=True))
 

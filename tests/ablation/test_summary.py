@@ -355,10 +355,17 @@ def test_one_control_alone_has_its_figures(whole: Made):
     assert part["arms"][0]["metrics"]["accuracy"]["value"] == pytest.approx(accuracy(whole[1], "base"))
 
 
-def test_cells_without_a_seed_in_common_are_told_with_what_to_do(whole: Made):
+def test_what_cannot_be_told_counts_in_the_family_of_tests(whole: Made):
+    every, part = summary_of(*whole), summary_of(*without(whole, lambda arm, seed: arm == "rft+PA_pi"))
+    assert part["planned"] == every["planned"] == len(every["effects"])
+    assert len(part["effects"]) + len(part["not_estimable"]) == part["planned"]
+
+
+def test_an_effect_of_cells_without_a_seed_in_common_cannot_be_told(whole: Made):
     part = without(some(whole, ["rft", "rft+PA_p"]), lambda arm, seed: (arm == "rft") != (seed == 0))
-    with pytest.raises(RunError, match=r"have no seed in common; finish the ablation\.$"):
-        summary_of(*part)
+    found = summary_of(*part)
+    assert "PA_p" in found["not_estimable"]
+    assert [arm["arm"] for arm in found["arms"]] == ["rft", "rft+PA_p"]
 
 
 def test_nothing_done_is_told_with_where_the_errors_are(whole: Made):

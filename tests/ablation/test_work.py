@@ -154,7 +154,6 @@ def test_controls_of_knowledge_test_the_policy_of_PA_p_in_their_own_way(recipe: 
         "evaluation.bootstrap=500",
         "evaluation.confidence=0.9",
         "ablation.retries=0",
-        "ablation.gpus=0",
         "ablation.keep_policies=false",
         "ablation.budget.amount=5",
     ],
@@ -535,3 +534,12 @@ def test_a_unit_travels_as_the_recipe_does(recipe: Path):
     again = type(one.recipe).model_validate_json(one.recipe.model_dump_json())
     assert json.loads(again.model_dump_json()) == json.loads(one.recipe.model_dump_json())
     assert keys(Ledger(open_job(again, Reporter(quiet=True)))) == keys(one)
+
+
+def test_weights_go_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stage = AblationDirectory(tmp_path).stage("one")
+    write_json(stage.done, {})
+    write_json(stage.policy / "config.json", {})
+    monkeypatch.setattr("shutil.rmtree", lambda *path, **options: None)  # killed before anything is deleted
+    stage.drop_policy()
+    assert not stage.is_whole()

@@ -72,5 +72,6 @@ def test_the_plan_names_every_arm_with_its_kind_and_writes_nothing(tmp_path: Pat
     for arm, kind in {"rft+PA_p+PA_pi+recite-0.2": "cell", "blind": "control", "swapped": "control"}.items():
         line = next(line for line in result.output.splitlines() if f" {arm} " in line)
         assert kind in line
-    assert "of work on cpu" in result.output
+    assert "work on cpu: " in result.output
+    assert "a piece takes" in result.output
     assert not out.exists()

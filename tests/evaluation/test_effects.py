@@ -99,6 +99,29 @@ def test_effects_of_a_factorial_whose_cells_share_starts_are_covered_as_often_as
     assert 0.93 <= factorial_coverage(contrast, first=first, second=second, cell=cell) <= 0.985
 
 
+@pytest.mark.parametrize("contrast", ["PA_p", "PA_p x PA_pi"])
+def test_the_luck_of_a_start_that_counts_for_some_cells_alone_is_told_where_it_is_named(contrast):
+    """A localization whose luck shows without the card and vanishes with it: what is told is a stratum of its own."""
+    factors = {"PA_p": ("off", "on"), "PA_pi": ("off", "on"), "recite": ("0", "-", "+")}
+    cells = {"".join(levels): dict(zip(factors, levels, strict=True)) for levels in product(*factors.values())}
+    weights = next(one.weights for one in effects(cells, factors)[0] if one.name == contrast)
+    weight = np.array([weights.get(arm, 0) for arm in cells])
+    lucky = np.array([levels["PA_pi"] == "on" and levels["PA_p"] == "off" for levels in cells.values()])
+    held = {"named": 0, "not named": 0}
+    rng, count, of_samples = np.random.default_rng(7), 1000, 0.01
+    for _ in range(count):
+        table = rng.normal(0, 0.03, (12, 3)) + np.outer(lucky, rng.normal(0, 0.08, 3))
+        whole = weight @ table + rng.normal(0, of_samples)
+        resampled = whole[:, None] + rng.normal(0, of_samples, 100)
+        for name, of_told in {"named": ("PA_p",), "not named": ()}.items():
+            starts = {arm: (levels["PA_pi"], *(levels[one] for one in of_told)) for arm, levels in cells.items()}
+            parts = pooled_luck(dict(zip(cells, table, strict=True)), starts, weights)
+            estimate = estimate_from(whole, resampled, 200, luck=parts)
+            held[name] += estimate.low <= 0 <= estimate.high
+    assert held["named"] / count > 0.9
+    assert held["not named"] / count < 0.85
+
+
 def test_of_one_seed_the_interval_is_that_of_the_test_samples():
     rng = np.random.default_rng(0)
     right = rng.random(400) < 0.7

@@ -61,7 +61,7 @@ def test_interactions_that_were_not_seen_share_a_sentence_with_the_least_precise
         ("rft+PA_pi", "rft+shuffled", 0.1, True, "the gain over it comes from where the findings are."),
         ("rft+PA_pi", "rft+shuffled", -0.1, True, "a gain does not come from where the findings are."),
         ("rft+PA_pi", "rft+shuffled", 0.0, False, "nothing shows that a gain comes from where the findings are."),
-        ("rft+PA_pi", "rft+extra", 0.1, True, "the gain does not come from more training alone."),
+        ("rft+PA_pi", "rft+extra", 0.1, True, "it gives more than as many further steps on the task itself."),
         ("swapped", "rft+PA_p", -0.4, True, "it uses what it is told."),
         ("rft+PA_p", "swapped", 0.4, True, "it uses what it is told."),
         ("without", "rft+PA_p", -0.4, True, "does not show that it uses what they say."),
@@ -90,7 +90,7 @@ def test_the_best_arm_is_flagged_as_chosen(ablation: Ablation):
 
 def test_failed_runs_are_named(ablation: Ablation):
     ablation["failed"] = [{"arm": "rft", "seed": 2, "error": "x"}]
-    assert sentence_with(ablation, "failed") == "1 training failed and is not counted: rft with seed 2."
+    assert sentence_with(ablation, "Failed") == "Failed or not done, and not counted: rft with seed 2."
 
 
 def test_intervals_without_seeds_carry_a_warning(ablation: Ablation):

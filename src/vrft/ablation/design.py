@@ -153,7 +153,7 @@ def _called(arm: Any) -> str:
 
 def factors_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
     """The levels of each factor that an ablation of this recipe crosses."""
-    weight = f"{recipe.ablation.recite:g}"
+    weight = _text(recipe.ablation.recite)
     levels = dict.fromkeys(FACTORS, (OFF, ON)) | {"recite": (NONE, f"-{weight}", f"+{weight}")}
     wanted = recipe.ablation.factors or [name for name in FACTORS if not _misfit(recipe, name)]
     return {name: levels[name] for name in FACTORS if name in wanted}
@@ -303,7 +303,10 @@ def _controls(recipe: Recipe, cells: Mapping[str, Levels]) -> list[str]:
     staged = len(recipe.own_stages()) < len(recipe.stages)
     known = recipe.knowledge is not None
     needs = dict.fromkeys(TESTED_OTHERWISE, known and "rft+PA_p" in cells)
-    needs |= dict.fromkeys(PERCEIVING, staged) | dict.fromkeys(INFORMED, known)
+    needs |= dict.fromkeys(PERCEIVING, staged and "rft+PA_pi" in cells) | dict.fromkeys(INFORMED, known)
+    needs |= {"PA_pi": staged}
+    if recipe.ablation.controls is None and recipe.ablation.budget.match != "stages":
+        needs["rft+extra"] = False  # it has more steps than `rft`, and the budget would take them away
     return [arm for arm in ARMS if arm in wanted and needs.get(arm, True)]
 
 

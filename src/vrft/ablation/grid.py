@@ -43,15 +43,15 @@ class LocalWorkers:
 
     lost = (ProcessExpired,)
 
-    def __init__(self, pool: ProcessPool, at_once: int, gpus: int) -> None:
+    def __init__(self, pool: ProcessPool, at_once: int, gpus: Sequence[str]) -> None:
         self.pool, self.at_once = pool, at_once
-        self.held: dict[int, Future[None] | None] = dict.fromkeys(range(gpus))
-        """The unit on each GPU."""
+        self.held: dict[str, Future[None] | None] = dict.fromkeys(gpus)
+        """The unit on each GPU, by what CUDA calls it."""
 
     def submit(self, path: str, recipe: str, unit: Unit) -> Future[None]:
-        gpu = next((gpu for gpu, on_it in self.held.items() if on_it is None or on_it.done()), None)
+        gpu = next((gpu for gpu, on_it in self.held.items() if on_it is None or on_it.done()), "")
         future: Future[None] = self.pool.schedule(_on, args=(gpu, path, recipe, unit))
-        if gpu is not None:
+        if gpu:
             self.held[gpu] = future
         return future
 
@@ -69,7 +69,8 @@ def local_workers(cpus: int, gpus: float | None, workers: int | None) -> Iterato
         raise UserError(f"ablation.gpus is {gpus:g}, and this machine has {here}.")
     if each > 1:
         raise UserError(f"ablation.gpus is {gpus:g}; on one machine an arm takes one GPU or none. Use a Ray cluster.")
-    fitting = here if each else max(1, (os.cpu_count() or 1) // cpus)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fitting = here if each else max(1, cores // cpus)
     at_once = min(workers or fitting, here) if each else workers or fitting
     # Where there is a GPU each unit has a fresh process: which GPU a process sees is settled once.
     pool = ProcessPool(
@@ -79,7 +80,7 @@ def local_workers(cpus: int, gpus: float | None, workers: int | None) -> Iterato
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)  # processes that are spawned read them before they count cores
     try:
-        yield LocalWorkers(pool, at_once, here if each else 0)
+        yield LocalWorkers(pool, at_once, _visible(here) if each else [])
         pool.close()
     except BaseException:
         pool.stop()
@@ -101,9 +102,21 @@ def _watch(parent: int) -> None:
     threading.Thread(target=look, daemon=True).start()
 
 
-def _on(gpu: int | None, path: str, recipe: str, unit: Unit) -> None:
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+def _visible(count: int) -> list[str]:
+    """What CUDA calls the GPUs that this process may use."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(number) for number in range(count)]
+
+
+def _on(gpu: str, path: str, recipe: str, unit: Unit) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # none, where an arm takes no GPU
+    work(path, recipe, unit)
+
+
+def _on_ray(folder: str, path: str, recipe: str, unit: Unit) -> None:
+    """As here: paths of a recipe count from the folder where the ablation was begun."""
+    if os.path.isdir(folder):
+        os.chdir(folder)
     work(path, recipe, unit)
 
 
@@ -116,7 +129,7 @@ class RayWorkers:
         self.remote, self.lost = remote, lost
 
     def submit(self, path: str, recipe: str, unit: Unit) -> Future[None]:
-        future: Future[None] = self.remote.options(name=unit.name).remote(path, recipe, unit).future()
+        future: Future[None] = self.remote.options(name=unit.name).remote(os.getcwd(), path, recipe, unit).future()
         return future
 
 
@@ -134,7 +147,7 @@ def ray_workers(cpus: int, gpus: float | None, address: str) -> Iterator[RayWork
     """
     try:
         import ray
-        from ray.exceptions import NodeDiedError, RayActorError, WorkerCrashedError
+        from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError
     except ImportError:
         raise UserError("--ray needs Ray; install vrft[ray], or leave it out to use this machine alone.") from None
     began = not ray.is_initialized()
@@ -149,8 +162,8 @@ def ray_workers(cpus: int, gpus: float | None, address: str) -> Iterator[RayWork
         if there.get("CPU", 0) < cpus or there.get("GPU", 0) < each:
             has = f"{there.get('CPU', 0):g} cores and {there.get('GPU', 0):g} GPUs"
             raise UserError(f"an arm needs {cpus} cores and {each:g} GPUs, and the Ray cluster has {has}.")
-        remote = ray.remote(num_cpus=cpus, num_gpus=each, max_retries=0)(work)
-        yield RayWorkers(remote, (WorkerCrashedError, NodeDiedError, RayActorError))
+        remote = ray.remote(num_cpus=cpus, num_gpus=each, max_retries=0)(_on_ray)
+        yield RayWorkers(remote, (WorkerCrashedError, NodeDiedError, OutOfMemoryError))
     finally:
         if began:
             ray.shutdown()
@@ -165,7 +178,7 @@ def carry_out(
     retries: int,
     reporter: Reporter,
     told: Callable[[Unit], str] = lambda unit: "",
-    after: Callable[[Sequence[Unit]], None] = lambda left: None,
+    tidy: Callable[[Sequence[Unit]], None] = lambda left: None,
 ) -> dict[str, str]:
     """Do all units, each when what it needs is there.
 
@@ -177,7 +190,7 @@ def carry_out(
         retries: how often a unit is begun again whose process was killed.
         reporter: is told what is done.
         told: what to say of a unit that is done.
-        after: called with the units that are left whenever one is done.
+        tidy: called whenever a unit is done, with those that are left or failed.
 
     Returns:
         the error of each unit that failed, by its name.
@@ -186,7 +199,7 @@ def carry_out(
     waiting, running = list(units), dict[Future[None], Unit]()
     tries, errors = dict[str, int](), dict[str, str]()
     lacking: dict[str, str] = {}
-    done = 0
+    failed, done = list[Unit](), 0
     reporter.start("ablation", len(units))
     while waiting or running:
         for unit in list(waiting):
@@ -195,6 +208,7 @@ def carry_out(
                 waiting.remove(unit)
                 why = f"{gone}, which it starts from, failed: {errors[gone]}"
                 fail(directory, unit, errors, lacking, why, "")
+                failed.append(unit)
             elif len(running) < workers.at_once and not unit.needs() & missing:
                 waiting.remove(unit)
                 running[workers.submit(str(directory.path.resolve()), recipe, unit)] = unit
@@ -204,18 +218,21 @@ def carry_out(
             error = future.exception()
             if isinstance(error, workers.lost) and tries.get(unit.name, 0) < retries:
                 tries[unit.name] = tries.get(unit.name, 0) + 1
-                reporter.say(f"{unit.name}: its process was killed; begun again from its last checkpoint")
+                reporter.say(
+                    f"{unit.name}: its process was killed; begun again from its last checkpoint "
+                    f"(if memory was short: fewer --workers)"
+                )
                 waiting.insert(0, unit)
                 continue
-            done += 1
             if error is None:
+                done += 1
                 missing -= unit.gives()
                 failure_of(directory, unit).unlink(missing_ok=True)
                 reporter.say(f"[{done + len(errors)}/{len(units)}] {unit.name}{told(unit)}")
-                after([*waiting, *running.values()])
+                tidy([*waiting, *running.values(), *failed])
             else:
-                done -= 1
                 fail(directory, unit, errors, lacking, _one_line(error), _whole(error))
+                failed.append(unit)
                 reporter.say(f"[{done + len(errors)}/{len(units)}] {unit.name} failed: {errors[unit.name]}")
         reporter.advance(done + len(errors), so_far(directory, running.values()))
     reporter.stop()

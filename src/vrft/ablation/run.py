@@ -1,5 +1,6 @@
 """An ablation from its design to its files: what is missing is done, and all that is there is gathered."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,13 +10,13 @@ import pandas as pd
 from vrft.ablation.design import Design
 from vrft.ablation.grid import Workers, carry_out
 from vrft.ablation.work import Ledger, Unit, cost_of, drop_policies, is_done
-from vrft.errors import RunError
+from vrft.errors import DataError, RunError
 from vrft.evaluation.predict import so_far
 from vrft.pipeline import Job, environment, open_job, write_gallery, write_predictions
 from vrft.policies import quiet_libraries
 from vrft.progress import Reporter
 from vrft.recipe import ARMS, FACTORS, Recipe
-from vrft.runs import AblationDirectory, read_json, read_jsonl, replacing, write_json
+from vrft.runs import AblationDirectory, read_json, read_jsonl, replacing, write_json, write_text
 from vrft.tasks import ClosedTask
 
 
@@ -32,11 +33,21 @@ def jobs_of(design: Design, directory: AblationDirectory) -> tuple[list[Unit], l
 
 def _missing(units: list[Unit], directory: AblationDirectory) -> list[Unit]:
     """What is not done; a shared start that is gone is only needed where something that begins there is missing."""
-    needed, missing = set[str](), list[Unit]()
+    weights, spent, missing = set[str](), set[str](), list[Unit]()
     for unit in reversed(units):
-        if not is_done(directory, unit) and (unit.tested or unit.gives() & needed):
+        places = {key: directory.stage(key) for key in unit.gives()}
+        absent = (
+            not is_done(directory, unit)
+            if unit.tested
+            else any(
+                (key in weights and not place.is_whole()) or (key in spent and not place.done.exists())
+                for key, place in places.items()
+            )
+        )
+        if absent:
             missing.append(unit)
-            needed |= unit.needs()
+            weights |= set(unit.keys[: unit.first][-1:])
+            spent |= set(unit.budget_of)
     return missing[::-1]
 
 
@@ -63,9 +74,10 @@ def ablate(
     """
     quiet_libraries()
     recipe = design.recipe
-    directory.take(recipe.dump())
-    write_json(directory.environment, environment(recipe))
+    directory.take()
     job = open_job(recipe, reporter)
+    if len(set(job.groups())) < 2:
+        raise DataError(f"the {recipe.evaluation.split} split has one image; no interval can be made of it.")
     ledger = Ledger(job)
     units = ledger.units()
     missing = _missing(units, directory)
@@ -82,8 +94,10 @@ def ablate(
                 retries=recipe.ablation.retries,
                 reporter=reporter,
                 told=lambda unit: _told(job, directory, unit),
-                after=lambda left: None if kept else drop_policies(directory, units, left),
+                tidy=lambda left: None if kept else drop_policies(directory, units, left),
             )
+    if not kept:
+        drop_policies(directory, units, [unit for unit in missing if unit.name in errors])
     gather(design, job, ledger, directory, errors)
     return errors
 
@@ -102,11 +116,16 @@ def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirector
         RunError: no arm is done.
     """
     recipe, groups = design.recipe, job.groups()
+    write_text(directory.recipe, recipe.dump())  # with the figures: what was asked before is over with them
+    write_json(directory.environment, environment(recipe))
+    if job.injection is not None:
+        write_json(directory.knowledge, job.injection.facts())
     rows, logs, runs = [], list[dict[str, Any]](), list[dict[str, Any]]()
     for arm in recipe.arm_names():
         for seed in ledger.seeds(arm):
             keys, tested = ledger.trainings(arm, seed), directory.evaluation(ledger.evaluation(arm, seed))
             if not tested.done.exists():
+                shutil.rmtree(directory.arm(arm, seed).path, ignore_errors=True)  # of what it was before a change
                 error = errors.get(f"{arm}, seed {seed}") or _failed(directory, arm, seed)
                 runs.append({"arm": arm, "seed": seed, "cost": None, "error": error})
                 continue
@@ -122,7 +141,8 @@ def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirector
         raise RunError(f"no arm is done. The first error: {first} All are in {directory.path / 'failed'}.")
     write_predictions(directory.predictions, rows, groups)
     with replacing(directory.logs) as fresh:
-        pd.json_normalize(logs).to_parquet(fresh, index=False)
+        table = pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
+        table.to_parquet(fresh, index=False)
     write_gallery(directory, job.held_out)
     write_json(directory.records, _records(design, job) | {"work_seconds": _work(ledger, directory), "runs": runs})
 
@@ -159,8 +179,11 @@ def _link(directory: AblationDirectory, recipe: Recipe, arm: str, seed: int, key
     """The stages of an arm under its name, as a run has them."""
     for index, (key, stage) in enumerate(zip(keys, recipe.stages_of(arm), strict=True)):
         place = directory.arm(arm, seed).stage(index, stage.kind)
-        if not place.done.exists() or not place.done.samefile(directory.stage(key).done):
-            place.take_over(directory.stage(key))
+        there = directory.stage(key)
+        if not place.done.exists() or place.done.read_text() != there.done.read_text():
+            place.take_over(there)
+        if not there.policy.exists():  # it was not to be kept
+            shutil.rmtree(place.policy, ignore_errors=True)
 
 
 def _records(design: Design, job: Job) -> dict[str, Any]:
@@ -206,7 +229,11 @@ def _records(design: Design, job: Job) -> dict[str, Any]:
 
 
 def starts_of(recipe: Recipe) -> dict[str, list[str | None]]:
-    """What the last stage of each arm goes on from, stage by stage: the first arm that has it; None is nothing."""
+    """What the last stage of each arm goes on from, for the strata of luck (``vrft.evaluation.effects.pooled_luck``).
+
+    Stage by stage the first arm that has it, None for nothing; then what the arm is told, since the luck of a start may
+    count in the arms that are told about the classes and not in the others.
+    """
     depth = len(recipe.stages) - 1
     first: list[tuple[Any, str]] = []
     starts = dict[str, list[str | None]]()
@@ -219,7 +246,7 @@ def starts_of(recipe: Recipe) -> dict[str, list[str | None]]:
                 name = f"{arm}, stage {index + 1}"
                 first.append((training, name))
             known.append(name)
-        starts[arm] = [*(None for _ in range(depth - len(known))), *known]
+        starts[arm] = [*(None for _ in range(depth - len(known))), *known, recipe.told(arm, training=True)]
     return starts
 
 

@@ -1,7 +1,8 @@
 """From the files of an ablation to ``ablation.json``: a pure function of ``runs.json`` and ``predictions.parquet``.
 
 Every figure counts two sources of chance, training seeds and test samples (``vrft.evaluation.effects``). The family of
-tests, which Holm's correction is over, is fixed by the design: the effects of the factorial and the planned pairs.
+tests, which Holm's correction is over, is fixed by the design: the effects of the factorial and the planned pairs, with
+those that failed or cannot be told.
 """
 
 import json
@@ -58,12 +59,18 @@ def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[st
     factors = {name: tuple(levels) for name, levels in design["factors"].items()}
     runs = [run for run in records["runs"] if run["error"] is None]
     tested, not_estimable = _of_factors(results, cells, factors)
-    tested += [_pair(results, a, b) for a, b in design["pairs"] if a in done and b in done]
+    for a, b in design["pairs"]:
+        if results.in_common([arm for arm in (a, b) if arm in done]) and a in done and b in done:
+            tested.append(_pair(results, a, b))
+        else:
+            not_estimable.append(f"{a} - {b}")
     found, alpha = [row for row, _ in tested], 1 - section["confidence"]
-    for (row, one), corrected in zip(tested, holm([row["p"] for row in found]), strict=True):
+    # what was planned and cannot be told counts in the family as a test that sees nothing
+    planned = [row["p"] for row in found] + [1.0] * len(not_estimable)
+    for (row, one), corrected in zip(tested, holm(planned), strict=False):
         row["p_holm"] = corrected
         row["seen"] = bool(corrected < alpha)
-        row["smallest"] = one.smallest_at(alpha / len(found))  # at the level of Holm's first step
+        row["smallest"] = one.smallest_at(alpha / len(planned))  # at the level of Holm's first step
     return {
         "name": records["name"],
         "task": task["kind"],
@@ -82,6 +89,7 @@ def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[st
         "also": _also(results, cells, factors),
         "interactions": _interactions(results, cells, factors),
         "not_estimable": not_estimable,
+        "planned": len(planned),
         "sweep": _sweep(design["sweep"], done),
         "failed": [
             {key: run[key] for key in ("arm", "seed", "error")} for run in records["runs"] if run["error"] is not None
@@ -152,13 +160,15 @@ class _Results:
         starts = {arm: start for arm, start in self.starts.items() if arm in trials.rows}
         return trials.estimate(weights, starts)
 
+    def in_common(self, arms: Sequence[str]) -> set[Any]:
+        """The seeds that these arms have in common; None for arms that are not trained, which pair with each."""
+        trained = [set(self.rows[arm]) for arm in arms if arm not in self.untrained]
+        return set.intersection(*trained) if trained else {None}
+
     def trials(self, arms: Sequence[str], metric: str | None = None) -> Trials:
         """The trials over the seeds that these arms have in common."""
         name = metric or self.headline
-        trained = [set(self.rows[arm]) for arm in arms if arm not in self.untrained]
-        seeds = tuple(sorted(set.intersection(*trained))) if trained else ()
-        if trained and not seeds:
-            raise RunError(f"{', '.join(arms)} have no seed in common; finish the ablation.")
+        seeds = tuple(sorted(self.in_common(arms) - {None}))
         if (name, seeds) not in self._trials:
             rows = {
                 arm: list(of.values()) if arm in self.untrained else [of[seed] for seed in seeds]
@@ -188,7 +198,7 @@ _ENDS = ("value", "low", "high")
 
 def _row(name: str, kind: str, one: Estimate, **more: Any) -> dict[str, Any]:
     """A tested contrast as plain data."""
-    facts = {key: getattr(one, key) for key in ("low", "high", "se", "df", "p", "smallest", "seeds_counted")}
+    facts = {key: getattr(one, key) for key in ("low", "high", "se", "df", "p", "smallest", "seeds", "seeds_counted")}
     empty: dict[str, Any] = {"of": None, "a": None, "b": None, "p_paired": None, "paired_test": None}
     return {"name": name, "kind": kind, "difference": one.value, **facts, **empty, "confounded": False, **more}
 
@@ -205,6 +215,9 @@ def _of_factors(
     found, missing = effects(cells, factors)
     rows = []
     for one in found:
+        if not results.in_common(list(one.weights)):
+            missing.append(one.name)
+            continue
         weights = {arm: weight for arm, weight in one.weights.items() if abs(weight) > 1e-12}
         of = [list(map(str, step)) for step in one.of]
         estimate = results.effect(weights, metric)
@@ -243,17 +256,18 @@ def _interactions(
     """For each two factors the mean of the cells at each combination of their levels that was run."""
     plots = []
     for one, other in combinations(factors, 2):
-        lines = []
+        lines, sizes = [], set[int]()
         for level in factors[one]:
             points = []
             for at in factors[other]:
                 members = [arm for arm, levels in cells.items() if levels[one] == level and levels[other] == at]
-                if members:
+                sizes.add(len(members))
+                if results.in_common(members) and members:
                     mean = results.estimate(dict.fromkeys(members, 1 / len(members)))
                     points.append({"level": at} | {key: getattr(mean, key) for key in _ENDS})
             if len(points) > 1:
                 lines.append({"level": level, "points": points})
-        if len(lines) > 1:
+        if len(lines) > 1 and len(sizes - {0}) == 1:  # else the means are of other combinations of the other factors
             plots.append({"factors": [one, other], "lines": lines})
     return plots
 

@@ -7,13 +7,13 @@ again. An evaluation depends on the training it tests and on how it asks.
 
 import hashlib
 import json
-import shutil
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,28 @@ import torch
 from filelock import FileLock
 
 from vrft.errors import RunError, UserError
+from vrft.knowledge import Told
 from vrft.pipeline import Job, open_job
-from vrft.policies import quiet_libraries
+from vrft.policies import place_of, quiet_libraries
 from vrft.policies.of_recipe import load_for
 from vrft.progress import Reporter
 from vrft.recipe import ENVELOPES, Budget, Recipe, RftStage, SftStage
 from vrft.runs import AblationDirectory, read_json, write_json
 from vrft.sample import FileRegion, Sample
+from vrft.tasks import TrainableTask
 from vrft.training import PeakMemory
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a change of the code makes kept work worthless."""
 
-PASSING = ("save_every", "log_every", "loader_workers")
-"""Keys of a stage that change no weight."""
+PASSING = {"save_every", "loader_workers"}
+"""Keys of a stage that change no weight; nor does ``log_every``, unless the stage ends with a budget."""
+
+ELSEWHERE = {"samples", "root", "download"}
+"""Keys of data that say where samples are and how many: which there are is told by their names."""
+
+VERSIONS = {library: version(library) for library in ("vrft", "torch", "transformers", "trl", "peft")}
+"""Of what trains and decodes: other versions may give other weights."""
 
 LEAST = {"tokens": 16.0, "seconds": 0.05}
 """What a sequence of a step, or a step, takes at least: it bounds the steps of a stage that ends with a budget."""
@@ -62,8 +70,8 @@ class Unit:
         return what if self.tested else f"{what}, stage {len(self.keys)}, shared"
 
     def needs(self) -> set[str]:
-        """Keys of what must be there before it begins."""
-        return set(self.keys[: self.first]) | set(self.budget_of)
+        """Keys of what must be there before it begins: the weights it starts from, and what its budget is."""
+        return set(self.keys[: self.first][-1:]) | set(self.budget_of)
 
     def gives(self) -> set[str]:
         return set(self.keys[self.first :]) | ({self.tested} if self.tested else set())
@@ -84,7 +92,7 @@ class Ledger:
         arm = recipe.trained_as(arm)
         stages, keys = recipe.stages_of(arm), list[str]()
         for index in range(len(stages)):
-            facts = self._facts(arm, index) | {"seed": seed, "threads": recipe.ablation.cpus}
+            facts = self._facts(arm, index) | {"seed": seed, "on": self._on()}
             if index == len(stages) - 1 and self.limited(arm):
                 spent = budget.amount or self.trainings("rft", seed)[-1]
                 facts |= {"match": budget.match, "amount": spent}
@@ -105,17 +113,17 @@ class Ledger:
             "format": FORMAT,
             "arm": arm if arm == "majority" else None,
             "trained": trained[-1] if trained else self._policy(),
-            "task": recipe.task.model_dump(),
+            "task": _task(self.job.task),
             "data": self._data(None),
             "train": self.seen["train"] if arm == "majority" else None,
             "held_out": self.seen["held_out"],
             "told": recipe.told(arm),
-            "known": self.known if recipe.told(arm) != "none" else None,
+            "known": self._known(recipe.told(arm)),
             "order": ENVELOPES.get(arm),
             "sees": recipe.sees(arm),
             "batch": section.batch_size,
             "tokens": recipe.evaluation_tokens,
-            "threads": recipe.ablation.cpus,
+            "on": self._on(),
         }
         return _hash(facts)
 
@@ -151,21 +159,22 @@ class Ledger:
         """What a stage depends on, beside what came before it."""
         recipe = self.recipe
         stage = recipe.stages_of(arm)[index]
-        plain = stage.model_dump(exclude=set(PASSING))
+        ends = stage.max_tokens or stage.max_seconds or recipe.ablation.budget.match in LEAST
+        plain = stage.model_dump(exclude=PASSING | {"task", "data"} | (set() if ends else {"log_every"}))
         facts: dict[str, Any] = {"format": FORMAT, "policy": self._policy(), "stage": plain, "data": self._data(stage)}
         if stage.task is not None:
+            task, source = self.job.asked(stage)
             key = stage.model_dump_json(include={"task", "data"})
             if key not in self._asked:
-                _, source = self.job.asked(stage)
                 self._asked[key] = digest(source.samples("train"))
-            return facts | {"train": self._asked[key]}
+            return facts | {"task": _task(task) | {"question": stage.task.question}, "train": self._asked[key]}
         told = recipe.told(arm, training=True)
         recited = isinstance(stage, RftStage) and "recitation" in stage.rewards
         return facts | {
-            "task": recipe.task.model_dump(),
+            "task": _task(self.job.task),
             "train": self.seen["train"],
             "told": told,
-            "known": self.known if told != "none" or recited else None,
+            "known": self._known("card" if told == "none" and recited else told),
             "order": ENVELOPES.get(arm),
             "sees": recipe.sees(arm),
         }
@@ -173,10 +182,29 @@ class Ledger:
     def _data(self, stage: RftStage | SftStage | None) -> dict[str, Any]:
         """What decides how samples look, beside which there are and where they lie."""
         data = (stage.data if stage else None) or self.recipe.data
-        return data.model_dump(exclude={"samples", "root", "download"})
+        return data.model_dump(exclude=ELSEWHERE)
+
+    def _known(self, told: Told) -> dict[str, Any] | None:
+        """What is known, as far as what is told holds it."""
+        if told == "none" or self.known is None:
+            return None
+        return {key: value for key, value in self.known.items() if key != "other" or told == "irrelevant"}
 
     def _policy(self) -> dict[str, Any]:
-        return self.recipe.policy.model_dump(exclude={"image_cache_gb"})
+        """The policy that everything starts from; of one on disk the names and sizes of its files."""
+        place = Path(place_of(self.recipe.policy.model))
+        files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+        sizes = {str(path.relative_to(place)): path.stat().st_size for path in files}
+        return self.recipe.policy.model_dump(exclude={"image_cache_gb"}) | {"files": sizes}
+
+    def _on(self) -> dict[str, Any]:
+        """What it runs on: threads and GPUs decide the last bits, versions more."""
+        return {"threads": self.recipe.ablation.cpus, "gpus": self.recipe.ablation.gpus, "versions": VERSIONS}
+
+
+def _task(task: TrainableTask) -> dict[str, Any]:
+    """What a task asks and how it reads, with what it has from its data and a card."""
+    return {"class": type(task).__name__, **json.loads(json.dumps(vars(task), default=str))}
 
 
 def digest(samples: Iterable[Sample]) -> str:
@@ -209,9 +237,9 @@ def failure_of(directory: AblationDirectory, unit: Unit) -> Path:
 
 def drop_policies(directory: AblationDirectory, units: Iterable[Unit], missing: Iterable[Unit]) -> None:
     """Delete the weights that nothing needs which is still to be done."""
-    needed = {key for unit in missing for key in (*unit.keys, *unit.budget_of)}
+    needed = {key for unit in missing for key in unit.keys}
     for key in {key for unit in units for key in unit.keys} - needed:
-        shutil.rmtree(directory.stage(key).policy, ignore_errors=True)
+        directory.stage(key).drop_policy()
 
 
 @lru_cache(maxsize=1)
@@ -234,7 +262,7 @@ def work(path: str, recipe: str, unit: Unit) -> None:
         UserError: something of the user's is at fault.
     """
     directory = AblationDirectory(Path(path))
-    if not directory.recipe.exists():
+    if not directory.lock("").parent.is_dir():
         raise RunError(f"{path} is not seen from this machine; --out must lie on a disk that all machines share.")
     job = _opened(recipe)
     torch.set_num_threads(job.recipe.ablation.cpus)

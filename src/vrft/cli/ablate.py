@@ -59,7 +59,7 @@ def ablate(
     if plan_:
         from vrft.cli.plan import ablation_costs
 
-        typer.echo(ablation_costs(design, *jobs_of(design, directory), workers))
+        typer.echo(ablation_costs(design, lambda: jobs_of(design, directory), workers))
         return
     section = design.recipe.ablation
     opened: Any = partial(local_workers, section.cpus, section.gpus, workers)
@@ -71,14 +71,15 @@ def ablate(
     except KeyboardInterrupt:
         typer.echo("vrft: interrupted; the same command goes on.", err=True)
         raise typer.Exit(1) from None
+    if errors:
+        typer.echo(f"vrft: {len(errors)} pieces of work failed; the same command tries them again:", err=True)
+        for name, error in errors.items():
+            typer.echo(f"vrft:   {name}: {error}", err=True)
     summary = summarise_ablation(directory)
     page = write_ablation_report(directory)
     reporter.say(effects(summary))
     typer.echo(page)
     if errors:
-        typer.echo(f"vrft: {len(errors)} pieces of work failed; the same command tries them again:", err=True)
-        for name, error in errors.items():
-            typer.echo(f"vrft:   {name}: {error}", err=True)
         raise typer.Exit(1)
 
 

@@ -1,6 +1,7 @@
 """``vrft run RECIPE --plan``: what a run costs, before it is begun."""
 
 from collections import Counter
+from collections.abc import Callable
 from io import StringIO
 
 from rich.console import Console
@@ -49,35 +50,50 @@ def shown(recipe: Recipe, plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def ablation_costs(design: Design, units: list[Unit], missing: list[Unit], workers: int | None) -> str:
-    """The arms of an ablation, what of them is to be done, and what all of them cost from the start."""
+def ablation_costs(design: Design, jobs: Callable[[], tuple[list[Unit], list[Unit]]], workers: int | None) -> str:
+    """The arms of an ablation, what of them is to be done, and what they cost.
+
+    Args:
+        design: which arms.
+        jobs: gives all pieces of work and those that are missing; asked when it is known that the data are at hand.
+        workers: how many run side by side, where that is said.
+
+    Raises:
+        UserError: data, configuration or processor are not on this machine; a plan fetches nothing.
+    """
     quiet_libraries()
     recipe = design.recipe
-    plan = make_plan(recipe, device_for(None))
+    plan = make_plan(recipe, device_for(None), perception=False)
+    units, missing = jobs()
     todo = Counter(unit.arm for unit in missing if unit.tested)
-    seconds = dict[str, float]()
+    seconds: dict[str, float] = {}
     for row in plan.rows:
         seconds[row.arm] = seconds.get(row.arm, 0.0) + row.seconds
-    table = Table("arm", "kind", "seeds", "to be done", "time")
+    table, left = Table("arm", "kind", "seeds", "to be done", "time"), 0.0
     for arm in recipe.arm_names():
         seeds = len(recipe.seeds) if recipe.has_seeds(arm) else 1
+        left += seconds.get(arm, 0.0) * todo[arm] / seeds
         cost = duration(seconds[arm]) if arm in seconds else ""
         table.add_row(arm, design.kind_of(arm), str(seeds), str(todo[arm]), cost)
     text = StringIO()
     Console(file=text, width=120).print(table)
-    shared = sum(not unit.tested for unit in units)
-    total = sum(seconds.values())
-    cpus = recipe.ablation.cpus
+    cells, shared = len(design.cells), sum(not unit.tested for unit in units)
+    peak = max((plan.peak(row) for row in plan.rows), default=0.0)
+    side = f"{workers} side by side" if workers else "as many side by side as there are cores or GPUs for"
     lines = [
-        f"ablation {recipe.name}: {len(design.cells)} cells, {len(recipe.arm_names()) - len(design.cells)} other arms; "
-        f"{len(units)} pieces of work, {shared} of them starts that several arms share; {len(missing)} to be done",
+        f"ablation {recipe.name}: {cells} cells, {len(recipe.arm_names()) - cells} other arms; {len(units)} pieces of "
+        f"work, {shared} of them starts that several arms share; {len(missing)} to be done",
         text.getvalue().rstrip(),
-        f"all of it from the start is {duration(total)} of work on {plan.device.name}, one piece after another with "
-        f"all its cores (a start counts in the first arm that has it); pieces run side by side, with {cpus} cores each",
+        f"work on {plan.device.name}: {duration(sum(seconds.values()))} from the start, {duration(left)} of it to be "
+        f"done, one piece after another with all its cores (a start counts in the first arm that has it)",
+        f"pieces run {side}, with {recipe.ablation.cpus} cores each; a piece takes {gigabytes(peak)} GB at most, and "
+        f"{gigabytes(plan.room)} GB may be used by all that run at once",
     ]
-    if workers:
-        lines.append(f"{workers} at a time")
-    return "\n".join([*lines, *_verdict(plan)])
+    if recipe.ablation.budget.match != "stages":
+        lines.append(
+            f"the budget ({recipe.ablation.budget.match}) ends some arms before or after the steps counted here"
+        )
+    return "\n".join(lines)
 
 
 def _times(plan: Plan) -> Table:

@@ -85,7 +85,7 @@ def results(metrics: dict[str, Any]) -> str:
 
 def effects(ablation: dict[str, Any]) -> str:
     """What an ablation came to: its effects with intervals, seen or not."""
-    table = Table("effect", ablation["metric"], "interval", "p (Holm)", "seen", "could have seen")
+    table = Table("effect", ablation["metric"], "interval", "p (Holm)", "seen", "smallest visible")
     for row in ablation["effects"]:
         interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
         seen = "yes" if row["seen"] else "no"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pyDOE3 import gsd
-from scipy.special import stdtr, stdtridf, stdtrit
+from scipy.special import nctdtrinc, stdtr, stdtridf, stdtrit
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -51,8 +51,8 @@ class Estimate:
     """False with one seed: then ``se`` knows nothing of what another training would have given."""
 
     def smallest_at(self, alpha: float) -> float:
-        """The smallest effect that is seen with 80% power where p must be below ``alpha``; ``smallest`` is at 0.05."""
-        return float(stdtrit(self.df, 1 - alpha / 2) + stdtrit(self.df, POWER)) * self.se
+        """The smallest effect that is seen with 80% power where p must be below ``alpha``."""
+        return _smallest(self.se, self.df, alpha)
 
 
 Part = tuple[float, float]
@@ -72,11 +72,12 @@ def pooled_luck(
     trained start share its luck, and starts may themselves go on from one; so there are nested strata, as in a split
     plot (the same, section 14.4). A stratum of K groups in J larger ones has (K - J)(S - 1) degrees of freedom, and a
     contrast has the variance of the strata that it lies in. It is taken that luck is as large in every group of a
-    stratum, and that no seed favours a level beyond the starts.
+    stratum, and that no seed favours a level beyond the strata: what may share luck must be named as one.
 
     Args:
         values: of each cell, one of each seed, (S,), S > 1.
-        starts: for each cell what its training goes on from, stage by stage, all of one length; None is nothing.
+        starts: for each cell what its training goes on from, stage by stage, and what else may share its luck; all of
+            one length; None is nothing.
         weights: of the contrast, of cells alone.
 
     Returns:
@@ -130,8 +131,7 @@ def estimate_from(
     t_{G-1} times the standard error with the seeds held fixed, as three seeds may agree by chance. ``df`` is then that
     of the t distribution with h = t_df se, so that interval, p and smallest go together.
 
-    ``smallest`` is (t_{1-alpha/2} + t_{0.8}) se, the minimum detectable effect of Bloom (1995, Evaluation Review
-    19(5)).
+    ``smallest`` is the minimum detectable effect (Bloom, 1995, Evaluation Review 19(5)), by the noncentral t.
 
     Args:
         whole: the contrast of each seed on all test samples, (S,).
@@ -168,10 +168,15 @@ def estimate_from(
         se=se,
         df=df,
         p=float(2 * stdtr(df, -abs(value) / se)),
-        smallest=(t + float(stdtrit(df, POWER))) * se,
+        smallest=_smallest(se, df, 1 - confidence),
         seeds=seeds,
         seeds_counted=seeds > 1,
     )
+
+
+def _smallest(se: float, df: float, alpha: float) -> float:
+    """The effect whose t, noncentral with effect / se, passes its bound with 80% power (Cohen, 1988, section 2.4)."""
+    return float(nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - alpha / 2))) * se
 
 
 def _df_of(upper: float, t: float, least: float, most: float) -> float:

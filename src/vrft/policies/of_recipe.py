@@ -93,6 +93,10 @@ def load_arm(recipe: Recipe, directory: RunDirectory, name: str, seed: int) -> L
         seeds = ", ".join(map(str, recipe.seeds))
         raise RunError(
             f"{directory.path}: the training of {name} with seed {seed} is not done (the recipe has seeds {seeds}); "
-            f"finish it with vrft run --resume."
+            f"finish it with vrft run --resume, an ablation with vrft ablate."
+        )
+    if not place.policy.exists():
+        raise RunError(
+            f"{directory.path}: the weights of {name} with seed {seed} were not kept (ablation.keep_policies)."
         )
     return load_for(recipe, place.policy)

@@ -28,9 +28,9 @@ MEANINGS = {
         "this SFT gives more than RFT",
     ),
     "extra": (
-        "the gain does not come from more training alone",
-        "nothing shows more than further training alone would give",
-        "further training on the task itself gives more",
+        "it gives more than as many further steps on the task itself",
+        "nothing shows that it gives more than as many further steps on the task itself",
+        "as many further steps on the task itself give more",
     ),
     "shuffled": (
         "the gain over it comes from where the findings are",
@@ -43,7 +43,7 @@ MEANINGS = {
         "it does better without the image",
     ),
     "nothink": (
-        "the task profits from reasons",
+        "this training profits from reasons",
         "nothing shows that the task needs reasons",
         "it does better without reasons",
     ),
@@ -106,7 +106,7 @@ def in_words(ablation: dict[str, Any]) -> list[str]:
     if ablation.get("not_estimable"):
         sentences.append(f"Not estimable from the cells that were run: {', '.join(ablation['not_estimable'])}.")
     sentences += _best(ablation)
-    sentences += _seeds(effects)
+    sentences += _seeds(effects) + _fewer(effects, len(ablation["seeds"]))
     sentences += _failed(ablation.get("failed") or [])
     return sentences
 
@@ -151,7 +151,7 @@ def _limit(effect: Effect, count: int) -> str:
         return "they agree in every seed, which says nothing of how small an effect would have been seen"
     said = f"an effect below {effect['smallest']:.3f} could not have been seen with 80% power"
     if effect["smallest"] >= 1:
-        said = "from so few seeds even an effect of 1 could not have been seen with 80% power"
+        said = "even an effect of 1 could not have been seen with 80% power"
     if effect["low"] > 0 or effect["high"] < 0:
         said += f" (its interval alone leaves out zero, but not once corrected for {plural(count, 'effect')})"
     return said
@@ -168,6 +168,9 @@ def _said(effect: Effect, factors: dict[str, list[str]]) -> str:
 
 def _main(effect: Effect, ablation: dict[str, Any]) -> str:
     said, metric = _said(effect, ablation["factors"]), ablation["metric"]
+    if effect.get("confounded"):
+        verdict = f"{title_of(metric)} {_higher(effect)}" if effect["seen"] else "no difference could be seen"
+        return f"For {said}: {verdict} ({_numbers(effect)}); the cells that were run cannot tell it from interactions."
     if effect["seen"]:
         return (
             f"Averaged over the other factors, with {said} the {title_of(metric)} is "
@@ -202,7 +205,7 @@ def _control(effect: Effect, metric: str, count: int) -> str:
     if _control_of(a) and not _control_of(b):
         a, b = b, a
         turned = effect | {"difference": -effect["difference"], "low": -effect["high"], "high": -effect["low"]}
-    known = _control_of(b) if not _control_of(a) else None
+    known = _control_of(b) if not _control_of(a) and not (a or "").startswith("base") else None
     better, unseen, worse = (f": {words}" for words in MEANINGS[known]) if known else ("", "", "")
     if not turned["seen"]:
         return f"Between {a} and {b} no difference could be seen ({_numbers(turned)}; {_limit(turned, count)}){unseen}."
@@ -242,8 +245,14 @@ def _seeds(effects: list[Effect]) -> list[str]:
     return [f"{which} count the test samples alone, not the seeds: another training may give another difference."]
 
 
+def _fewer(effects: list[Effect], seeds: int) -> list[str]:
+    """Which effects rest on fewer seeds than there are, since an arm of theirs lacks some."""
+    fewer = [effect["name"] for effect in effects if 1 < effect.get("seeds", seeds) < seeds]
+    return [f"Some arms lack a seed, so these rest on fewer than {seeds}: {', '.join(fewer)}."] if fewer else []
+
+
 def _failed(failed: list[dict[str, Any]]) -> list[str]:
     if not failed:
         return []
     runs = ", ".join(f"{run['arm']} with seed {run['seed']}" for run in failed)
-    return [f"{plural(len(failed), 'training')} failed and {'is' if len(failed) == 1 else 'are'} not counted: {runs}."]
+    return [f"Failed or not done, and not counted: {runs}."]

@@ -110,8 +110,9 @@ def _note(ablation: dict[str, Any]) -> str:
     over = "seeds and test samples" if seeds > 1 else "test samples alone"
     return (
         f"{confidence} intervals over {over} ({plural(ablation['n'], 'sample')}, {plural(seeds, 'seed')}). p (Holm): "
-        f"corrected for {plural(len(ablation['effects']), 'effect')}. Smallest visible: the effect that this design "
-        f"sees with 80% power. Costs: the mean of a seed."
+        f"corrected for {plural(ablation.get('planned', len(ablation['effects'])), 'planned test')}. Smallest visible: "
+        f"the effect that this design sees with 80% power at the first step of Holm's correction. Costs: the mean of a "
+        f"seed."
     )
 
 

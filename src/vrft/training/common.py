@@ -132,6 +132,9 @@ class Bookkeeper(TrainerCallback):
         if checkpoint is not None:
             facts = read_json(checkpoint / "whole.json")
             step, self.before, self.tokens = facts["step"], facts["seconds"], facts["tokens"]
+            self.began = time.monotonic()
+            if self.spent():  # killed after its last step: nothing is left to be trained
+                self.stage = self.stage.model_copy(update={"steps": step})
         rows = [row for row in read_jsonl(self.directory.log) if row["step"] <= step]
         write_jsonl(self.directory.log, rows)
         for part in self.directory.rollouts_part(0).parent.glob("*.parquet"):

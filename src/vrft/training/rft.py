@@ -167,6 +167,8 @@ def train_rft(
 ) -> StageResult:
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
     keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
+    assert isinstance(keeper.stage, RftStage)
+    stage = keeper.stage  # shorter, where its budget is spent
     trainer = make_trainer(policy, stage, task, samples, directory, keeper, seed=seed)
     return finish(trainer, policy, directory, keeper, checkpoint)
 

@@ -47,6 +47,8 @@ def train_sft(
 ) -> StageResult:
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
     keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
+    assert isinstance(keeper.stage, SftStage)
+    stage = keeper.stage  # shorter, where its budget is spent
     dataset = lazy_dataset(
         policy,
         samples,
