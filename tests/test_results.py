@@ -52,7 +52,7 @@ def test_the_figures_are_what_the_predictions_give(found: dict[str, dict[str, An
     for folder in MAKE.folders():
         written = read_json(folder / "ablation.json")
         written.pop("words")
-        close(written, found[folder.name.removeprefix("ablation-")])
+        close(written, found[MAKE.name_of(folder)])
 
 
 def test_the_pages_quote_these_figures(found: dict[str, dict[str, Any]]):

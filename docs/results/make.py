@@ -27,12 +27,15 @@ def folders() -> list[Path]:
     return sorted(path.parent for path in HERE.glob("*/runs.json"))
 
 
+def name_of(folder: Path) -> str:
+    """What the templates call an ablation."""
+    return folder.name.removeprefix("ablation-")
+
+
 def summaries() -> dict[str, dict[str, Any]]:
-    """The figures of each ablation, computed anew."""
+    """The figures of each ablation, computed anew; nothing is written."""
     return {
-        folder.name.removeprefix("ablation-"): summary_of(
-            read_json(folder / "runs.json"), pd.read_parquet(folder / "predictions.parquet")
-        )
+        name_of(folder): summary_of(read_json(folder / "runs.json"), pd.read_parquet(folder / "predictions.parquet"))
         for folder in folders()
     }
 
@@ -43,7 +46,7 @@ def pages(found: dict[str, dict[str, Any]]) -> dict[str, str]:
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     quoted: dict[str, Any] = {name: partial(_say, found, say) for name, say in SAYINGS.items()}
-    quoted["of"] = found
+    quoted |= {"of": found, "logged": _logged}
     names = [path.name.removesuffix(".j2") for path in sorted(HERE.glob("*.md.j2"))]
     return {name: environment.get_template(f"{name}.j2").render(**quoted) for name in names}
 
@@ -123,16 +126,25 @@ SAYINGS: dict[str, Callable[..., str]] = {
 """What the templates can say of an ablation, by name."""
 
 
+def _logged(ablation: str, arm: str, figure: str, steps: int = 10) -> str:
+    """The mean of a figure of the log over the last steps of an arm and over its seeds."""
+    logs = pd.read_parquet(HERE / f"ablation-{ablation}" / "logs.parquet")
+    own = logs[logs["arm"] == arm]
+    last = own[own["step"] > own.groupby("seed")["step"].transform("max") - steps]
+    return f"{last[figure].mean():.2f}"
+
+
 def _say(found: dict[str, dict[str, Any]], say: Callable[..., str], ablation: str, *args: str) -> str:
     return say(found[ablation], *args)
 
 
 def main() -> None:
+    found = {}
     for folder in folders():
         directory = AblationDirectory(folder)
-        summarise_ablation(directory)
+        found[name_of(folder)] = summarise_ablation(directory)
         write_ablation_report(directory)
-    for name, text in pages(summaries()).items():
+    for name, text in pages(found).items():
         (HERE.parent / name).write_text(text, encoding="utf-8")
 
 
