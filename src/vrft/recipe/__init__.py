@@ -31,7 +31,7 @@ from vrft.recipe.opening import (
     open_source,
 )
 from vrft.recipe.recipe import Recipe
-from vrft.recipe.sections import Lora, RftStage, SftStage, TaskSection, longest_answer
+from vrft.recipe.sections import BoxData, Lora, RftStage, SftStage, TaskSection, longest_answer
 
 __all__ = [
     "ARMS",
@@ -44,6 +44,7 @@ __all__ = [
     "TESTED_OTHERWISE",
     "Ablation",
     "ArmChange",
+    "BoxData",
     "Budget",
     "Evaluation",
     "Lora",
