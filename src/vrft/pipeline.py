@@ -192,7 +192,7 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
     for name in recipe.arm_names():
-        seeds = recipe.seeds if recipe.has_seeds(name) else recipe.seeds[:1]
+        seeds = recipe.seeds_of(name)
         for seed in seeds:
             arm = directory.arm(name, seed)
             if not arm.done.exists():

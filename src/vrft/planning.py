@@ -176,8 +176,7 @@ class _Planner:
 
     def evaluate(self, arm: str) -> None:
         lengths = self.lengths(arm, None, self.recipe.told(arm), self.recipe.evaluation.split)
-        times = len(self.recipe.seeds) if self.recipe.has_seeds(arm) else 1
-        self.evaluation(arm, "evaluation", times, self.source, lengths)
+        self.evaluation(arm, "evaluation", len(self.recipe.seeds_of(arm)), self.source, lengths)
 
     def perception(self) -> None:
         """The evaluations of stages on another task, one of each different training."""

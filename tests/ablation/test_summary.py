@@ -14,7 +14,7 @@ import pytest
 from vrft.ablation.design import name_of
 from vrft.ablation.summary import summarise_ablation, summary_of
 from vrft.errors import RunError
-from vrft.evaluation.effects import holm, mcnemar_p
+from vrft.evaluation.trials import holm, mcnemar_p
 from vrft.runs import AblationDirectory, read_json, write_json
 
 N, SEEDS, GAIN = 300, (0, 1, 2), 0.25

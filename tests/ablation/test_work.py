@@ -63,7 +63,7 @@ def keys(of: Ledger) -> dict[str, str]:
     """All keys of a ledger by what they are of."""
     named = {}
     for arm in of.recipe.arm_names():
-        for seed in of.seeds(arm):
+        for seed in of.recipe.seeds_of(arm):
             named[f"{arm}, seed {seed}"] = of.evaluation(arm, seed)
             trained = of.trainings(arm, seed)
             named |= {f"{arm}, seed {seed}, stage {index}": key for index, key in enumerate(trained)}
@@ -126,8 +126,8 @@ def test_what_is_not_trained_has_no_training_and_one_seed(recipe: Path):
     one = ledger(recipe)
     for arm in ("majority", "base"):
         assert one.trainings(arm, 0) == ()
-        assert one.seeds(arm) == [0]
-    assert one.seeds("without") == one.seeds("rft") == [0, 1]
+        assert one.recipe.seeds_of(arm) == [0]
+    assert one.recipe.seeds_of("without") == one.recipe.seeds_of("rft") == [0, 1]
 
 
 def test_controls_of_knowledge_test_the_policy_of_PA_p_in_their_own_way(recipe: Path):
@@ -338,7 +338,7 @@ def test_every_training_is_given_by_one_unit(recipe: Path, budget: tuple[str, ..
     given = Counter(key for unit in units for key in unit.keys[unit.first :])
     assert set(given.values()) == {1}
     assert set(given) == {
-        k for arm in one.recipe.arm_names() for seed in one.seeds(arm) for k in one.trainings(arm, seed)
+        k for arm in one.recipe.arm_names() for seed in one.recipe.seeds_of(arm) for k in one.trainings(arm, seed)
     }
     tested = Counter(unit.tested for unit in units if unit.tested)
     assert sorted(count for count in tested.values() if count > 1) == [2, 2]  # the sweep's 0.2 is a cell, in two seeds
@@ -346,7 +346,7 @@ def test_every_training_is_given_by_one_unit(recipe: Path, budget: tuple[str, ..
 
 def test_every_arm_and_seed_is_one_unit_with_an_evaluation(recipe: Path):
     one = ledger(recipe)
-    asked = [(arm, seed) for arm in one.recipe.arm_names() for seed in one.seeds(arm)]
+    asked = [(arm, seed) for arm in one.recipe.arm_names() for seed in one.recipe.seeds_of(arm)]
     assert [(unit.arm, unit.seed) for unit in one.units() if unit.tested] == asked
 
 

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from vrft.evaluation.effects import Trials, effects, estimate_from, fraction_of, holm, mcnemar_p, pooled_luck
+from vrft.evaluation.factorial import effects, fraction_of
+from vrft.evaluation.trials import Trials, estimate_from, holm, mcnemar_p, pooled_luck
 
 N = 150
 

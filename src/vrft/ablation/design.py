@@ -5,15 +5,16 @@ stand control arms, the recipe's own further arms, and a sweep of weights. All b
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from vrft.errors import UserError
-from vrft.evaluation.effects import fraction_of
+from vrft.evaluation.factorial import fraction_of
 from vrft.recipe import (
     ARMS,
+    CELLS,
     CONTROLS,
     FACTORS,
     INFORMED,
@@ -22,6 +23,7 @@ from vrft.recipe import (
     ArmChange,
     Recipe,
     RftStage,
+    called,
     check_stage,
     read_recipe,
 )
@@ -101,14 +103,12 @@ def only(design: Design, arms: Sequence[str]) -> Design:
             raise UserError(f"--arm {arm}: the ablation has no such arm; it has {', '.join(known)}.")
         if (trained := design.recipe.trained_as(arm)) not in arms:
             raise UserError(f"--arm {arm} tests the policy of {trained}; name that too.")
-    kept = [one for one in design.recipe.arms if (one if isinstance(one, str) else one.name) in arms]
-    return Design(
-        design.recipe.model_copy(update={"arms": kept}),
-        design.factors,
-        {name: levels for name, levels in design.cells.items() if name in arms},
-        [name for name in design.controls if name in arms],
-        {name: at for name, at in design.sweep.items() if name in arms},
-        design.fraction,
+    return replace(
+        design,
+        recipe=design.recipe.model_copy(update={"arms": [one for one in design.recipe.arms if called(one) in arms]}),
+        cells={name: levels for name, levels in design.cells.items() if name in arms},
+        controls=[name for name in design.controls if name in arms],
+        sweep={name: at for name, at in design.sweep.items() if name in arms},
     )
 
 
@@ -129,9 +129,10 @@ def design_of(recipe: Recipe, *, fraction: int | None = None) -> Design:
     controls = _controls(recipe, cells)
     sweep, swept = _sweep(recipe, factors)
     made: list[Any] = [*(_arm(recipe, name, levels) for name, levels in cells.items()), *controls]
-    further = [arm for arm in _further(recipe) if _called(arm) not in {_called(one) for one in (*made, *swept)}]
+    own = {called(one) for one in (*made, *swept)}
+    further = [arm for arm in recipe.arms if isinstance(arm, ArmChange) and arm.name not in own]
     arms = [*made, *further, *swept]
-    names = {_called(arm) for arm in arms}
+    names = {called(arm) for arm in arms}
     return Design(
         recipe.model_copy(update={"arms": arms}),
         factors,
@@ -140,15 +141,6 @@ def design_of(recipe: Recipe, *, fraction: int | None = None) -> Design:
         {name: at for name, at in sweep.items() if name in names},  # a fraction may lack the cell that is varied
         fraction,
     )
-
-
-def _further(recipe: Recipe) -> list[ArmChange]:
-    """The variants of ``rft`` that the recipe has of its own."""
-    return [arm for arm in recipe.arms if isinstance(arm, ArmChange)]
-
-
-def _called(arm: Any) -> str:
-    return arm.name if isinstance(arm, ArmChange) else str(arm)
 
 
 def factors_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
@@ -194,7 +186,7 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
     if found:
         return
     own = [*(_arm(recipe, *cell) for cell in cells.items()), *_sweep(recipe, factors)[1]]
-    design = {_called(arm): arm for arm in own}
+    design = {called(arm): arm for arm in own}
     for index, one in enumerate(recipe.arms):
         if isinstance(one, ArmChange) and one.name in design and one != design[one.name]:
             told = f"arms.{index}.name is {one.name!r}, which an ablation calls an arm of its own that differs from it"
@@ -277,14 +269,15 @@ def name_of(levels: Mapping[str, str]) -> str:
 
 def _arm(recipe: Recipe, name: str, levels: Mapping[str, str]) -> Any:
     """A cell as an arm of a recipe."""
-    if name in ("rft", "rft+PA_p", "rft+PA_pi"):
+    if name in CELLS:
         return name
-    return ArmChange(
-        name=name,
-        set={"rewards": _rewards(recipe, levels)},
-        knowledge=levels.get("PA_p") == ON,
-        perception=levels.get("PA_pi") == ON,
-    )
+    return _changed(name, levels, {"rewards": _rewards(recipe, levels)})
+
+
+def _changed(name: str, levels: Mapping[str, str], change: dict[str, Any]) -> ArmChange:
+    """An arm that is told and has trained what the levels of a cell say, with keys of its last stage changed."""
+    told, perceived = levels.get("PA_p") == ON, levels.get("PA_pi") == ON
+    return ArmChange(name=name, set=change, knowledge=told, perception=perceived)
 
 
 def _rewards(recipe: Recipe, levels: Mapping[str, str]) -> dict[str, float]:
@@ -335,8 +328,7 @@ def _sweep(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> tuple[dict[s
         name = ",".join([section.arm, *shown])
         where[name] = at
         others = {key: value for key, value in at.items() if not key.startswith("rewards.")}
-        told = {"knowledge": levels.get("PA_p") == ON, "perception": levels.get("PA_pi") == ON}
-        arms.append(ArmChange(name=name, set={"rewards": changed, **others}, **told))
+        arms.append(_changed(name, levels, {"rewards": changed, **others}))
     return where, arms
 
 

@@ -199,7 +199,6 @@ def carry_out(
     waiting, running = list(units), dict[Future[None], Unit]()
     tries, errors = dict[str, int](), dict[str, str]()
     lacking: dict[str, str] = {}
-    failed, done = list[Unit](), 0
     reporter.start("ablation", len(units))
     while waiting or running:
         for unit in list(waiting):
@@ -208,7 +207,6 @@ def carry_out(
                 waiting.remove(unit)
                 why = f"{gone}, which it starts from, failed: {errors[gone]}"
                 fail(directory, unit, errors, lacking, why, "")
-                failed.append(unit)
             elif len(running) < workers.at_once and not unit.needs() & missing:
                 waiting.remove(unit)
                 running[workers.submit(str(directory.path.resolve()), recipe, unit)] = unit
@@ -224,17 +222,16 @@ def carry_out(
                 )
                 waiting.insert(0, unit)
                 continue
+            ended = f"[{len(units) - len(waiting) - len(running)}/{len(units)}] {unit.name}"
             if error is None:
-                done += 1
                 missing -= unit.gives()
                 failure_of(directory, unit).unlink(missing_ok=True)
-                reporter.say(f"[{done + len(errors)}/{len(units)}] {unit.name}{told(unit)}")
-                tidy([*waiting, *running.values(), *failed])
+                reporter.say(f"{ended}{told(unit)}")
+                tidy([*waiting, *running.values(), *(one for one in units if one.name in errors)])
             else:
                 fail(directory, unit, errors, lacking, _one_line(error), _whole(error))
-                failed.append(unit)
-                reporter.say(f"[{done + len(errors)}/{len(units)}] {unit.name} failed: {errors[unit.name]}")
-        reporter.advance(done + len(errors), so_far(directory, running.values()))
+                reporter.say(f"{ended} failed: {errors[unit.name]}")
+        reporter.advance(len(units) - len(waiting) - len(running), so_far(directory, running.values()))
     reporter.stop()
     return errors
 

@@ -122,7 +122,7 @@ def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirector
         write_json(directory.knowledge, job.injection.facts())
     rows, logs, runs = [], list[dict[str, Any]](), list[dict[str, Any]]()
     for arm in recipe.arm_names():
-        for seed in ledger.seeds(arm):
+        for seed in recipe.seeds_of(arm):
             keys, tested = ledger.trainings(arm, seed), directory.evaluation(ledger.evaluation(arm, seed))
             if not tested.done.exists():
                 shutil.rmtree(directory.arm(arm, seed).path, ignore_errors=True)  # of what it was before a change
@@ -151,7 +151,7 @@ def _work(ledger: Ledger, directory: AblationDirectory) -> float:
     """Seconds of all trainings and evaluations that the files are made of, each counted once."""
     recipe, keys = ledger.recipe, set[str]()
     for arm in recipe.arm_names():
-        for seed in ledger.seeds(arm):
+        for seed in recipe.seeds_of(arm):
             keys |= {*ledger.trainings(arm, seed), ledger.evaluation(arm, seed)}
     done = [directory.stage(key).done for key in sorted(keys)]
     return round(sum(read_json(path)["seconds"] for path in done if path.exists()), 1)
@@ -229,7 +229,7 @@ def _records(design: Design, job: Job) -> dict[str, Any]:
 
 
 def starts_of(recipe: Recipe) -> dict[str, list[str | None]]:
-    """What the last stage of each arm goes on from, for the strata of luck (``vrft.evaluation.effects.pooled_luck``).
+    """What the last stage of each arm goes on from, for the strata of luck (``vrft.evaluation.trials.pooled_luck``).
 
     Stage by stage the first arm that has it, None for nothing; then what the arm is told, since the luck of a start may
     count in the arms that are told about the classes and not in the others.

@@ -1,6 +1,6 @@
 """From the files of an ablation to ``ablation.json``: a pure function of ``runs.json`` and ``predictions.parquet``.
 
-Every figure counts two sources of chance, training seeds and test samples (``vrft.evaluation.effects``). The family of
+Every figure counts two sources of chance, training seeds and test samples (``vrft.evaluation.trials``). The family of
 tests, which Holm's correction is over, is fixed by the design: the effects of the factorial and the planned pairs, with
 those that failed or cannot be told.
 """
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from vrft.errors import RunError
 from vrft.evaluation.boxes import BOX_METRICS, tally
-from vrft.evaluation.effects import Estimate, Trials, effects, holm, mcnemar_p
+from vrft.evaluation.factorial import effects
 from vrft.evaluation.metrics import METRICS, UNREAD
+from vrft.evaluation.trials import Estimate, Trials, holm, mcnemar_p
 from vrft.runs import AblationDirectory, read_json, write_json
 
 Rows = NDArray[np.float64]
@@ -49,13 +50,13 @@ def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[st
         RunError: no arm is done.
     """
     design, task, section = records["design"], records["task"], records["statistics"]
-    results = _Results(task, section, predictions, records["seeds"])
+    starts = {arm["arm"]: arm["starts"] for arm in design["arms"] if arm["kind"] == "cell"}
+    results = _Results(task, section, predictions, starts)
     arms = [arm for arm in design["arms"] if arm["arm"] in results.rows]
     if not arms:
         raise RunError("no arm is done; the errors stand in the folder failed.")
     measured, done = results.headline, [arm["arm"] for arm in arms]
     cells = {arm["arm"]: arm["levels"] for arm in arms if arm["kind"] == "cell"}
-    results.starts = {arm["arm"]: arm["starts"] for arm in arms if arm["kind"] == "cell"}
     factors = {name: tuple(levels) for name, levels in design["factors"].items()}
     runs = [run for run in records["runs"] if run["error"] is None]
     tested, not_estimable = _of_factors(results, cells, factors)
@@ -104,12 +105,19 @@ def _boxes(text: Any) -> list[list[float]] | None:
 
 
 class _Results:
-    """The predictions of all arms as arrays, and the trials over them, metric by metric."""
+    """The predictions of all arms as arrays, and the trials over them, metric by metric.
+
+    ``starts`` is what the training of each cell goes on from.
+    """
 
     def __init__(
-        self, task: Mapping[str, Any], section: Mapping[str, Any], predictions: pd.DataFrame, seeds: Sequence[int]
+        self,
+        task: Mapping[str, Any],
+        section: Mapping[str, Any],
+        predictions: pd.DataFrame,
+        starts: Mapping[str, Sequence[str | None]],
     ) -> None:
-        self.task, self.section = task, section
+        self.task, self.section, self.starts = task, section, starts
         self.rows: dict[str, dict[int, Rows]] = {}
         for (arm, seed), frame in predictions.groupby(["arm", "seed"], sort=False):
             self.rows.setdefault(str(arm), {})[int(seed)] = self._array(frame)  # type: ignore[call-overload]
@@ -117,9 +125,7 @@ class _Results:
         self.groups = list(first["group"])
         self.n_samples = len(first)
         self.headline = HEADLINE.get(task["kind"], "accuracy")
-        self.untrained = {arm for arm, info in task["untrained"].items() if info} if "untrained" in task else set()
-        self.starts: dict[str, Sequence[str | None]] = {}
-        """What the training of each cell goes on from."""
+        self.untrained = {arm for arm, untrained in task["untrained"].items() if untrained}
         self._trials: dict[tuple[str, tuple[int, ...]], Trials] = {}
 
     def _array(self, frame: pd.DataFrame) -> Rows:

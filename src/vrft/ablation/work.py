@@ -26,7 +26,7 @@ from vrft.pipeline import Job, open_job
 from vrft.policies import place_of, quiet_libraries
 from vrft.policies.of_recipe import load_for
 from vrft.progress import Reporter
-from vrft.recipe import ENVELOPES, Budget, Recipe, RftStage, SftStage
+from vrft.recipe import ENVELOPES, Ablation, Budget, Policy, Recipe, RftStage, SftStage
 from vrft.runs import AblationDirectory, read_json, write_json
 from vrft.sample import FileRegion, Sample
 from vrft.tasks import TrainableTask
@@ -84,6 +84,7 @@ class Ledger:
         self.job, self.recipe = job, job.recipe
         self.seen = {"train": digest(job.train_samples), "held_out": digest(job.held_out)}
         self.known = job.injection.facts() if job.injection else None
+        self.policy, self.on = _policy(self.recipe.policy), _machine(self.recipe.ablation)
         self._asked: dict[str, str] = {}
 
     def trainings(self, arm: str, seed: int) -> tuple[str, ...]:
@@ -92,7 +93,7 @@ class Ledger:
         arm = recipe.trained_as(arm)
         stages, keys = recipe.stages_of(arm), list[str]()
         for index in range(len(stages)):
-            facts = self._facts(arm, index) | {"seed": seed, "on": self._on()}
+            facts = self._facts(arm, index) | {"seed": seed, "on": self.on}
             if index == len(stages) - 1 and self.limited(arm):
                 spent = budget.amount or self.trainings("rft", seed)[-1]
                 facts |= {"match": budget.match, "amount": spent}
@@ -112,20 +113,15 @@ class Ledger:
         facts = {
             "format": FORMAT,
             "arm": arm if arm == "majority" else None,
-            "trained": trained[-1] if trained else self._policy(),
-            "task": _task(self.job.task),
+            "trained": trained[-1] if trained else self.policy,
             "data": self._data(None),
             "train": self.seen["train"] if arm == "majority" else None,
             "held_out": self.seen["held_out"],
-            "told": recipe.told(arm),
-            "known": self._known(recipe.told(arm)),
-            "order": ENVELOPES.get(arm),
-            "sees": recipe.sees(arm),
             "batch": section.batch_size,
             "tokens": recipe.evaluation_tokens,
-            "on": self._on(),
+            "on": self.on,
         }
-        return _hash(facts)
+        return _hash(facts | self._asked_as(arm, recipe.told(arm)))
 
     def units(self) -> list[Unit]:
         """All work: shared starts, then every arm and seed."""
@@ -133,7 +129,7 @@ class Ledger:
         relative = budget.match != "stages" and budget.amount is None
         if relative and "rft" not in recipe.arm_names():
             raise UserError(f"ablation.budget matches {budget.match} to what rft spends; name rft, or give an amount.")
-        asked = [(arm, seed) for arm in recipe.arm_names() for seed in self.seeds(arm)]
+        asked = [(arm, seed) for arm in recipe.arm_names() for seed in recipe.seeds_of(arm)]
         users = Counter(key for arm, seed in asked for key in self.trainings(arm, seed))
         if relative:
             users.update(self.trainings("rft", seed)[-1] for seed in recipe.seeds)
@@ -152,16 +148,13 @@ class Ledger:
             units.append(Unit(arm, seed, keys, shared, self.evaluation(arm, seed), budget_of, limited))
         return units
 
-    def seeds(self, arm: str) -> list[int]:
-        return self.recipe.seeds if self.recipe.has_seeds(arm) else self.recipe.seeds[:1]
-
     def _facts(self, arm: str, index: int) -> dict[str, Any]:
         """What a stage depends on, beside what came before it."""
         recipe = self.recipe
         stage = recipe.stages_of(arm)[index]
         ends = stage.max_tokens or stage.max_seconds or recipe.ablation.budget.match in LEAST
         plain = stage.model_dump(exclude=PASSING | {"task", "data"} | (set() if ends else {"log_every"}))
-        facts: dict[str, Any] = {"format": FORMAT, "policy": self._policy(), "stage": plain, "data": self._data(stage)}
+        facts: dict[str, Any] = {"format": FORMAT, "policy": self.policy, "stage": plain, "data": self._data(stage)}
         if stage.task is not None:
             task, source = self.job.asked(stage)
             key = stage.model_dump_json(include={"task", "data"})
@@ -170,13 +163,17 @@ class Ledger:
             return facts | {"task": _task(task) | {"question": stage.task.question}, "train": self._asked[key]}
         told = recipe.told(arm, training=True)
         recited = isinstance(stage, RftStage) and "recitation" in stage.rewards
-        return facts | {
+        known = self._known("card" if told == "none" and recited else told)
+        return facts | {"train": self.seen["train"]} | self._asked_as(arm, told) | {"known": known}
+
+    def _asked_as(self, arm: str, told: Told) -> dict[str, Any]:
+        """How an arm meets the samples of the recipe's task."""
+        return {
             "task": _task(self.job.task),
-            "train": self.seen["train"],
             "told": told,
-            "known": self._known("card" if told == "none" and recited else told),
+            "known": self._known(told),
             "order": ENVELOPES.get(arm),
-            "sees": recipe.sees(arm),
+            "sees": self.recipe.sees(arm),
         }
 
     def _data(self, stage: RftStage | SftStage | None) -> dict[str, Any]:
@@ -190,16 +187,18 @@ class Ledger:
             return None
         return {key: value for key, value in self.known.items() if key != "other" or told == "irrelevant"}
 
-    def _policy(self) -> dict[str, Any]:
-        """The policy that everything starts from; of one on disk the names and sizes of its files."""
-        place = Path(place_of(self.recipe.policy.model))
-        files = [path for path in sorted(place.rglob("*")) if path.is_file()]
-        sizes = {str(path.relative_to(place)): path.stat().st_size for path in files}
-        return self.recipe.policy.model_dump(exclude={"image_cache_gb"}) | {"files": sizes}
 
-    def _on(self) -> dict[str, Any]:
-        """What it runs on: threads and GPUs decide the last bits, versions more."""
-        return {"threads": self.recipe.ablation.cpus, "gpus": self.recipe.ablation.gpus, "versions": VERSIONS}
+def _policy(section: Policy) -> dict[str, Any]:
+    """The policy that everything starts from; of one on disk the names and sizes of its files."""
+    place = Path(place_of(section.model))
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+    sizes = {str(path.relative_to(place)): path.stat().st_size for path in files}
+    return section.model_dump(exclude={"image_cache_gb"}) | {"files": sizes}
+
+
+def _machine(section: Ablation) -> dict[str, Any]:
+    """What it runs on: threads and GPUs decide the last bits, versions more."""
+    return {"threads": section.cpus, "gpus": section.gpus, "versions": VERSIONS}
 
 
 def _task(task: TrainableTask) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def ablation_costs(design: Design, jobs: Callable[[], tuple[list[Unit], list[Uni
         seconds[row.arm] = seconds.get(row.arm, 0.0) + row.seconds
     table, left = Table("arm", "kind", "seeds", "to be done", "time"), 0.0
     for arm in recipe.arm_names():
-        seeds = len(recipe.seeds) if recipe.has_seeds(arm) else 1
+        seeds = len(recipe.seeds_of(arm))
         left += seconds.get(arm, 0.0) * todo[arm] / seeds
         cost = duration(seconds[arm]) if arm in seconds else ""
         table.add_row(arm, design.kind_of(arm), str(seeds), str(todo[arm]), cost)

@@ -14,6 +14,10 @@ Statistic = Callable[[NDArray[np.int64]], float]
 """From the positions of the samples to use (with repetitions) to a figure."""
 
 
+TINY = 1e-12
+"""Differences below it are rounding."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A figure with the ends of its interval."""

@@ -21,6 +21,7 @@ from vrft.recipe.comparison import (
     Evaluation,
     Sft,
     Sweep,
+    called,
 )
 from vrft.recipe.opening import (
     box_reader,
@@ -31,7 +32,7 @@ from vrft.recipe.opening import (
     open_source,
 )
 from vrft.recipe.recipe import Recipe
-from vrft.recipe.sections import BoxData, Lora, RftStage, SftStage, TaskSection, longest_answer
+from vrft.recipe.sections import BoxData, Lora, Policy, RftStage, SftStage, TaskSection, longest_answer
 
 __all__ = [
     "ARMS",
@@ -48,6 +49,7 @@ __all__ = [
     "Budget",
     "Evaluation",
     "Lora",
+    "Policy",
     "Recipe",
     "RftStage",
     "Sft",
@@ -56,6 +58,7 @@ __all__ = [
     "TaskSection",
     "box_reader",
     "build_task",
+    "called",
     "check_stage",
     "known_classes",
     "longest_answer",

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from vrft.data import Source
 from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
-from vrft.recipe.comparison import ARMS, PERCEIVING, TESTED_OTHERWISE, ArmChange
+from vrft.recipe.comparison import ARMS, PERCEIVING, TESTED_OTHERWISE, ArmChange, called
 from vrft.recipe.opening import build_task, open_knowledge, open_source
 from vrft.recipe.recipe import Recipe
 from vrft.recipe.sections import RftStage, SftStage
@@ -173,8 +173,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
     if len(recipe.own_stages()) == len(recipe.stages):
         for index, arm in enumerate(recipe.arms):
             if arm in PERCEIVING or (isinstance(arm, ArmChange) and arm.perception):
-                name = arm if isinstance(arm, str) else arm.name
-                yield Fault(at("arms", index), f"arms.{index} is {name}, but no stage has a task of its own.")
+                yield Fault(at("arms", index), f"arms.{index} is {called(arm)}, but no stage has a task of its own.")
     yield from check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):

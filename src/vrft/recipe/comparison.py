@@ -61,6 +61,11 @@ class ArmChange(Section):
     """The stages on another task come first."""
 
 
+def called(arm: str | ArmChange) -> str:
+    """The name of an arm of a recipe."""
+    return arm if isinstance(arm, str) else arm.name
+
+
 class Sft(Section):
     """The `sft` arm, where it shall differ from its match to `rft`."""
 

@@ -7,7 +7,17 @@ import yaml
 from pydantic import Field
 
 from vrft.knowledge import Told
-from vrft.recipe.comparison import ARMS, ENVELOPES, INFORMED, TESTED_OTHERWISE, Ablation, ArmChange, Evaluation, Sft
+from vrft.recipe.comparison import (
+    ARMS,
+    ENVELOPES,
+    INFORMED,
+    TESTED_OTHERWISE,
+    Ablation,
+    ArmChange,
+    Evaluation,
+    Sft,
+    called,
+)
 from vrft.recipe.sections import (
     Data,
     KnowledgeSection,
@@ -48,7 +58,7 @@ class Recipe(Section):
     """What `vrft ablate` compares; `vrft run` passes over it."""
 
     def arm_names(self) -> list[str]:
-        return [arm if isinstance(arm, str) else arm.name for arm in self.arms]
+        return [called(arm) for arm in self.arms]
 
     def stages_of(self, arm: str) -> list[RftStage | SftStage]:
         """The stages of an arm, every value written out; empty for an arm that is not trained."""
@@ -103,6 +113,10 @@ class Recipe(Section):
     def has_seeds(self, arm: str) -> bool:
         """Whether an arm differs by seed; what is not trained does not."""
         return bool(self.stages_of(self.trained_as(arm)))
+
+    def seeds_of(self, arm: str) -> list[int]:
+        """The seeds that an arm is run with: one where it does not differ by seed."""
+        return self.seeds if self.has_seeds(arm) else self.seeds[:1]
 
     def told(self, arm: str, *, training: bool = False) -> Told:
         """What stands in the prompts of an arm, in training or at test."""
