@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -52,17 +53,6 @@ ablation: {factors: [PA_p, PA_pi], controls: [majority, without], retries: 1}
 evaluation: {batch_size: 4, bootstrap: 100}
 seeds: [0]
 """
-
-
-class Told(Reporter):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +187,9 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_answers(whole: AblationDirecto
 
 
 def test_a_process_that_is_killed_is_replaced_and_goes_on_from_the_checkpoint(
-    whole: AblationDirectory, recipe: Path, tmp_path: Path
+    whole: AblationDirectory, recipe: Path, tmp_path: Path, told: Any
 ):
-    directory, told = AblationDirectory(tmp_path / "small"), Told()
+    directory = AblationDirectory(tmp_path / "small")
 
     def kill() -> None:
         wait_for(lambda: any((directory.path / "store").glob("*/checkpoint-2/whole.json")))
@@ -279,9 +269,9 @@ def on_ray(recipe: Path, directory: AblationDirectory, address: str, reporter: R
 
 
 def test_on_a_ray_cluster_of_two_workers_one_of_which_is_killed_the_answers_are_the_same(
-    whole: AblationDirectory, recipe: Path, tmp_path: Path, cluster: str
+    whole: AblationDirectory, recipe: Path, tmp_path: Path, cluster: str, told: Any
 ):
-    directory, told = AblationDirectory(tmp_path / "small"), Told()
+    directory = AblationDirectory(tmp_path / "small")
     killed: list[int] = []
 
     def kill() -> None:

@@ -44,17 +44,6 @@ class Here:
         return future
 
 
-class Told(Reporter):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.fixture
 def directory(tmp_path: Path) -> AblationDirectory:
     return AblationDirectory(tmp_path / "out")
@@ -73,7 +62,7 @@ def start(name: str, *keys: str, seed: int = 0) -> Unit:
 def done(
     units: list[Unit], directory: AblationDirectory, workers: Any, *, retries: int = 0, reporter: Reporter | None = None
 ) -> dict[str, str]:
-    return carry_out(units, directory, "{}", workers, retries=retries, reporter=reporter or Told())
+    return carry_out(units, directory, "{}", workers, retries=retries, reporter=reporter or Reporter(quiet=True))
 
 
 def failing(*names: str, error: Exception | None = None) -> Callable[[Unit], None]:
@@ -257,12 +246,14 @@ def test_the_traceback_of_a_process_is_kept_where_an_error_brings_it(directory: 
 
 
 @pytest.mark.parametrize(("killed", "retries"), [(1, 1), (2, 2), (1, 2)])
-def test_a_unit_whose_process_was_killed_is_begun_again(directory: AblationDirectory, killed: int, retries: int):
-    workers, reporter = Here(losing(killed)), Told()
-    assert done([arm("a", "1")], directory, workers, retries=retries, reporter=reporter) == {}
+def test_a_unit_whose_process_was_killed_is_begun_again(
+    directory: AblationDirectory, told: Any, killed: int, retries: int
+):
+    workers = Here(losing(killed))
+    assert done([arm("a", "1")], directory, workers, retries=retries, reporter=told) == {}
     assert workers.begun == ["a, seed 0"] * (killed + 1)
-    told = "a, seed 0: its process was killed; begun again from its last checkpoint"
-    assert sum(line.startswith(told) for line in reporter.lines) == killed
+    again = "a, seed 0: its process was killed; begun again from its last checkpoint"
+    assert sum(line.startswith(again) for line in told.lines) == killed
     assert not directory.failure("a", 0).exists()
 
 
@@ -298,11 +289,11 @@ def test_an_error_of_the_unit_itself_is_no_lost_process(directory: AblationDirec
 # --- what is told ---------------------------------------------------------------------------------------------------
 
 
-def test_every_unit_is_counted_and_told_with_what_it_came_to(directory: AblationDirectory):
-    reporter, units = Told(), [arm("a", "1"), arm("b", "2"), arm("c", "3")]
-    options: dict[str, Any] = {"retries": 0, "reporter": reporter, "told": lambda unit: f": {unit.arm.upper()}"}
+def test_every_unit_is_counted_and_told_with_what_it_came_to(directory: AblationDirectory, told: Any):
+    units = [arm("a", "1"), arm("b", "2"), arm("c", "3")]
+    options: dict[str, Any] = {"retries": 0, "reporter": told, "told": lambda unit: f": {unit.arm.upper()}"}
     carry_out(units, directory, "{}", Here(failing("b, seed 0"), at_once=1), **options)
-    assert [line for line in reporter.lines if line.startswith("[")] == [
+    assert [line for line in told.lines if line.startswith("[")] == [
         "[1/3] a, seed 0: A",
         "[2/3] b, seed 0 failed: ValueError: no luck",
         "[3/3] c, seed 0: C",
@@ -314,7 +305,7 @@ def test_whenever_a_unit_is_done_it_is_told_which_are_left_or_failed(directory: 
     units = [start("a", "1"), arm("b", "1", "2"), arm("c", "3"), arm("d", "4")]
     options: dict[str, Any] = {
         "retries": 0,
-        "reporter": Told(),
+        "reporter": Reporter(quiet=True),
         "tidy": lambda more: left.append([u.arm for u in more]),
     }
     carry_out(units, directory, "{}", Here(failing("c, seed 0"), at_once=1), **options)

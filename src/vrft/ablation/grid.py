@@ -140,7 +140,8 @@ def ray_workers(cpus: int, gpus: float | None, address: str) -> Iterator[RayWork
     Args:
         cpus: of one unit.
         gpus: of one unit; None is one where the cluster has any.
-        address: ``auto``, ``local`` (a cluster of this machine alone, which ends with the work) or ``ray://...``.
+        address: ``auto``, ``local`` (a cluster of this machine alone, which ends with the work) or ``HOST:PORT`` of the
+            head.
 
     Raises:
         UserError: Ray is not installed, no cluster answers there, or it has not the resources.

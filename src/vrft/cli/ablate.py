@@ -30,7 +30,10 @@ def ablate(
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Work on a Ray cluster: auto, local, or ray://HOST:PORT (vrft[ray])."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Work on a Ray cluster: auto, local, or HOST:PORT of its head, from one of its machines (vrft[ray]).",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the path of the page.")] = False,
 ) -> None:
