@@ -360,7 +360,7 @@ def test_shuffled_targets_are_those_of_other_images(tmp_path: Path):
     plain = list(open_source(recipe, stage).samples("train"))
     source = open_source(recipe)
     job = Job(recipe, build_task(recipe, source), source, [], [], None, Reporter(quiet=True))
-    _, shuffled = job.lessons("rft+shuffled", stage, seed=0)
+    _, shuffled = job.stage_dataset("rft+shuffled", stage, seed=0)
     assert [one.id for one in shuffled] == [one.id for one in plain]
     before, after = (np.array([one.target[0] for one in samples]).round(6) for samples in (plain, shuffled))
     assert sorted(before.tolist()) == sorted(after.tolist())

@@ -152,7 +152,7 @@ def test_sft_matches_the_steps_and_sequences_of_rft(small_recipe: Path):
     assert isinstance(sft, SftStage)
     assert isinstance(rft, RftStage)
     assert (sft.steps, sft.batch_size) == (rft.steps, rft.prompts_per_step * rft.group_size)
-    assert sft.learning_rate == rft.learning_rate
+    assert sft.learning_rate == 3e-4 != rft.learning_rate  # its own
 
 
 def test_an_arm_changes_only_the_last_stage(small_recipe: Path):

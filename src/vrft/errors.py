@@ -24,6 +24,10 @@ class PolicyError(UserError):
     """A policy cannot be loaded or cannot be used as the recipe asks."""
 
 
+class TrainingError(UserError):
+    """A stage cannot go on: its loss or gradient is not finite."""
+
+
 def first_line(error: Exception) -> str:
     """What another library says, without its further lines."""
     return str(error).strip().split("\n")[0]

@@ -11,6 +11,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from vrft.boxes import rescale
 from vrft.data import Source
 from vrft.data.annotations import BoxSource
 from vrft.errors import DataError
-from vrft.evaluation.predict import predict, predict_majority
-from vrft.evaluation.summary import summarise
+from vrft.evaluation.predict import answers, predict, predict_majority
+from vrft.evaluation.summary import figures_of, summarise
 from vrft.knowledge import Injection, Told, read_card
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.of_recipe import check_budget, frame_for, load_arm, load_for
+from vrft.processes import all_of, from_main, is_main, join_processes
 from vrft.progress import Reporter
 from vrft.recipe import (
     Recipe,
@@ -42,7 +44,7 @@ from vrft.recipe import (
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Grey, Sample, open_image
 from vrft.tasks import TrainableTask
-from vrft.training import PeakMemory, train_rft, train_sft
+from vrft.training import PeakMemory, Validation, train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
@@ -71,7 +73,7 @@ class Job:
             self.opened[key] = build_task(self.recipe, source, stage=stage, frame=frame), source
         return self.opened[key]
 
-    def met(self) -> dict[str, Any]:
+    def annotation_statistics(self) -> dict[str, Any]:
         """What was met in the sources of boxes, told and kept; and who wrote the card."""
         sources = {"data": self.source}
         for index, stage in enumerate(self.recipe.stages):
@@ -105,18 +107,66 @@ class Job:
         seed: int,
     ) -> None:
         """Train a stage of an arm from the weights on disk, as a run that resumes here does."""
-        policy = load_for(self.recipe, before.policy if before else None)
+        policy = load_for(self.recipe, before.policy if before else None, training=True)
         place.path.mkdir(parents=True, exist_ok=True)
-        asked, samples = self.lessons(name, stage, seed)
-        label = f"{name}, seed {seed}, stage {index + 1} ({stage.kind})"
-        train_stage = train_rft if isinstance(stage, RftStage) else train_sft
-        train_stage(policy, stage, asked, samples, place, seed=seed, reporter=self.reporter, label=label)  # type: ignore[arg-type]
+        task, samples = self.stage_dataset(name, stage, seed)
+        options: dict[str, Any] = {
+            "seed": seed,
+            "reporter": self.reporter,
+            "label": f"{name}, seed {seed}, stage {index + 1} ({stage.kind})",
+            "validation": self.validation(name, stage, task),
+            "trackers": self.trackers(name, index, seed, place),
+        }
+        if isinstance(stage, RftStage):
+            train_rft(policy, stage, task, samples, place, **options)
+        else:
+            train_sft(policy, stage, task, samples, place, **options)
+
+    def validation(self, name: str, stage: RftStage | SftStage, task: TrainableTask) -> Validation | None:
+        """How a stage of an arm is measured while it trains: as it is trained, on samples of the validation split."""
+        section = self.recipe.validate
+        if section is None:
+            return None
+        samples = self.validation_samples(stage)
+        if stage.task is None:
+            samples = self._shown(name, samples, self.recipe.told(name, training=True))
+        options = {"batch_size": self.recipe.evaluation.batch_size, "max_tokens": longest_answer(stage)}
+
+        def measure(policy: LoadedPolicy) -> dict[str, float]:
+            batches = answers(policy, task, samples, **options)
+            return figures_of(task, [row for rows in batches for row in rows])
+
+        metric = section.metric if section.metric in task.metrics else task.metrics[0]
+        return Validation(section, metric, measure)
+
+    def validation_samples(self, stage: RftStage | SftStage) -> list[Sample]:
+        """Those that a stage is validated on, evenly spread over the split.
+
+        Raises:
+            DataError: there are none.
+        """
+        assert self.recipe.validate is not None
+        source = self.asked(stage)[1] if stage.task is not None else self.source
+        samples = _with_question(source.samples("validation"), stage.task or self.recipe.task)
+        if not samples:
+            raise DataError("validate needs a validation split, and the data has none (data.splits: hash makes one).")
+        count = min(len(samples), self.recipe.validate.samples)
+        return [samples[index * len(samples) // count] for index in range(count)]
+
+    def trackers(self, name: str, index: int, seed: int, place: StageDirectory) -> dict[str, Any]:
+        """Where the log of a stage goes besides, and what it is called there."""
+        kept = list(self.recipe.report_to)
+        if "tensorboard" in kept:
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.path / "tensorboard")
+        run_name = f"{name}-seed-{seed}" + (f"-stage-{index + 1}" if len(self.recipe.stages_of(name)) > 1 else "")
+        return {"report_to": kept, "project": self.recipe.name, "run_name": run_name}
 
     def evaluate(self, name: str, seed: int, load: Callable[[], LoadedPolicy], path: Path) -> None:
         """What an arm answers to the evaluated samples; ``load`` gives its policy, where it has one."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if name == "majority":
-            write_jsonl(path, predict_majority(self.task, self.train_samples, self.held_out))
+            if is_main():
+                write_jsonl(path, predict_majority(self.task, self.train_samples, self.held_out))
             return
         predict(
             load(),
@@ -129,7 +179,7 @@ class Job:
             label=f"{name}, seed {seed}, evaluation",
         )
 
-    def lessons(self, name: str, stage: RftStage | SftStage, seed: int) -> tuple[TrainableTask, list[Sample]]:
+    def stage_dataset(self, name: str, stage: RftStage | SftStage, seed: int) -> tuple[TrainableTask, list[Sample]]:
         """The task and the samples of a stage of an arm: those of the recipe, or its own."""
         task, samples = self.recipe.task_of(name, self.task), self.train_samples
         if stage.task is not None:
@@ -183,26 +233,44 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
         UserError: data, policy or directory cannot be used; what is finished stays.
     """
     quiet_libraries()
-    directory.open(recipe.dump(), resume=resume)
-    write_json(directory.environment, environment(recipe))
+    join_processes()
+    from_main(lambda: directory.open(recipe.dump(), resume=resume))
     job = open_job(recipe, reporter)
-    if job.injection is not None:
-        directory.pin_knowledge(job.injection.facts())
-    write_json(directory.data, job.met())
+    from_main(lambda: _write_facts(job, directory))
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
     for name in recipe.arm_names():
         seeds = recipe.seeds_of(name)
         for seed in seeds:
             arm = directory.arm(name, seed)
-            if not arm.done.exists():
+            if not from_main(arm.done.exists):
                 _run_arm(job, directory, name, seed)
             arms.setdefault(name, []).append(read_jsonl(arm.predictions))
         costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
-    answered = [(arm, *one) for arm, rows in arms.items() for one in zip(recipe.seeds, rows, strict=False)]
+    perception = _perception(job, directory)
+    return from_main(lambda: _write_figures(job, directory, arms, costs, perception))
+
+
+def _write_facts(job: Job, directory: RunDirectory) -> None:
+    """What a reader needs to repeat the run, before anything is trained."""
+    write_json(directory.environment, environment(job.recipe))
+    if job.injection is not None:
+        directory.pin_knowledge(job.injection.facts())
+    write_json(directory.data, job.annotation_statistics())
+
+
+def _write_figures(
+    job: Job,
+    directory: RunDirectory,
+    arms: dict[str, list[list[dict[str, Any]]]],
+    costs: dict[str, dict[str, float]],
+    perception: dict[str, Any],
+) -> dict[str, Any]:
+    """All predictions in one table, some images, and the metrics."""
+    answered = [(arm, *one) for arm, rows in arms.items() for one in zip(job.recipe.seeds, rows, strict=False)]
     write_predictions(directory.predictions, answered, job.groups())
     write_gallery(directory, job.held_out)
-    evaluation = recipe.evaluation
+    evaluation = job.recipe.evaluation
     metrics = summarise(
         job.task,
         arms,
@@ -211,7 +279,7 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
         confidence=evaluation.confidence,
         groups=job.groups(),
     )
-    metrics |= _perception(job, directory)
+    metrics |= perception
     write_json(directory.metrics, metrics)
     return metrics
 
@@ -223,20 +291,23 @@ def _run_arm(job: Job, directory: RunDirectory, name: str, seed: int) -> None:
     stages = recipe.stages_of(name)
     places = [arm.stage(index, stage.kind) for index, stage in enumerate(stages)]
     for index, (stage, place) in enumerate(zip(stages, places, strict=True)):
-        if not place.done.exists() and not _reuse(job, directory, name, seed, index):
-            job.train(name, index, stage, place, places[index - 1] if index else None, seed)
+        before = places[index - 1] if index else None
+        if not from_main(partial(_is_there, job, directory, name, seed, index)):
+            job.train(name, index, stage, place, before, seed)
     costs = [read_json(place.done) for place in places]
     job.evaluate(name, seed, lambda: load_arm(recipe, directory, name, seed), arm.predictions)
     seconds, tokens = (sum(cost[key] for cost in costs) for key in ("seconds", "tokens"))
-    peak = 0.0 if name == "majority" else memory.peak_mb()
-    write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": peak})
+    peak = 0.0 if name == "majority" else max(all_of([memory.peak_mb()]))
+    from_main(lambda: write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": peak}))
 
 
-def _reuse(job: Job, directory: RunDirectory, name: str, seed: int, index: int) -> bool:
-    """Take over a stage that another arm has trained from the same start with the same samples and seed."""
+def _is_there(job: Job, directory: RunDirectory, name: str, seed: int, index: int) -> bool:
+    """Whether a stage is done, or another arm has trained it from the same start with the same samples and seed."""
     training_of = job.recipe.training_of
     wanted = training_of(name, index)
     place = directory.arm(name, seed).stage(index, wanted[0][-1].kind)
+    if place.done.exists():
+        return True
     for other in job.recipe.arm_names():
         there = directory.arm(other, seed).stage(index, wanted[0][-1].kind)
         if other != name and there.done.exists() and training_of(other, index) == wanted:
@@ -260,7 +331,7 @@ def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
             rows["majority"] = [predict_majority(task, list(source.samples("train")), samples)]
         for seed in recipe.seeds:
             place = directory.arm(name, seed).stage(last, stages[last].kind)
-            done = read_jsonl(place.predictions)
+            done = from_main(partial(read_jsonl, place.predictions))
             if len(done) < len(samples):
                 done = predict(
                     load_for(recipe, place.policy),

@@ -19,13 +19,24 @@ from vrft.knowledge import Injection, Told
 from vrft.policies import LoadedPolicy, model_inputs, place_of
 from vrft.policies.families import family_of
 from vrft.policies.loading import bound_pixels
-from vrft.recipe import Lora, Recipe, RftStage, SftStage, build_task, longest_answer, open_knowledge, open_source
+from vrft.recipe import (
+    Lora,
+    Recipe,
+    RftStage,
+    SftStage,
+    build_task,
+    longest_answer,
+    open_knowledge,
+    open_source,
+    texts_of,
+)
 from vrft.response import render
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
 from vrft.tasks.sections import LocalizationTask
 from vrft.training.cost import (
     KNOWN,
+    MASTER,
     Architecture,
     Cost,
     Lengths,
@@ -173,6 +184,18 @@ class _Planner:
             if self.plan.peak(row) > self.plan.room:
                 row = replace(row, remedies=self.remedies(step, lengths))
             self.plan.rows.append(row)
+            if self.recipe.validate is not None:
+                self.validations(arm, stage, told, index)
+
+    def validations(self, arm: str, stage: Stage, told: Told, index: int) -> None:
+        """Those of a stage, the last step's with them."""
+        section, plan = self.recipe.validate, self.plan
+        assert section is not None
+        lengths = replace(self.lengths(arm, stage, told, "validation"), completion=longest_answer(stage))
+        batch = self.recipe.evaluation.batch_size
+        cost = evaluation_cost(plan.architecture, plan.device, section.samples, batch, lengths, plan.width)
+        times = -(-stage.steps // section.every)
+        plan.rows.append(Row(arm, f"validation of {index + 1}", len(self.recipe.seeds), times, lengths, cost))
 
     def evaluate(self, arm: str) -> None:
         lengths = self.lengths(arm, None, self.recipe.told(arm), self.recipe.evaluation.split)
@@ -191,7 +214,9 @@ class _Planner:
         section, plan = self.recipe.evaluation, self.plan
         count = min(sum(1 for _ in source.samples(section.split)), section.limit or 10**9)
         if count:
-            cost = evaluation_cost(plan.architecture, plan.device, count, section.batch_size, lengths, plan.width)
+            whole = plan.architecture.adapters is None and self.recipe.has_seeds(arm)  # evaluated as saved, in float32
+            width = MASTER if whole else plan.width
+            cost = evaluation_cost(plan.architecture, plan.device, count, section.batch_size, lengths, width)
             plan.rows.append(Row(arm, what, times, 1, lengths, cost))
 
     def step(self, stage: Stage) -> Step:
@@ -201,7 +226,8 @@ class _Planner:
         each = -(-stage.prompts_per_step // self.plan.devices) * stage.group_size
         fits = not cannot_share(self.policy.model, stage.group_size, min(stage.micro_batch or each, each))
         shared = stage.shared_prefix and fits
-        return Step(stage.prompts_per_step, stage.group_size, shared=shared, kl=stage.kl > 0, rollouts=True, **common)
+        common |= {"shared": shared, "kl": stage.kl > 0, "rollouts": True, "updates": stage.updates_per_batch}
+        return Step(stage.prompts_per_step, stage.group_size, **common)
 
     def cost(self, step: Step, lengths: Lengths, one: Architecture | None = None) -> Cost:
         plan = self.plan
@@ -255,7 +281,8 @@ class _Planner:
             for lengths, one in zip((prompts, images), self.prompt(task, shown), strict=True):
                 lengths.append(one)
             if isinstance(stage, SftStage):
-                answers.append(self.words(render(stage.think, self.answer(task, shown), task.order)) + 1)
+                for think in thoughts(stage, shown):
+                    answers.append(self.words(render(think, self.answer(task, shown), task.order)) + 1)
         allowed = self.recipe.evaluation_tokens if stage is None else longest_answer(stage)
         return Lengths(max(prompts), max(images), max(answers) or allowed)
 
@@ -276,6 +303,13 @@ class _Planner:
         if self.plan.estimated:
             return -(-len(text) // LETTERS)
         return len(self.policy.processor.tokenizer(text).input_ids)
+
+
+def thoughts(stage: SftStage, sample: Sample) -> list[str]:
+    """All that may stand in the think block of a sample."""
+    if stage.think_from == "card":
+        return [sample.knowledge.own if sample.knowledge else ""]
+    return texts_of(stage.think)
 
 
 def _at_hand(source: Source) -> Source:

@@ -4,7 +4,8 @@
 
     RUN/recipe.yaml  knowledge.json  environment.json
     RUN/predictions.parquet  metrics.json  report.html  gallery/SAMPLE.png
-    RUN/arms/ARM/seed-S/stage-K-KIND/   log.jsonl  rollouts.parquet  policy/  checkpoint-N/  done.json
+    RUN/arms/ARM/seed-S/stage-K-KIND/   log.jsonl  rollouts.parquet  policy/  adapter/  done.json
+    RUN/arms/ARM/seed-S/stage-K-KIND/   checkpoint-N/  best-N/      until the stage is done
     RUN/arms/ARM/seed-S/                predictions.jsonl  done.json
 
     ABLATION/recipe.yaml  environment.json
@@ -98,7 +99,9 @@ class StageDirectory:
                 shutil.copy2(source, target)
 
         with replacing(self.path) as fresh:
-            leave = shutil.ignore_patterns("checkpoint-*", "rollouts")  # of a kill just before they were dropped
+            leave = shutil.ignore_patterns(
+                "checkpoint-*", "best-*", "rollouts"
+            )  # of a kill just before they were dropped
             shutil.copytree(other.path, fresh, copy_function=link, ignore=leave)
 
     @property
@@ -110,6 +113,19 @@ class StageDirectory:
     def policy(self) -> Path:
         """The weights, tokenizer and processor when the stage is done."""
         return self.path / "policy"
+
+    @property
+    def adapter(self) -> Path:
+        """The adapters of a stage whose policy has them merged into its weights."""
+        return self.path / "adapter"
+
+    def best_policy(self, step: int) -> Path:
+        """The policy after a step whose validation was the best so far."""
+        return self.path / f"best-{step}"
+
+    def best_policies(self) -> dict[int, Path]:
+        """Those that are there, by step."""
+        return {int(path.name.removeprefix("best-")): path for path in self.path.glob("best-*")}
 
     @property
     def done(self) -> Path:
@@ -138,7 +154,7 @@ class StageDirectory:
         write_json(checkpoint / "whole.json", facts)
 
     def drop_checkpoints(self) -> None:
-        for checkpoint in self.path.glob("checkpoint-*"):
+        for checkpoint in [*self.path.glob("checkpoint-*"), *self.best_policies().values()]:
             shutil.rmtree(checkpoint)
         shutil.rmtree(self.path / "rollouts", ignore_errors=True)
 

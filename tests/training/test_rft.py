@@ -18,8 +18,10 @@ from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory
 from vrft.sample import Knowledge, Sample, open_image
 from vrft.tasks import Grading
-from vrft.training.common import Bookkeeper, balanced_order, lazy_dataset, log_row, order_of, trainer_options
-from vrft.training.rft import Scorer, rollout_options, step_figures, train_rft
+from vrft.training.common import balanced_order, lazy_dataset, order_of
+from vrft.training.keeper import Bookkeeper, log_row
+from vrft.training.options import rollout_options, trainer_options
+from vrft.training.rft import Scorer, step_figures, train_rft
 
 
 def test_shares_of_the_advantage_sum_to_one_and_follow_the_weights():
@@ -60,7 +62,9 @@ def test_a_dataset_opens_an_image_once_for_its_repetitions():
     from vrft.data import PhantomSource
 
     samples = list(PhantomSource("grading", sizes={"train": 4, "validation": 0, "test": 0}).samples("train"))
-    dataset = lazy_dataset(load_policy("tiny"), samples, [2, 2, 3], lambda sample, size: {"target": sample.target})
+    dataset = lazy_dataset(
+        load_policy("tiny"), samples, [2, 2, 3], lambda sample, size, place: {"target": sample.target}
+    )
     rows = dataset[[0, 1, 2]]
     assert rows["image"][0] is rows["image"][1]
     assert rows["target"] == [samples[2].target, samples[2].target, samples[3].target]

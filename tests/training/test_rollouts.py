@@ -9,13 +9,13 @@ from vrft.policies import decode, load_policy, model_inputs
 from vrft.sample import open_image
 from vrft.tasks import Grading
 from vrft.training import rollouts
-from vrft.training.rollouts import RoomyLayer, sample_groups
+from vrft.training.rollouts import PreallocatedCacheLayer, sample_groups
 
 
 def test_a_layer_with_room_holds_what_the_stock_one_holds():
     torch.manual_seed(0)
     stock, roomy = DynamicCache(), DynamicCache()
-    roomy.layers = [RoomyLayer()]
+    roomy.layers = [PreallocatedCacheLayer()]
     pieces = [torch.randn(2, 3, length, 4) for length in (5, 1, 1, 40, 1)]
     for number, piece in enumerate(pieces):
         for cache in (stock, roomy):

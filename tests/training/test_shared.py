@@ -22,9 +22,10 @@ from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.runs import StageDirectory, read_jsonl
 from vrft.tasks import Grading
-from vrft.training.common import Bookkeeper
+from vrft.training.keeper import Bookkeeper
 from vrft.training.packing import pack
 from vrft.training.rft import make_trainer, train_rft
+from vrft.training.seeded import SeededTrainer
 from vrft.training.shared import SharedPrefixTrainer, cannot_share, replaced
 
 GROUP = 3
@@ -227,7 +228,7 @@ def test_what_cannot_be_shared_goes_through_the_stock_pass(tmp_path, monkeypatch
 
 
 def test_rollouts_are_drawn_from_the_same_distribution(tmp_path):
-    """The cache of a prompt, repeated over its group, gives the very samples of the stock trainer, seed by seed."""
+    """The cache of a prompt, repeated over its group, gives the very samples of TRL's own generation."""
     policy = load_policy("tiny", dtype="float32")
     trainer = trainer_of(policy, tmp_path)
     batch = batch_of(policy, [1, 2])
@@ -239,8 +240,7 @@ def test_rollouts_are_drawn_from_the_same_distribution(tmp_path):
     fields = {name: batch[name] for name in ("pixel_values", "image_grid_thw")} | {"mm_token_type_ids": types}
     images = [[None] * count for count in batch["num_images"]]
     drawn = []
-    for kind in (GRPOTrainer, SharedPrefixTrainer):
-        torch.manual_seed(5)
+    for kind in (SeededTrainer, SharedPrefixTrainer):
         completions, _ = kind._generate_single_turn(trainer, prompts, images, dict(fields), GROUP)
         drawn.append(completions)
     assert drawn[0] == drawn[1]
@@ -327,7 +327,7 @@ def test_micro_batches_hold_groups_of_like_lengths(tmp_path, monkeypatch):
     trainer = trainer_of(policy, tmp_path, prompts_per_step=4, micro_batch=2 * GROUP)
     lengths = torch.tensor([8, 1, 1, 2, 2, 2, 1, 7, 1, 3, 1, 1])
     step = {"completion_mask": (torch.arange(8) < lengths[:, None]).long(), "sequence": torch.arange(4 * GROUP)}
-    monkeypatch.setattr(trainer, "_sampled_until_they_teach", lambda rows: step)
+    monkeypatch.setattr(trainer, "_dynamic_sampling", lambda rows: step)
     trainer.model.train()
     first = trainer._prepare_inputs([])
     trainer._step += 1

@@ -32,7 +32,7 @@ from vrft.sample import FileRegion, Sample
 from vrft.tasks import TrainableTask
 from vrft.training import PeakMemory
 
-FORMAT = 3
+FORMAT = 4
 """Raised when a change of the code makes kept work worthless."""
 
 PASSING = {"save_every", "loader_workers"}
@@ -155,6 +155,9 @@ class Ledger:
         ends = stage.max_tokens or stage.max_seconds or recipe.ablation.budget.match in LEAST
         plain = stage.model_dump(exclude=PASSING | {"task", "data"} | (set() if ends else {"log_every"}))
         facts: dict[str, Any] = {"format": FORMAT, "policy": self.policy, "stage": plain, "data": self._data(stage)}
+        if recipe.validate is not None:
+            samples = digest(self.job.validation_samples(stage))
+            facts["validate"] = recipe.validate.model_dump() | {"samples": samples}
         if stage.task is not None:
             task, source = self.job.asked(stage)
             key = stage.model_dump_json(include={"task", "data"})

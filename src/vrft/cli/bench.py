@@ -17,11 +17,18 @@ def bench(
         list[str] | None,
         typer.Argument(help=f"MODEL:PROMPT/COMPLETION/GROUP[xPROMPTS] in tokens; without any: {', '.join(DEFAULT)}."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps that are timed, after one that is not.")] = 2,
+    steps: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Steps of each that are timed, after one that is not. Fewer than 6 have no 95% interval but a range; "
+            "with 10 or more no single odd step sets an end of the interval.",
+        ),
+    ] = 10,
     seed: Annotated[int, typer.Option(help="Of the samples and the weights of `mid`.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Time RFT against TRL's own trainer, in one run: same weights, prompts, seed, rewards and tokens.
+    """Time RFT against TRL's own trainer, a step of each in turn: same weights, prompts, seed, rewards and tokens.
 
     MODEL is tiny, mid (a random Qwen2.5-VL of 30 million parameters), or any policy; PROMPT is - for the bare question.
     """
@@ -50,7 +57,18 @@ def bench(
             stock, shared = one["stock"][part], one["shared"][part]
             ratio = f"{stock / shared:8.2f}" if shared > 1e-3 else ""
             typer.echo(f"  {part:10}{stock:10.3f}{shared:10.3f}{ratio}")
-        typer.echo(f"  training pass (forward and backward) {one['training_pass_ratio']:.2f} times as fast")
+        for key, told in (("step", "step"), ("training_pass", "training pass (forward and backward)")):
+            ratio, low, high = (one[f"{key}_ratio_{which}"] for which in ("median", "low", "high"))
+            of_all, fastest = one[f"{key}_ratio"], one[f"{key}_ratio_min"]
+            typer.echo(
+                f"  {told}: ratio {ratio:.2f} [{low:.2f}, {high:.2f}], of minima {fastest:.2f}, of means {of_all:.2f}"
+            )
+        typer.echo(f"  ratio: the median over {steps} pairs of steps; [ ]: {interval(one['interval_coverage'])}")
+
+
+def interval(coverage: float) -> str:
+    """What the interval of a median is, by the chance that it holds it."""
+    return "its 95% interval" if coverage >= 0.95 else "their range, too few for a 95% interval"
 
 
 def read_shape(text: str) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from vrft.boxes import Size
 from vrft.evaluation.boxes import constant_box, mean_iou, tally
 from vrft.policies import LoadedPolicy, decode
+from vrft.processes import all_of, from_main, is_main, process_count, process_index
 from vrft.progress import Reporter
 from vrft.response import parse, render
 from vrft.runs import read_jsonl, write_jsonl
@@ -31,30 +33,51 @@ def predict(
     """Predict all samples in order, and append each batch to ``path`` as it is done.
 
     After a kill only the missing batches are decoded; a batch always holds the same samples, so that nothing about its
-    padding changes.
+    padding changes, however many processes share the batches out. The first process writes; all get all rows.
     """
-    policy.model.eval()
-    done = read_jsonl(path)
-    done = done[: len(done) - (len(done) % batch_size if len(done) < len(samples) else 0)]
-    write_jsonl(path, done)
+    done = from_main(lambda: _whole_batches(path, len(samples), batch_size))
     reporter.start(label, len(samples), len(done))
-    with path.open("a", encoding="utf-8") as file:
-        for first in range(len(done), len(samples), batch_size):
-            batch = samples[first : first + batch_size]
-            images, sizes = zip(*(policy.open(sample) for sample in batch), strict=True)
-            prompts = [policy.prompt(task, sample, size) for sample, size in zip(batch, sizes, strict=True)]
-            tokens = decode(policy, prompts, images, max_tokens=max_tokens)
-            texts = policy.processor.batch_decode(tokens, skip_special_tokens=True)
-            rows = [
-                prediction(task, sample, text, len(ids), size, policy.processed_size(size))
-                for sample, text, ids, size in zip(batch, texts, tokens, sizes, strict=True)
-            ]
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            file.flush()
+    with path.open("a", encoding="utf-8") if is_main() else nullcontext() as file:
+        for rows in answers(policy, task, samples[len(done) :], batch_size=batch_size, max_tokens=max_tokens):
+            if file is not None:
+                file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+                file.flush()
             done += rows
             reporter.advance(len(done), so_far(task, done))
     reporter.stop()
     return done
+
+
+def _whole_batches(path: Path, count: int, batch_size: int) -> list[dict[str, Any]]:
+    """The rows of a file that need not be made again; others are taken out of it."""
+    done = read_jsonl(path)
+    done = done[: len(done) - (len(done) % batch_size if len(done) < count else 0)]
+    write_jsonl(path, done)
+    return done
+
+
+def answers(
+    policy: LoadedPolicy, task: TrainableTask, samples: Sequence[Sample], *, batch_size: int, max_tokens: int
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of samples in order, decoded greedily: a batch for each process at a time, given to all of them."""
+    policy.model.eval()
+    batches = [samples[first : first + batch_size] for first in range(0, len(samples), batch_size)]
+    for first in range(0, len(batches), process_count()):
+        own = batches[first + process_index() :][:1]
+        yield all_of(row for batch in own for row in _decoded(policy, task, batch, max_tokens))
+
+
+def _decoded(
+    policy: LoadedPolicy, task: TrainableTask, batch: Sequence[Sample], max_tokens: int
+) -> list[dict[str, Any]]:
+    images, sizes = zip(*(policy.open(sample) for sample in batch), strict=True)
+    prompts = [policy.prompt(task, sample, size) for sample, size in zip(batch, sizes, strict=True)]
+    tokens = decode(policy, prompts, images, max_tokens=max_tokens)
+    texts = policy.processor.batch_decode(tokens, skip_special_tokens=True)
+    return [
+        prediction(task, sample, text, len(ids), size, policy.processed_size(size))
+        for sample, text, ids, size in zip(batch, texts, tokens, sizes, strict=True)
+    ]
 
 
 def so_far(task: TrainableTask, rows: Sequence[dict[str, Any]]) -> str:

@@ -58,6 +58,12 @@ def summarise(
     return summary
 
 
+def figures_of(task: TrainableTask, rows: Rows) -> dict[str, float]:
+    """Every metric of one policy's predictions, strictly read."""
+    everything = np.arange(len(rows))
+    return {name: statistic(everything) for name, statistic in _statistics(task, [rows], "answer").items()}
+
+
 def positions(task: ClosedTask, rows: Rows, key: str) -> Classes:
     """The class positions of a column of the predictions; ``UNREAD`` for None."""
     where = {target: index for index, target in enumerate(task.classes)}

@@ -10,13 +10,14 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.image_utils import SizeDict
 
 from vrft.boxes import Size
 from vrft.errors import PolicyError, first_line
 from vrft.policies.families import family_of, processed_size
 from vrft.policies.image_cache import ImageCache, default_folder
+from vrft.processes import local_index
 from vrft.sample import Sample, open_image
 from vrft.tasks import TrainableTask
 from vrft.tasks.localization import pointing_question
@@ -37,8 +38,14 @@ class LoadedPolicy:
     processor: ProcessorMixin
     name: str
     lora: LoraConfig | None = None
-    keeps_adapters: bool = False
-    """Adapters are saved as they are, for the next stage to go on with; else merged into the weights."""
+    """Adapters that a trainer is to put in."""
+    merges_adapters: bool = False
+    """When a stage is done its adapters are merged into the weights, in float32; else they are handed on."""
+    compute: torch.dtype = torch.float32
+    """What training computes in: bfloat16 is autocast over float32 weights that are trained."""
+    reference: PreTrainedModel | None = None
+    """A frozen copy of the weights that a stage starts from, where it has a KL term and trains all weights."""
+    trust_remote_code: bool = False
     cache: ImageCache | None = None
     """Images that were opened before; None where each is opened anew."""
 
@@ -91,13 +98,22 @@ def place_of(name: str) -> str:
     return str(TINY) if name == "tiny" else os.path.expanduser(name)
 
 
+def compute_type(dtype: str) -> torch.dtype:
+    """What a policy computes in, by ``policy.dtype`` of a recipe."""
+    if dtype != "auto":
+        return DTYPES[dtype]
+    native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
+
+
 def load_policy(
     name: str,
     *,
     revision: str | None = None,
     dtype: str = "auto",
+    training: bool = False,
     lora: LoraConfig | None = None,
-    keep_adapters: bool = False,
+    merge_adapters: bool = False,
     base: tuple[str, str | None] | None = None,
     max_pixels: int | None = None,
     image_cache_gb: float = 0.0,
@@ -105,12 +121,18 @@ def load_policy(
 ) -> LoadedPolicy:
     """Load a policy and its processor.
 
+    Weights that are to be trained are float32, whatever the policy computes in: steps of 1e-5 vanish in bfloat16, whose
+    numbers lie 0.4% apart. A base under adapters has the type that is computed in. Weights that were saved in float32
+    are evaluated in float32, so that what is evaluated is what was saved.
+
     Args:
         name: ``tiny``, a directory, or a name on the hub. A directory may hold whole weights or an adapter.
         revision: of a hub model.
-        dtype: a key of ``DTYPES``, or ``auto``: bfloat16 on a GPU, float32 elsewhere.
-        lora: adapters to train; the trainer puts them in.
-        keep_adapters: train the adapters of a directory on, and save adapters alone; without it they are merged.
+        dtype: what it computes in: a key of ``DTYPES``, or ``auto``: bfloat16 on a GPU that has it, float32 elsewhere.
+        training: it is going to be trained: all weights, or with ``lora`` adapters.
+        lora: adapters to train. Those of an adapter directory are trained further where ``base`` is given (they are of
+            the run that goes on); else they belong to the start, are merged into it in float32, new ones are put in.
+        merge_adapters: what a stage trains is merged when it is done.
         base: name and revision of the model that the adapters of a directory belong to; without it what they say.
         max_pixels: upper bound on the pixels of an image after resizing.
         image_cache_gb: how much of resized images is kept on disk, in 1e9 bytes; 0 keeps none.
@@ -119,21 +141,18 @@ def load_policy(
     Raises:
         PolicyError: it cannot be found or loaded, or does not pad on the left.
     """
-    path = place_of(name)
-    cuda = torch.cuda.is_available()
-    chosen = DTYPES.get(dtype, torch.bfloat16 if cuda else torch.float32)
+    path, compute = place_of(name), compute_type(dtype)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    goes_on = lora is not None and base is not None
     try:
-        adapter = Path(path) / "adapter_config.json"
-        if adapter.is_file():
-            stated = json.loads(adapter.read_text())
-            of, at = base or (stated["base_model_name_or_path"], stated.get("revision"))
-            weights = {**options, "revision": at}
-            whole = AutoModelForImageTextToText.from_pretrained(place_of(of), dtype=chosen, **weights)
-            adapted = PeftModel.from_pretrained(whole, path, is_trainable=keep_adapters)
-            model = adapted if keep_adapters else adapted.merge_and_unload()
+        if is_adapter(path) and (goes_on or not training):
+            model = _with_adapters(path, base, compute, trust_remote_code, training=training)
+        elif is_adapter(path):
+            model = _merged(path, base, trust_remote_code)
         else:
-            model = AutoModelForImageTextToText.from_pretrained(path, dtype=chosen, **options)
+            model = AutoModelForImageTextToText.from_pretrained(
+                path, dtype=_weight_type(path, options, compute, training=training, lora=lora is not None), **options
+            )
         processor = AutoProcessor.from_pretrained(path, padding_side="left", **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise PolicyError(
@@ -146,11 +165,57 @@ def load_policy(
     tokenizer.padding_side = "left"
     if tokenizer(["a", "a a a a"], padding=True).attention_mask[0][0] != 0:
         raise PolicyError(f"policy.model {name!r}: its tokenizer does not pad on the left, which sampling needs.")
-    if cuda:
-        model = model.to("cuda")
+    if torch.cuda.is_available():
+        model = model.to(f"cuda:{local_index()}")
     lora = None if isinstance(model, PeftModel) else lora
     cache = ImageCache(default_folder(), int(image_cache_gb * 1e9)) if image_cache_gb else None
-    return LoadedPolicy(model, processor, path, lora, keep_adapters, cache)
+    return LoadedPolicy(
+        model,
+        processor,
+        path,
+        lora=lora,
+        merges_adapters=merge_adapters,
+        compute=compute,
+        trust_remote_code=trust_remote_code,
+        cache=cache,
+    )
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether a directory holds adapters, and no whole weights."""
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def _weight_type(
+    path: str, options: dict[str, Any], compute: torch.dtype, *, training: bool, lora: bool
+) -> torch.dtype:
+    """The type that whole weights are loaded in; see ``load_policy``."""
+    if training and not lora:
+        return torch.float32
+    saved = getattr(AutoConfig.from_pretrained(path, **options), "dtype", None)
+    return torch.float32 if saved == torch.float32 and compute != torch.float16 else compute
+
+
+def _with_adapters(
+    path: str, base: tuple[str, str | None] | None, compute: torch.dtype, trust_remote_code: bool, *, training: bool
+) -> PeftModel:
+    """The adapters of a directory, in float32, over the model that they belong to."""
+    stated = json.loads((Path(path) / "adapter_config.json").read_text())
+    of, revision = base or (stated["base_model_name_or_path"], stated.get("revision"))
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if is_adapter(place_of(of)):
+        whole = _merged(place_of(of), None, trust_remote_code)
+    else:
+        dtype = _weight_type(place_of(of), options, compute, training=training, lora=True)
+        whole = AutoModelForImageTextToText.from_pretrained(place_of(of), dtype=dtype, **options)
+    return PeftModel.from_pretrained(whole, path, is_trainable=training, autocast_adapter_dtype=True)
+
+
+def _merged(path: str, base: tuple[str, str | None] | None, trust_remote_code: bool) -> PreTrainedModel:
+    """The whole weights, in float32, that the adapters of a directory make of their model."""
+    model = _with_adapters(path, base, torch.float32, trust_remote_code, training=False).float().merge_and_unload()
+    model.config._name_or_path = model.name_or_path = path  # what new adapters will say that they belong to
+    return model
 
 
 def bound_pixels(processor: Any, max_pixels: int) -> None:
@@ -159,11 +224,19 @@ def bound_pixels(processor: Any, max_pixels: int) -> None:
     processor.image_processor.size = SizeDict(shortest_edge=low, longest_edge=max_pixels)
 
 
-def save_policy(policy: LoadedPolicy, path: Path) -> None:
-    """Write weights or adapters (safetensors), the configuration, tokenizer and processor."""
+def save_policy(policy: LoadedPolicy, path: Path, state: dict[str, Any] | None = None) -> None:
+    """Write weights or adapters (safetensors), the configuration, tokenizer and processor.
+
+    Args:
+        policy: what is written.
+        path: a directory.
+        state: the weights, where they were gathered from several processes.
+    """
+    options: dict[str, Any] = {} if state is None else {"state_dict": state}
     if isinstance(policy.model, PeftModel):
         policy.model.get_base_model().config.save_pretrained(path)
-        policy.model.save_pretrained(path, selected_adapters=["default"])  # TRL's "ref" is no part of the policy
+        # TRL's adapter "ref" is no part of the policy.
+        policy.model.save_pretrained(path, selected_adapters=["default"], **options)
     else:
-        policy.model.save_pretrained(path)
+        policy.model.save_pretrained(path, **options)
     policy.processor.save_pretrained(path)

@@ -9,7 +9,7 @@ from vrft.errors import PolicyError, RunError, first_line
 from vrft.knowledge import Injection
 from vrft.policies.families import frame_of
 from vrft.policies.loading import LoadedPolicy, load_policy, place_of
-from vrft.recipe import Recipe, TaskSection
+from vrft.recipe import Policy, Recipe, TaskSection
 from vrft.runs import RunDirectory
 from vrft.sample import Sample
 from vrft.tasks.sections import LocalizationTask
@@ -25,26 +25,38 @@ def frame_for(recipe: Recipe, task: TaskSection) -> str | None:
     )
 
 
-def load_for(recipe: Recipe, trained: Path | None) -> LoadedPolicy:
-    """The policy of the recipe, or what a stage made of it."""
+def load_for(recipe: Recipe, trained: Path | None, *, training: bool = False) -> LoadedPolicy:
+    """The policy of the recipe, or what a stage made of it, to be evaluated or trained."""
     section = recipe.policy
-    lora = section.lora and LoraConfig(
-        r=section.lora.rank,
-        lora_alpha=section.lora.alpha,
-        lora_dropout=section.lora.dropout,
-        target_modules=section.lora.targets,
-        task_type="CAUSAL_LM",
-    )
     return load_policy(
         str(trained) if trained else section.model,
         revision=None if trained else section.revision,
         dtype=section.dtype,
-        lora=lora or None,
-        base=(section.model, section.revision),
-        keep_adapters=section.lora is not None and section.lora.between_stages == "continue",
+        training=training,
+        lora=lora_config(section) if training else None,
+        merge_adapters=section.lora is not None and section.lora.between_stages == "merge",
+        base=(section.model, section.revision) if trained else None,
         max_pixels=section.max_pixels,
         image_cache_gb=section.image_cache_gb,
         trust_remote_code=section.trust_remote_code,
+    )
+
+
+def lora_config(section: Policy) -> LoraConfig | None:
+    """The adapters of a recipe, with every option that decides a result."""
+    lora = section.lora
+    return lora and LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
+        task_type="CAUSAL_LM",
+        bias="none",
+        init_lora_weights=True,  # B is 0: the policy starts as it is
+        use_rslora=False,
+        use_dora=False,
+        modules_to_save=None,
+        revision=section.revision,  # of the model that they belong to
     )
 
 

@@ -21,6 +21,7 @@ from vrft.recipe.comparison import (
     Evaluation,
     Sft,
     Sweep,
+    Validate,
     called,
 )
 from vrft.recipe.opening import (
@@ -32,7 +33,17 @@ from vrft.recipe.opening import (
     open_source,
 )
 from vrft.recipe.recipe import Recipe
-from vrft.recipe.sections import BoxData, Lora, Policy, RftStage, SftStage, TaskSection, longest_answer
+from vrft.recipe.sections import (
+    LOSSES,
+    BoxData,
+    Lora,
+    Policy,
+    RftStage,
+    SftStage,
+    TaskSection,
+    longest_answer,
+    texts_of,
+)
 
 __all__ = [
     "ARMS",
@@ -41,6 +52,7 @@ __all__ = [
     "ENVELOPES",
     "FACTORS",
     "INFORMED",
+    "LOSSES",
     "PERCEIVING",
     "TESTED_OTHERWISE",
     "Ablation",
@@ -56,6 +68,7 @@ __all__ = [
     "SftStage",
     "Sweep",
     "TaskSection",
+    "Validate",
     "box_reader",
     "build_task",
     "called",
@@ -66,4 +79,5 @@ __all__ = [
     "open_knowledge",
     "open_source",
     "read_recipe",
+    "texts_of",
 ]

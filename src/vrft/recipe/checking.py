@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,12 +17,15 @@ from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
 from vrft.recipe.comparison import ARMS, PERCEIVING, TESTED_OTHERWISE, ArmChange, called
 from vrft.recipe.opening import build_task, open_knowledge, open_source
 from vrft.recipe.recipe import Recipe
-from vrft.recipe.sections import RftStage, SftStage
+from vrft.recipe.sections import RftStage, SftStage, texts_of
 from vrft.response import parse, render
 from vrft.rewards import APPLIES, missing_for
-from vrft.tasks import Classification, Grading
+from vrft.tasks import Classification, Grading, Localization
 from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
 from vrft.typed import Keys, Loader, YamlError, fault_of, read_yaml, validate
+
+VALIDATED: dict[str, Sequence[str]] = {task.kind: task.metrics for task in (Classification, Grading, Localization)}
+"""What can be validated, by the kind of task."""
 
 Check = Callable[["Recipe"], Iterable[tuple[Keys, str]]]
 """What is wrong with a recipe: the keys of a place in it, and a message."""
@@ -114,6 +118,14 @@ def _unfit(reward: str, kind: str, dotted: str, where: str) -> Fault:
 def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> Iterator[Fault]:
     """What is known against the data, and the arms that need it."""
     names = recipe.arm_names()
+    for where, stage in [(at("stages", i), one) for i, one in enumerate(recipe.stages)] + [
+        (at("sft", "think_from"), one) for arm in ("sft",) if arm in names for one in recipe.stages_of(arm)
+    ]:
+        if isinstance(stage, SftStage) and stage.think_from == "card":
+            if recipe.knowledge is None:
+                yield Fault(where, "think_from is card, but the recipe has no knowledge.")
+            elif stage.task is not None:
+                yield Fault(where, "think_from is card, but nothing is known of what another task asks.")
     for index, name in enumerate(names):
         if recipe.knowledge is None and recipe.told(name, training=True) != "none":
             yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
@@ -196,6 +208,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                     yield fault_of(Recipe, ("arms", index, "set", *inner), shown, places, path)
             except ValueError:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
+    yield from _check_training(recipe, at)
     if len(set(recipe.arm_names())) != len(recipe.arms):
         yield Fault(at("arms"), f"arms names an arm twice: {', '.join(recipe.arm_names())}.")
     if len(set(recipe.seeds)) != len(recipe.seeds):
@@ -266,6 +279,67 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
             yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
 
 
+def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault]:
+    """Keys of the objective that contradict each other, or would have no effect."""
+    if stage.loss == "cispo" and (stage.clip_high is None or stage.clip_high < 1):
+        yield Fault(where, f"{dotted}: loss cispo needs clip_high, the largest ratio, 1 or more (such as 5).")
+    if stage.loss in ("sapo", "vespo", "rejection") and stage.clip_high is not None:
+        yield Fault(where, f"{dotted}: loss {stage.loss} does not clip; leave clip_high out.")
+    sequence = stage.importance_sampling == "sequence"
+    if stage.loss == "luspo" and not sequence:
+        yield Fault(where, f"{dotted}: loss luspo needs importance_sampling: sequence.")
+    if sequence and stage.loss not in ("grpo", "sapo", "luspo"):
+        told = f"loss {stage.loss} averages over tokens, and importance_sampling: sequence gives one ratio a completion"
+        yield Fault(where, f"{dotted}: {told}; expected loss grpo, sapo or luspo, or importance_sampling: token.")
+    if stage.save_every % stage.updates_per_batch:
+        told = "a run that resumes samples a batch of rollouts anew"
+        yield Fault(
+            where,
+            f"{dotted}: save_every is {stage.save_every}; expected a multiple of updates_per_batch, "
+            f"{stage.updates_per_batch}: {told}.",
+        )
+    if stage.loss == "rejection":
+        if stage.updates_per_batch > 1 or stage.dynamic_sampling:
+            told = "loss rejection takes updates_per_batch: 1 and dynamic_sampling: 0"
+            yield Fault(where, f"{dotted}: {told}, so that what is learnt is the policy's own.")
+        if not any(weight > 0 for weight in stage.rewards.values()):
+            yield Fault(where, f"{dotted}: loss rejection needs a reward of positive weight.")
+    if stage.loss == "vespo" and stage.rollouts == "vllm" and stage.vllm_correction.startswith("sequence"):
+        yield Fault(where, f"{dotted}: loss vespo takes vllm_correction none, token_truncate or token_mask.")
+
+
+def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
+    """Precision, validation and loggers, which concern every stage."""
+    stages: list[RftStage | SftStage] = []
+    for arm in recipe.arm_names():
+        with suppress(ValueError):  # an arm whose changes are wrong is told of elsewhere
+            stages += recipe.stages_of(recipe.trained_as(arm))
+    if recipe.policy.dtype == "float16" and stages:
+        told = "policy.dtype is 'float16', in which gradients overflow"
+        yield Fault(at("policy", "dtype"), f"{told}; training needs auto, bfloat16 or float32.")
+    for index, tracker in enumerate(recipe.report_to):
+        if find_spec(tracker) is None:
+            yield Fault(
+                at("report_to", index), f"report_to has {tracker}, which is not installed; install vrft[{tracker}]."
+            )
+    if not isinstance(recipe.own_stages()[-1], RftStage) and "rejection" in recipe.arm_names():
+        yield Fault(at("arms"), "arms has rejection, which needs a last stage of kind rft.")
+    section = recipe.validate
+    if section is None:
+        return
+    known = VALIDATED[recipe.task.kind]
+    if section.metric is not None and section.metric not in known:
+        told = f"validate.metric is {section.metric!r}; expected one of {', '.join(known)}."
+        yield Fault(at("validate", "metric"), told, section.metric, known)
+    schedules = {stage.lr_schedule for stage in stages} - {"constant"}
+    if section.patience is not None and schedules:
+        told = f"lr_schedule is {min(schedules)}, which needs to know the last step, and patience ends a stage earlier"
+        yield Fault(at("validate", "patience"), f"validate.patience: {told}; expected constant.")
+    if (section.keep == "best" or section.patience) and recipe.evaluation.split == "validation":
+        told = "validate chooses by the validation split, on which evaluation.split then reports"
+        yield Fault(at("evaluation", "split"), f"{told}; expected test, or neither keep: best nor patience.")
+
+
 def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
     asked = stage.task.kind if stage.task is not None else kind
     if stage.balance and asked == "localization":
@@ -282,9 +356,11 @@ def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) 
         told = "iou_threshold rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
         yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}.")
     if isinstance(stage, SftStage):
-        if parse(render(stage.think, "x")).problems:
-            yield Fault(where, f"the think text {stage.think!r} breaks the envelope; write plain words without tags.")
+        for text in texts_of(stage.think):
+            if parse(render(text, "x")).problems:
+                yield Fault(where, f"the think text {text!r} breaks the envelope; write plain words without tags.")
         return
+    yield from _check_objective(stage, dotted.removesuffix(".rewards"), where)
     for reward in stage.rewards:
         if asked not in APPLIES[reward]:
             yield _unfit(reward, asked, dotted, where)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from vrft.knowledge import Told
-from vrft.recipe.sections import Positive, SftStage
+from vrft.recipe.sections import Positive
 from vrft.rewards import AGGREGATIONS, REWARDS, SCALINGS
 from vrft.typed import Section
 
@@ -14,6 +14,7 @@ ARMS = {
     "base": "the policy as it is loaded",
     "sft": "supervised fine-tuning on the same data, with as many steps and sequences as `rft`",
     "rft": "the stages of the recipe, without those on another task",
+    "rejection": "as `rft`, but the likelihood of its own completions that earn full reward: no policy gradient",
     "blind": "as `rft`, every image grey, in training and at test: does the task need the image?",
     "nothink": "as `rft`, the answer alone: does the task need reasons?",
     "thinkafter": "as `rft`, the reasons after the answer, which they cannot help",
@@ -74,9 +75,27 @@ class Sft(Section):
     batch_size: Positive | None = None
     """Without it as many sequences as a step of the last stage samples."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Without it that of the last stage."""
-    think: str = SftStage.model_fields["think"].default
-    """What stands inside the think tags of every target."""
+    """Without it that of the recipe's last stage of kind sft; where there is none 1e-5 for all weights, 1e-4 for
+    adapters and 3e-4 for the embedded policy, never that of a stage of RFT."""
+    think: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """What stands inside the think tags; without it as in the recipe's stage of kind sft, or its default."""
+    think_from: Literal["text", "card"] | None = None
+    """`card` puts what is known of the true class there; without it as in the recipe's stage of kind sft, or `text`."""
+
+
+class Validate(Section):
+    """Evaluation on the validation split while a stage trains."""
+
+    every: Positive
+    """Steps between validations; the last step is validated too."""
+    metric: str | None = None
+    """Which figure decides, where it has it, of each stage's task; without it the first of the task."""
+    samples: Positive = 128
+    """How many samples of the split, evenly spread over it; all where it has fewer."""
+    keep: Literal["last", "best"] = "last"
+    """Which policy a stage hands on: that of its last step, or of its best validation (of equals the first)."""
+    patience: Positive | None = None
+    """The stage ends after so many validations without a better one (needs a constant schedule)."""
 
 
 class Evaluation(Section):

@@ -1,5 +1,6 @@
 """The recipe as a whole: which stages each arm has, what it is told and shown, and what arms share."""
 
+import warnings
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from vrft.recipe.comparison import (
     ArmChange,
     Evaluation,
     Sft,
+    Validate,
     called,
 )
 from vrft.recipe.sections import (
@@ -31,6 +33,15 @@ from vrft.recipe.sections import (
 )
 from vrft.tasks import TrainableTask
 from vrft.typed import Section
+
+warnings.filterwarnings("ignore", message='Field name "validate" in "Recipe" shadows', category=UserWarning)
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
+"""What can show the log of a stage while it trains, each an extra of the same name."""
+
+SFT_RATES = {"whole": 1e-5, "adapters": 1e-4, "tiny": 3e-4}
+"""Learning rates of the `sft` arm by what is trained, where the recipe has none: those in common use for all weights
+of a vision-language model and for its adapters, and the rate that the shipped recipes have for the embedded policy."""
 
 
 class Recipe(Section):
@@ -54,6 +65,10 @@ class Recipe(Section):
     """One training of each trained arm for each seed."""
     evaluation: Evaluation = Evaluation()
     """How the arms are measured."""
+    validate: Validate | None = None  # type: ignore[assignment]  # pydantic's own `validate` is deprecated
+    """How every stage of every trained arm is measured while it trains."""
+    report_to: list[Literal[*TRACKERS]] = []  # type: ignore[valid-type]
+    """Where each line of the log goes as well, under the names of `log.jsonl`, with arm and seed as the run's name."""
     ablation: Ablation = Ablation()
     """What `vrft ablate` compares; `vrft run` passes over it."""
 
@@ -69,6 +84,8 @@ class Recipe(Section):
             return own
         if arm in ("sft", "sft+PA_p"):
             return [self._matched_sft()]
+        if arm == "rejection":
+            return [self._rejection(stage) for stage in own]
         if arm == "PA_pi":
             return other
         if arm == "rft+PA_pi":
@@ -133,17 +150,28 @@ class Recipe(Section):
         """The stages on the task of the recipe."""
         return [stage for stage in self.stages if stage.task is None]
 
+    @staticmethod
+    def _rejection(stage: RftStage | SftStage) -> RftStage | SftStage:
+        """A stage of RFT that learns its accepted completions, and nothing else."""
+        if isinstance(stage, SftStage):
+            return stage
+        plain = {"loss": "rejection", "kl": 0.0, "updates_per_batch": 1, "dynamic_sampling": 0}
+        return stage.model_copy(update=plain | {"importance_sampling": "token", "mask_truncated": False})
+
     def _matched_sft(self) -> SftStage:
+        """The stage of the arm `sft`: budget and schedule of the last stage, but a learning rate of its own."""
         last = self.own_stages()[-1]
+        own = next((stage for stage in self.own_stages()[::-1] if isinstance(stage, SftStage)), None)
         sequences = last.prompts_per_step * last.group_size if isinstance(last, RftStage) else last.batch_size
-        optimiser = {name: getattr(last, name) for name in Optimiser.model_fields}
-        if self.sft.learning_rate:
-            optimiser["learning_rate"] = self.sft.learning_rate
+        optimiser = {name: getattr(own or last, name) for name in Optimiser.model_fields}
+        trained = "tiny" if self.policy.model == "tiny" else "adapters" if self.policy.lora else "whole"
+        optimiser["learning_rate"] = self.sft.learning_rate or (own.learning_rate if own else SFT_RATES[trained])
         return SftStage(
             kind="sft",
             steps=self.sft.steps or sum(stage.steps for stage in self.own_stages()),
             batch_size=self.sft.batch_size or sequences,
-            think=self.sft.think,
+            think=self.sft.think or (own.think if own else SftStage.model_fields["think"].default),
+            think_from=self.sft.think_from or (own.think_from if own else "text"),
             balance=last.balance,
             **optimiser,
         )

@@ -183,8 +183,9 @@ class Lora(Section):
     """Dropout inside the adapters."""
     targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
     """Ends of the names of the layers that get an adapter."""
-    between_stages: Literal["merge", "continue"] = "merge"
-    """The next stage trains new adapters on weights with these merged into them, or goes on with these."""
+    between_stages: Literal["continue", "merge"] = "continue"
+    """The next stage trains these adapters further, or new ones on weights with these merged into them. Adapters are
+    merged in float32; the adapters of each stage are kept in any case."""
 
 
 class Policy(Section):
@@ -193,7 +194,8 @@ class Policy(Section):
     revision: str | None = None
     """Of a hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """`auto` is bfloat16 on a GPU and float32 elsewhere."""
+    """What the policy computes in: `auto` is bfloat16 on a GPU that has it and float32 elsewhere. Weights that are
+    trained are float32, adapters over a frozen base of this type; `float16` can be evaluated, not trained."""
     lora: Lora | None = None
     """Adapters; without it all weights are trained."""
     max_pixels: Positive | None = None
@@ -232,6 +234,20 @@ class Optimiser(Section):
     """Steps between checkpoints; a killed run loses at most these."""
     log_every: Positive = 1
     """Steps between lines of the log."""
+
+
+LOSSES = {
+    "grpo": "clipped ratio times advantage, averaged over each completion, then over completions (arXiv 2402.03300)",
+    "dapo": "the same, averaged over all tokens of the step (arXiv 2503.14476)",
+    "dr_grpo": "the same, summed and divided by the longest possible completion (arXiv 2503.20783)",
+    "bnpo": "the same, averaged over the tokens of each micro-batch",
+    "cispo": "the ratio is capped and takes no gradient; the log-probability does (arXiv 2506.13585)",
+    "sapo": "a sigmoid in place of the clip (arXiv 2511.20347)",
+    "luspo": "one ratio a completion, whose loss is not divided by its length (arXiv 2602.05261)",
+    "vespo": "a smooth weight of one ratio a completion (arXiv 2602.10693)",
+    "rejection": "likelihood of the completions that earn full reward: no advantage, no ratio (arXiv 2304.06767)",
+}
+"""What each loss of RFT is; all but the last are TRL's."""
 
 
 class _Stage(Optimiser):
@@ -277,10 +293,23 @@ class RftStage(_Stage):
     """A completion is cut here."""
     kl: Annotated[float, Field(ge=0)] = 0.04
     """Weight of the KL term towards the policy that the stage starts from (beta); 0 leaves it out and unmeasured."""
+    kl_estimator: Literal["k3", "unbiased"] = "k3"
+    """With d = log reference - log policy: `k3` is exp(d) - d - 1 (arXiv 2402.03300, equation 4); `unbiased` multiplies
+    it by the probability ratio, through which gradients pass (arXiv 2512.02556)."""
+    updates_per_batch: Positive = 1
+    """Optimiser steps on each batch of rollouts (mu of arXiv 2402.03300, algorithm 1); with 1 `clip` never binds."""
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Clip range of the probability ratio (epsilon)."""
-    loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "grpo"
-    """How token losses are averaged; `grpo` is the paper's: over each completion, then over completions."""
+    """Clip range of the probability ratio (epsilon); `cispo` does not use it."""
+    clip_high: Annotated[float, Field(gt=0)] | None = None
+    """Clip range above 1 where it differs (0.28 in arXiv 2503.14476); of `cispo` the top ratio (arXiv 2510.13786)."""
+    loss: Literal[*LOSSES] = "grpo"  # type: ignore[valid-type]
+    """How token losses are clipped and averaged: `grpo` is the paper's, over each completion, then over completions."""
+    importance_sampling: Literal["token", "sequence"] = "token"
+    """The probability ratio of each token, or one of each completion (GSPO, arXiv 2507.18071), as `luspo` needs it."""
+    mask_truncated: bool = False
+    """Leave completions that were cut off out of the loss (arXiv 2503.14476, section 3.4)."""
+    accept: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of `loss: rejection`: a completion is learnt that earns this share of the most that the rewards can pay."""
     scale_rewards: Literal[*SCALINGS] = "group"  # type: ignore[valid-type]
     """What the centred reward is divided by: its deviation in the group, in the step, or nothing."""
     aggregation: Literal[*AGGREGATIONS] = "sum_then_normalize"  # type: ignore[valid-type]
@@ -292,6 +321,13 @@ class RftStage(_Stage):
     """What samples completions; `vllm` runs beside the training on the same GPUs, and caches prompts itself."""
     vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Of `rollouts: vllm`: its share of a GPU's memory, for its weights and its cache."""
+    vllm_correction: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
+        "sequence_mask"
+    )
+    """Of `rollouts: vllm`: weigh by the probability under the policy over that under vLLM, of tokens or completions;
+    ratios above the cap are cut to it (Yao et al. 2025, truncated IS) or left out (arXiv 2510.18855)."""
+    vllm_cap: Annotated[float, Field(gt=0)] = 3.0
+    """Of `vllm_correction`: the largest ratio."""
     dynamic_sampling: Annotated[int, Field(ge=0)] = 0
     """How many times in a step groups without advantage are replaced by groups of fresh prompts (as in DAPO)."""
 
@@ -304,11 +340,18 @@ class SftStage(_Stage):
     """Optimiser steps."""
     batch_size: Positive = 32
     """Samples in a step, over all devices."""
-    think: str = "I looked at the image."
-    """What stands inside the think tags of every target: labels come without reasons."""
+    think: str | Annotated[list[str], Field(min_length=1)] = "I looked at the image."
+    """What stands inside the think tags of a target: labels come without reasons. Of several texts one is drawn."""
+    think_from: Literal["text", "card"] = "text"
+    """`card` puts what is known of the true class there (needs `knowledge`), in place of `think`."""
 
 
 Stage = Annotated[RftStage | SftStage, Field(discriminator="kind")]
+
+
+def texts_of(think: str | list[str]) -> list[str]:
+    """The texts of a key ``think``."""
+    return [think] if isinstance(think, str) else think
 
 
 def longest_answer(stage: RftStage | SftStage) -> int:

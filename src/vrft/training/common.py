@@ -1,11 +1,8 @@
-"""What both trainers share: the order of the data, the bookkeeping of a stage, and going on after a kill."""
+"""What both trainers share: the order of the data, and how a stage begins, goes on after a kill, and ends."""
 
-import json
+import copy
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from multiprocessing import get_start_method
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +10,19 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset
-from peft import PeftModel
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
 
 from vrft.boxes import Size
 from vrft.policies import LoadedPolicy, load_policy, save_policy
+from vrft.processes import all_of, is_main, join_processes, wait_for_all
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
-from vrft.runs import StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
+from vrft.runs import StageDirectory, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, Target
 from vrft.tasks import TrainableTask
-from vrft.training.memory import PeakMemory
-
-BETAS = (0.9, 0.999)
-"""Of AdamW, in every stage."""
+from vrft.training.keeper import Bookkeeper, StageResult
+from vrft.training.validation import Validation, Validator
 
 
 def seed_everything(seed: int) -> None:
@@ -74,7 +70,10 @@ def stage_order(stage: RftStage | SftStage, samples: Sequence[Sample], needed: i
 
 
 def lazy_dataset(
-    policy: LoadedPolicy, samples: Sequence[Sample], order: Sequence[int], row: Callable[[Sample, Size], dict[str, Any]]
+    policy: LoadedPolicy,
+    samples: Sequence[Sample],
+    order: Sequence[int],
+    row: Callable[[Sample, Size, int], dict[str, Any]],
 ) -> Dataset:
     """A dataset that opens the image of a sample when its row is asked for, once for all its repetitions in a batch.
 
@@ -82,18 +81,20 @@ def lazy_dataset(
         policy: what the images are for.
         samples: those to choose from.
         order: which come, by position.
-        row: what a row holds beside the image, of the sample and the size of its original.
+        row: what a row holds beside the image, of the sample, the size of its original, and its place in the order.
     """
 
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
-        made = {}
-        for index in set(batch["index"]):
-            image, size = policy.open(samples[index])
-            made[index] = {**row(samples[index], size), "image": image}
-        chosen = [made[index] for index in batch["index"]]
+        opened = {index: policy.open(samples[index]) for index in set(batch["index"])}
+        made: dict[int, dict[str, Any]] = {}
+        for index, place in zip(batch["index"], batch["place"], strict=True):
+            if place not in made:
+                image, size = opened[index]
+                made[place] = {**row(samples[index], size, place), "image": image}
+        chosen = [made[place] for place in batch["place"]]
         return {key: [one[key] for one in chosen] for key in chosen[0]}
 
-    return Dataset.from_dict({"index": list(order)}).with_transform(rows)
+    return Dataset.from_dict({"index": list(order), "place": list(range(len(order)))}).with_transform(rows)
 
 
 def user_message(policy: LoadedPolicy, task: TrainableTask, sample: Sample, size: Size) -> list[dict[str, str]]:
@@ -101,161 +102,27 @@ def user_message(policy: LoadedPolicy, task: TrainableTask, sample: Sample, size
     return [{"role": "user", "content": policy.prompt(task, sample, size)}]
 
 
-@dataclass
-class StageResult:
-    """What a stage cost."""
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """The reference policy: a copy of the weights that a stage starts from, which nothing trains.
 
-    seconds: float
-    tokens: int
-    steps: int
-    peak_mb: float
-
-
-class Bookkeeper(TrainerCallback):
-    """Writes the log and the rollouts of a stage, seals its checkpoints, and shows progress."""
-
-    def __init__(self, directory: StageDirectory, stage: RftStage | SftStage, reporter: Reporter, label: str) -> None:
-        self.directory, self.stage, self.reporter, self.label = directory, stage, reporter, label
-        self.rollouts: list[dict[str, Any]] = []
-        self.extra: dict[str, Any] = {}
-        self.before, self.began, self.tokens = 0.0, time.monotonic(), 0
-        self.memory = PeakMemory()
-
-    def resume(self) -> Path | None:
-        """Go back to the newest whole checkpoint: what was logged after it is taken out.
-
-        Returns:
-            the checkpoint, or None to start from the beginning.
-        """
-        checkpoint = self.directory.checkpoint()
-        step = 0
-        if checkpoint is not None:
-            facts = read_json(checkpoint / "whole.json")
-            step, self.before, self.tokens = facts["step"], facts["seconds"], facts["tokens"]
-            self.began = time.monotonic()
-            if self.spent():  # killed after its last step: nothing is left to be trained
-                self.stage = self.stage.model_copy(update={"steps": step})
-        rows = [row for row in read_jsonl(self.directory.log) if row["step"] <= step]
-        write_jsonl(self.directory.log, rows)
-        for part in self.directory.rollouts_part(0).parent.glob("*.parquet"):
-            if int(part.stem) > step:
-                part.unlink()
-        self.began = time.monotonic()
-        self.reporter.start(self.label, self.stage.steps, step)
-        return checkpoint
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        if not logs or "loss" not in logs or not state.is_world_process_zero:
-            return
-        self.tokens = int(logs.get("num_tokens") or self.tokens)
-        row = {"step": state.global_step, **log_row(logs), **self.extra, "seconds": round(self.seconds, 3)}
-        with self.directory.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        note = f"reward {row['reward']:.3f}" if "reward" in row else f"loss {row['loss']:.3f}"
-        self.reporter.advance(state.global_step, note)
-        if self.spent():
-            control.should_training_stop = True
-
-    def spent(self) -> bool:
-        """Whether the stage has used up what it may."""
-        stage = self.stage
-        return bool(
-            (stage.max_tokens and self.tokens >= stage.max_tokens)
-            or (stage.max_seconds and self.seconds >= stage.max_seconds)
-        )
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        if self.rollouts:
-            with replacing(self.directory.rollouts_part(state.global_step)) as fresh:
-                pd.DataFrame(self.rollouts).to_parquet(fresh, index=False)
-            self.rollouts.clear()
-        checkpoint = self.directory.path / f"checkpoint-{state.global_step}"
-        facts = {"step": state.global_step, "seconds": self.seconds, "tokens": self.tokens}
-        self.directory.seal(checkpoint, facts)
+    TRL would load it by the name of the model, which is another policy where the start is an adapter or a revision.
+    """
+    copied: PreTrainedModel = copy.deepcopy(model)
+    vars(copied).pop("forward", None)  # that of a trainer before, which is bound to the model
+    return copied.eval().requires_grad_(False)
 
 
-LOGGED = {
-    "loss": "loss",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-    "reward": "reward",
-    "reward_std": "reward_std",
-    "kl": "kl",
-    "entropy": "entropy",
-    "completions/mean_length": "completion_tokens",
-    "completions/clipped_ratio": "cut_off",
-    "mean_token_accuracy": "token_accuracy",
-    "num_tokens": "tokens",
-    "skipped_groups": "skipped_groups",
-    "resampled_groups": "resampled_groups",
-}
-"""What TRL calls a figure -> what the log calls it."""
-
-
-def log_row(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a step under our names."""
-    return {ours: logs[theirs] for theirs, ours in LOGGED.items() if logs.get(theirs) is not None}
-
-
-def trainer_options(stage: RftStage | SftStage, directory: StageDirectory, seed: int, sequences: int) -> dict[str, Any]:
-    """The training arguments that both trainers take; nothing that decides a result is left to a default."""
-    cuda = torch.cuda.is_available()
-    devices = max(1, torch.cuda.device_count()) if torch.distributed.is_initialized() else 1
-    each = sequences // devices
-    micro = min(stage.micro_batch or each, each)
-    workers = stage.loader_workers
-    if workers is None:  # where processes are not forked, what a row is made by cannot be sent to them
-        workers = 2 if cuda and get_start_method() == "fork" else 0
-    return {
-        "output_dir": str(directory.path),
-        "max_steps": stage.steps,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": max(1, each // micro),
-        "learning_rate": stage.learning_rate,
-        "lr_scheduler_type": stage.lr_schedule if stage.lr_schedule != "constant" else "constant_with_warmup",
-        "warmup_steps": stage.warmup_steps,
-        "weight_decay": stage.weight_decay,
-        "max_grad_norm": stage.max_grad_norm,
-        "optim": "adamw_torch",
-        "adam_beta1": BETAS[0],
-        "adam_beta2": BETAS[1],
-        "activation_checkpointing": stage.gradient_checkpointing,
-        "logging_strategy": "steps",
-        "logging_steps": stage.log_every,
-        "save_strategy": "steps",
-        "save_steps": stage.save_every,
-        "save_total_limit": 2,
-        "seed": seed,
-        "data_seed": seed,
-        "use_cpu": not cuda,
-        "bf16": False,  # the policy is loaded in the precision that it trains in
-        "fp16": False,
-        "dataloader_pin_memory": cuda,
-        "dataloader_num_workers": workers,
-        "dataloader_persistent_workers": workers > 0,
-        "remove_unused_columns": False,
-        "report_to": [],
-        "disable_tqdm": True,
-    }
-
-
-def start_policy(policy: LoadedPolicy, checkpoint: Path | None) -> None:
-    """Put the weights of a checkpoint into a policy that will be trained whole.
+def put_weights(policy: LoadedPolicy, saved: Path) -> None:
+    """Put the weights, or the adapters, that were saved in a directory into a policy in memory.
 
     transformers saves this architecture under other key names than it trains; loading by name in the trainer would
-    pass over all of them in silence. The policy keeps the name of the weights that the stage started from, which TRL
-    loads as the reference policy.
+    pass over all of them in silence.
     """
-    if checkpoint is None or policy.lora is not None or isinstance(policy.model, PeftModel):
+    if isinstance(policy.model, PeftModel):
+        set_peft_model_state_dict(policy.model, load_peft_weights(str(saved), device="cpu"), adapter_name="default")
         return
-    saved = load_policy(str(checkpoint), dtype=str(policy.model.dtype).removeprefix("torch."))
-    policy.model.load_state_dict(saved.model.state_dict(), strict=True)
+    loaded = load_policy(str(saved), training=True, trust_remote_code=policy.trust_remote_code)
+    policy.model.load_state_dict(loaded.model.state_dict(), strict=True)
 
 
 def begin(
@@ -266,12 +133,19 @@ def begin(
     seed: int,
     reporter: Reporter,
     label: str,
+    validation: Validation | None = None,
 ) -> tuple[Bookkeeper, Path | None]:
     """Begin a stage, or go back to its newest whole checkpoint, which is returned with the bookkeeper."""
+    join_processes()
     seed_everything(seed)
-    keeper = Bookkeeper(directory, stage, reporter, label)
+    validator = Validator(validation, policy, directory) if validation else None
+    keeper = Bookkeeper(directory, stage, reporter, label, validator)
     checkpoint = keeper.resume()
-    start_policy(policy, checkpoint)
+    whole = policy.lora is None and not isinstance(policy.model, PeftModel)
+    if whole and isinstance(stage, RftStage) and stage.kl:
+        policy.reference = frozen_copy(policy.model)
+    if whole and checkpoint is not None:  # adapters are put back by the trainer
+        put_weights(policy, checkpoint)
     return keeper, checkpoint
 
 
@@ -281,25 +155,66 @@ def silence(trainer: Trainer) -> None:
     trainer.remove_callback(ProgressCallback)
 
 
+def log_first(trainer: Trainer, keeper: Bookkeeper) -> None:
+    """Let the bookkeeper see each line of the log before the loggers, which then write it under its names."""
+    trainer.remove_callback(keeper)
+    trainer.callback_handler.callbacks.insert(0, keeper)
+
+
 def finish(
     trainer: Trainer, policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, checkpoint: Path | None
 ) -> StageResult:
     """Train, write the policy and the rollouts, and only then say that the stage is done."""
     silence(trainer)
+    log_first(trainer, keeper)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    steps = trainer.state.global_step
+    policy.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    kept_step = _validated_last(keeper, policy, steps)
     keeper.reporter.stop()
-    policy.model = trainer.accelerator.unwrap_model(trainer.model)
-    if isinstance(policy.model, PeftModel) and not policy.keeps_adapters:  # whole weights: other tools need no chain
-        policy.model = policy.model.merge_and_unload()
+    state = None  # the weights as the policy holds them
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        state = trainer.accelerator.get_state_dict(trainer.deepspeed if trainer.is_deepspeed_enabled else trainer.model)
+    peak = max(all_of([keeper.memory.peak_mb()]))
+    result = StageResult(keeper.seconds, keeper.tokens, steps, peak, kept_step)
+    if is_main():
+        if kept_step != steps:
+            put_weights(policy, directory.best_policy(kept_step))
+        _write(policy, directory, keeper, state)
+        write_json(directory.done, vars(result))
+        directory.drop_checkpoints()
+        (directory.path / "README.md").unlink(missing_ok=True)  # the trainer's own card
+    wait_for_all()
+    return result
+
+
+def _validated_last(keeper: Bookkeeper, policy: LoadedPolicy, steps: int) -> int:
+    """Validate the last step of a stage that ended early, and say which step's policy is handed on."""
+    validator = keeper.validator
+    if validator is None:
+        return steps
+    if validator.last_step != steps:
+        figures = validator.validate(policy.model, steps)
+        if is_main():
+            rows = read_jsonl(keeper.directory.log)
+            rows[-1] |= {"validation": figures}
+            write_jsonl(keeper.directory.log, rows)
+    return validator.best_step if validator.keeps_best else steps
+
+
+def _write(policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, state: dict[str, Any] | None) -> None:
+    """Write the policy, its adapters where they are merged, and all rollouts."""
+    if isinstance(policy.model, PeftModel) and policy.merges_adapters:
+        with replacing(directory.adapter) as fresh:
+            save_policy(policy, fresh, state)
+        policy.model = (
+            policy.model.float().merge_and_unload()
+        )  # in bfloat16 most of a small update would be rounded off
+        state = None
     with replacing(directory.policy) as fresh:
-        save_policy(policy, fresh)
+        save_policy(policy, fresh, state)
     parts = sorted(directory.rollouts_part(0).parent.glob("*.parquet"))
     frames = [pd.read_parquet(part) for part in parts] + ([pd.DataFrame(keeper.rollouts)] if keeper.rollouts else [])
     if frames:
         with replacing(directory.rollouts) as fresh:
             pd.concat(frames, ignore_index=True).to_parquet(fresh, index=False)
-    result = StageResult(keeper.seconds, keeper.tokens, trainer.state.global_step, keeper.memory.peak_mb())
-    write_json(directory.done, vars(result))
-    directory.drop_checkpoints()
-    (directory.path / "README.md").unlink(missing_ok=True)  # the trainer's own card
-    return result

@@ -5,8 +5,11 @@ of the attention matrices and channel, and the output matrix on the tokens that 
 as many, and with checkpointed activations one forward more. A token of a rollout reads all weights and the cache once,
 so it is bound by bandwidth where few sequences are decoded together.
 
-Memory. Weights, gradients and both moments of AdamW have the type that the policy is loaded in; PEFT makes adapters
-float32. What autograd keeps of a layer is counted like Korthikanti et al. (arXiv 2205.05198, section 4.1), for
+Memory. Weights that are trained, their gradients, both moments of AdamW and the reference of a KL term are float32:
+16 bytes a weight, 20 with the reference. Where bfloat16 is computed in, autocast keeps one more copy of the weights in
+it for the backward pass. Under adapters the base has the type that is computed in, and is the reference too.
+
+What autograd keeps of a layer is counted like Korthikanti et al. (arXiv 2205.05198, section 4.1), for
 this block: with b bytes a number, h the width, q and k the widths of queries and of keys repeated to all heads, f that
 of the MLP, and S the length of its row, a token has
 
@@ -37,6 +40,10 @@ CPU_TILES = 8
 """Tiles that the scoring holds at once where it has no kernel of its own: logits, and each step to their gradient."""
 CPU_SLACK = 1.25
 """The C allocator of a CPU holds more than is used: freed blocks between used ones. Chosen with the shares of a CPU."""
+MASTER = 4
+"""Bytes of a weight that is trained, of its gradient, and of each moment."""
+CAST_TRAFFIC = 8
+"""Bytes that a token of a rollout moves for a float32 weight under autocast: read it, write and read its copy."""
 SAMPLING = 2
 """What choosing the next token takes beside the layers, in launches of a layer."""
 CACHE_TRAFFIC, IN_PLACE = 3, 1
@@ -130,7 +137,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: groups of completions, in passes of ``micro`` sequences; of SFT a group is one sequence."""
+    """One optimiser step: groups of completions, in passes of ``micro`` sequences; of SFT a group is one sequence.
+
+    ``updates`` steps share a batch of rollouts.
+    """
 
     prompts: int
     group: int = 1
@@ -139,6 +149,7 @@ class Step:
     kl: bool = False
     checkpointing: bool = False
     rollouts: bool = False
+    updates: int = 1
 
 
 @dataclass(frozen=True)
@@ -327,14 +338,30 @@ def pass_seconds(one: Architecture, device: Device, flops: float, width: int) ->
 
 
 def decode_seconds(
-    one: Architecture, device: Device, sequences: int, lengths: Lengths, width: int, traffic: int = CACHE_TRAFFIC
+    one: Architecture,
+    device: Device,
+    sequences: int,
+    lengths: Lengths,
+    width: int,
+    traffic: int = CACHE_TRAFFIC,
+    weight_bytes: int | None = None,
 ) -> float:
-    """Of all tokens of completions that are sampled together, after the prompt."""
+    """Of all tokens of completions that are sampled together, after the prompt.
+
+    ``weight_bytes`` is what is moved for each weight and token, where it is not its width.
+    """
     cached = cache_bytes(one, sequences, lengths.prompt + lengths.completion / 2, width)
-    weights = width * (one.text + one.words * one.hidden)
+    weights = (weight_bytes or width) * (one.text + one.words * one.hidden)
     reading = (weights + traffic * cached) / (device.bandwidth * device.decoding)
     computing = 2 * sequences * (one.text + one.words * one.hidden) / (device.peak(width) * device.training)
     return lengths.completion * device.together((one.layers + SAMPLING) * device.launch, max(reading, computing))
+
+
+def weight_memory(one: Architecture, width: int) -> float:
+    """Bytes of weights in training: all in float32 and a copy to compute with, or a base and adapters in float32."""
+    if one.adapters is not None:
+        return one.parameters * width + one.adapters * MASTER
+    return one.parameters * (MASTER + (width if width < MASTER else 0))
 
 
 def step_cost(one: Architecture, device: Device, step: Step, lengths: Lengths, width: int, devices: int = 1) -> Cost:
@@ -345,9 +372,10 @@ def step_cost(one: Architecture, device: Device, step: Step, lengths: Lengths, w
         device: each of ``devices``, which share the groups of a step out; weights and moments stand whole on each.
         step: what it does.
         lengths: of its sequences.
-        width: bytes of a number of the policy.
+        width: bytes of a number that is computed with.
     """
     on_cpu = device.name == "cpu"
+    mixed = one.adapters is None and width < MASTER
     prompts = -(-step.prompts // devices)
     sequences = prompts * step.group
     micro = min(step.micro or sequences, sequences)
@@ -372,24 +400,28 @@ def step_cost(one: Architecture, device: Device, step: Step, lengths: Lengths, w
         )
         seconds["rollout"] = pass_seconds(one, device, sum(forward_flops(one, asked)), width)
         traffic = IN_PLACE if step.shared else CACHE_TRAFFIC
-        seconds["rollout"] += decode_seconds(one, device, sequences, lengths, width, traffic)
+        moved = CAST_TRAFFIC if mixed else width
+        seconds["rollout"] += decode_seconds(one, device, sequences, lengths, width, traffic, moved)
         cache = cache_bytes(one, sequences, lengths.prompt + lengths.completion, width)
+    if step.updates > 1:  # rollouts and the reference's pass are shared, and the probabilities of the start are kept
+        seconds["reference"] = (seconds.get("reference", 0.0) + forward) / step.updates
+        seconds["rollout"] /= step.updates
     # AdamW reads weight, gradient and both moments, and writes all but the gradient.
-    update = one.trained * (width if one.adapters is None else 4)
+    update = one.trained * MASTER
     seconds["update"] = 7 * update / device.bandwidth
     seconds["other"] = STEP_SECONDS + SEQUENCE_SECONDS * sequences
     kept = activation_bytes(one, held, width, checkpointing=step.checkpointing)
     kept += scoring_bytes(one, held.scored, width, on_cpu=on_cpu)
     memory = Memory(
-        weights=one.parameters * width + (0 if one.adapters is None else update),
+        weights=weight_memory(one, width),
         gradients=update,
         optimiser=2 * update,
-        reference=one.parameters * width if step.kl and one.adapters is None else 0,
+        reference=one.parameters * MASTER if step.kl and one.adapters is None else 0,
         activations=kept * (CPU_SLACK if on_cpu else 1),
         cache=cache,
         update=0 if on_cpu else update,
     )
-    sampled = step.prompts * step.group * lengths.completion if step.rollouts else 0
+    sampled = step.prompts * step.group * lengths.completion // step.updates if step.rollouts else 0
     passed = of(step.prompts * step.group).tokens
     return Cost(sampled, passed, seconds, memory)
 

@@ -1,24 +1,32 @@
 """Reinforcement fine-tuning: GRPO on rule-based rewards, over TRL's ``GRPOTrainer``.
 
-For each prompt G completions are sampled; the reward of each is the weighted sum of the recipe's rewards; its advantage
-is that reward, centred on its group, divided as ``scale_rewards`` and ``aggregation`` say (+ 1e-4). Every token of a
-completion carries its advantage through the clipped objective, with a KL term (k3 estimator) towards the policy that
-the stage starts from. There is one update for each batch of rollouts, so the ratio is 1 and the clip never binds.
+The objective, in the words of the recipe. For a prompt the policy samples ``group_size`` completions. The reward of a
+completion is the weighted sum of the recipe's rewards; its advantage A is that reward, centred on its group, divided as
+``scale_rewards`` and ``aggregation`` say (+ 1e-4). With p the probability of a token under the policy, p_old that when
+it was sampled, p_ref that under the policy that the stage starts from, r = p / p_old and d = log p_ref - log p, a token
+adds
 
-Where this departs from the paper's GRPO (DeepSeekMath, arXiv 2402.03300, equation 3): nowhere at ``loss: grpo``,
-``scale_rewards: group``; the other values are named options of the recipe. TRL's own defaults differ (loss dapo, no
-KL), so every value is passed.
+    - min(r A, clip(r, 1 - clip, 1 + clip_high) A) + kl (exp(d) - d - 1)
+
+to the loss, averaged over each completion, then over completions. Each batch of rollouts is used for
+``updates_per_batch`` updates; with one of them r is 1 and the clip never binds.
+
+Where this departs from the paper's GRPO (DeepSeekMath, arXiv 2402.03300, equations 3 and 4): nowhere at ``loss: grpo``,
+``scale_rewards: group``, ``kl_estimator: k3``; the other values are named options of the recipe. TRL's own defaults
+differ (loss dapo, no KL, its estimator times r), so every value is passed (``options.py``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from peft import PeftModel
 from trl import GRPOConfig, GRPOTrainer
 
 from vrft.boxes import Size
 from vrft.errors import UserError
 from vrft.policies import LoadedPolicy
+from vrft.processes import all_of, is_main, process_count
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.response import parse
@@ -28,18 +36,13 @@ from vrft.rewards.columns import text_of
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
-from vrft.training.common import (
-    Bookkeeper,
-    StageResult,
-    begin,
-    finish,
-    lazy_dataset,
-    stage_order,
-    trainer_options,
-    user_message,
-)
+from vrft.training.common import begin, finish, frozen_copy, lazy_dataset, stage_order, user_message
 from vrft.training.gaming import gaming_figures
+from vrft.training.keeper import Bookkeeper, StageResult
+from vrft.training.options import grpo_options, trainer_options
+from vrft.training.seeded import SeededTrainer, set_reference
 from vrft.training.shared import SharedPrefixTrainer, cannot_share
+from vrft.training.validation import Validation
 
 OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
     "fuzzy": lambda stage: {"schedule": stage.fuzzy_schedule},
@@ -52,16 +55,18 @@ OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
 class Scorer:
     """The recipe's rewards as TRL calls them, one function each, and what they paid in the step under way.
 
-    TRL calls the functions one after another with all completions of a step, those of a group side by side. After the
-    last one the step is taken stock of: figures for the log and one row a rollout.
+    TRL calls the functions one after another with all completions of this process, those of a group side by side. After
+    the last one the figures of the step are made: of all processes, for the log, and one row a rollout.
     """
 
     def __init__(self, stage: RftStage, task: TrainableTask, keeper: Bookkeeper) -> None:
         self.stage, self.task, self.keeper = stage, task, keeper
         self.paid: dict[str, list[float | None]] = {}
+        self.accepted: list[bool] = []
+        """Which completions of this process earned enough to be learnt by ``loss: rejection``."""
         self.step = 0
-        self.sampled: list[tuple[Floats, list[str], list[Any]]] = []
-        """Of the step under way, which may sample several times: rewards, reasonings, and what is known."""
+        self.sampled: list[dict[str, Any]] = []
+        """Of the step under way, which may sample several times, one row a completion of all processes."""
         self.functions = [self._function(name) for name in stage.rewards]
 
     def _function(self, name: str) -> Callable[..., list[float | None]]:
@@ -75,48 +80,78 @@ class Scorer:
             paid = REWARDS[name](completions, target=target, **{**columns, **options})
             self.paid[name] = paid
             if len(self.paid) == len(self.stage.rewards):
-                self._take_stock(completions, target, columns)
+                self._log_step(completions, target, columns)
             return paid
 
         reward.__name__ = name
         return reward
 
-    def _take_stock(self, completions: Sequence[Any], target: Sequence[Any], columns: dict[str, Any]) -> None:
+    def _log_step(self, completions: Sequence[Any], target: Sequence[Any], columns: dict[str, Any]) -> None:
         names = list(self.stage.rewards)
         rewards = np.array([[np.nan if r is None else r for r in self.paid[name]] for name in names]).T
         self.paid = {}
         weights = np.array([self.stage.rewards[name] for name in names])
+        self.accepted = accepted(rewards, weights, self.stage.accept)
+        own = [
+            {
+                "sample": columns["sample"][index],
+                "target": str(true),
+                "completion": text_of(completion),
+                "known": columns["known"][index],
+                "rewards": rewards[index],
+                "accepted": self.accepted[index],
+            }
+            for index, (completion, true) in enumerate(zip(completions, target, strict=True))
+        ]
+        rows = all_of(own)
+        if not is_main():
+            return
         step = columns["trainer_state"].global_step + 1
         if step != self.step:
             self.step, self.sampled = step, []
-        first_group = sum(len(one[0]) for one in self.sampled) // self.stage.group_size
-        reasonings = [parse(text_of(completion)).think or "" for completion in completions]
-        self.sampled.append((rewards, reasonings, list(columns["known"])))
+        before = len(self.sampled)
+        self.sampled += rows
         self._figures(weights)
-        totals = np.nansum(rewards * weights, axis=1)
-        for index, (completion, true) in enumerate(zip(completions, target, strict=True)):
-            self.keeper.rollouts.append(
-                {
-                    "step": step,
-                    "group": first_group + index // self.stage.group_size,
-                    "sample": columns["sample"][index],
-                    "target": str(true),
-                    "completion": text_of(completion),
-                    **{f"reward_{name}": rewards[index, k] for k, name in enumerate(names)},
-                    "reward": totals[index],
-                }
-            )
+        totals = np.nansum(np.array([row["rewards"] for row in rows]) * weights, axis=1)
+        self.keeper.rollouts += [
+            {
+                "step": step,
+                "group": (before + index) // self.stage.group_size,
+                **{key: row[key] for key in ("sample", "target", "completion")},
+                **{f"reward_{name}": row["rewards"][k] for k, name in enumerate(names)},
+                "reward": totals[index],
+            }
+            for index, row in enumerate(rows)
+        ]
 
     def _figures(self, weights: Floats) -> None:
         """Those of all completions of the step so far, for the log."""
-        rewards = np.concatenate([one for one, _, _ in self.sampled])
-        reasonings = [one for _, part, _ in self.sampled for one in part]
-        known = [one for _, _, part in self.sampled for one in part]
+        rewards = np.array([row["rewards"] for row in self.sampled])
+        reasonings = [parse(row["completion"]).think or "" for row in self.sampled]
         group_size, names = self.stage.group_size, self.stage.rewards
         scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
         figures = step_figures(rewards, weights, group_size, **scaling)
-        self.keeper.extra = {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
-        self.keeper.extra["reasoning"] = gaming_figures(reasonings, known, group_size)
+        self.keeper.extra |= {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
+        self.keeper.extra["reasoning"] = gaming_figures(reasonings, [row["known"] for row in self.sampled], group_size)
+        if self.stage.loss == "rejection":
+            self.keeper.extra["accepted"] = float(np.mean([row["accepted"] for row in self.sampled]))
+
+
+def accepted(rewards: Floats, weights: Floats, share: float) -> list[bool]:
+    """Which completions earn a share of the most that their rewards of positive weight can pay (each at most 1).
+
+    Args:
+        rewards: (n, k), n completions by k rewards; NaN where a reward does not apply.
+        weights: (k,), the weight of each reward; those that are not positive do not count.
+        share: in (0, 1].
+
+    >>> accepted(np.array([[1.0, 1.0], [1.0, 0.0]]), np.array([1.0, 0.5]), share=1.0)
+    [True, False]
+    """
+    positive = np.clip(weights, 0, None)
+    most = np.where(np.isnan(rewards), 0.0, 1.0) @ positive
+    earned = np.nansum(rewards * positive, axis=1)
+    return [bool(one) for one in (most > 0) & (earned >= share * most - 1e-9)]
 
 
 def step_figures(rewards: Floats, weights: Floats, group_size: int, **scaling: str) -> dict[str, Any]:
@@ -164,25 +199,33 @@ def train_rft(
     seed: int,
     reporter: Reporter,
     label: str = "rft",
+    validation: Validation | None = None,
+    trackers: Mapping[str, Any] | None = None,
 ) -> StageResult:
-    """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
-    keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
+    """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``.
+
+    Args:
+        policy: loaded for training.
+        stage: of the recipe.
+        task: what is asked.
+        samples: to train on.
+        directory: of the stage.
+        seed: of data order, sampling and adapters.
+        reporter: is told what is done.
+        label: what the stage is called.
+        validation: how the policy is measured while it trains.
+        trackers: where the log goes besides (``trainer_options``).
+
+    Raises:
+        UserError: the stage is not possible with this policy or these processes, or cannot go on.
+    """
+    keeper, checkpoint = begin(
+        policy, stage, directory, seed=seed, reporter=reporter, label=label, validation=validation
+    )
     assert isinstance(keeper.stage, RftStage)
     stage = keeper.stage  # shorter, where its budget is spent
-    trainer = make_trainer(policy, stage, task, samples, directory, keeper, seed=seed)
+    trainer = make_trainer(policy, stage, task, samples, directory, keeper, seed=seed, trackers=trackers)
     return finish(trainer, policy, directory, keeper, checkpoint)
-
-
-def rollout_options(stage: RftStage, suppressed: Sequence[int]) -> dict[str, Any]:
-    """What samples completions, and the tokens that it must never write, as each engine is told them."""
-    if stage.rollouts == "transformers":
-        return {"use_vllm": False, "generation_kwargs": {"suppress_tokens": list(suppressed)}}
-    return {
-        "use_vllm": True,
-        "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": stage.vllm_memory,
-        "generation_kwargs": {"logit_bias": dict.fromkeys(suppressed, -100.0)},
-    }
 
 
 def make_trainer(
@@ -194,10 +237,15 @@ def make_trainer(
     keeper: Bookkeeper,
     *,
     seed: int,
+    trackers: Mapping[str, Any] | None = None,
+    plain: type[GRPOTrainer] = SeededTrainer,
 ) -> GRPOTrainer:
-    """The trainer of a stage before its first step, with every option that decides a result written out."""
+    """The trainer of a stage before its first step, with every option that decides a result written out.
 
-    def row(sample: Sample, size: Size) -> dict[str, Any]:
+    ``plain`` is the trainer that repeats the prompt of a group for each completion.
+    """
+
+    def row(sample: Sample, size: Size, place: int) -> dict[str, Any]:
         return {
             "prompt": user_message(policy, task, sample, size),
             "target": task.check_target(sample.target, size),
@@ -213,49 +261,40 @@ def make_trainer(
         rows = lazy_dataset(policy, samples, stage_order(stage, samples, count, drawn), row)[:]
         return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
-    order = stage_order(stage, samples, stage.steps * stage.prompts_per_step, seed)
+    batches = -(-stage.steps // stage.updates_per_batch)
+    order = stage_order(stage, samples, batches * stage.prompts_per_step, seed)
     dataset = lazy_dataset(policy, samples, order, row)
     scorer = Scorer(stage, task, keeper)
-    options = trainer_options(stage, directory, seed, stage.prompts_per_step * stage.group_size)
+    sequences = stage.prompts_per_step * stage.group_size
+    options = trainer_options(stage, directory, seed, sequences, compute=policy.compute, trackers=trackers)
     why_not = "shared_prefix is false"
     if stage.shared_prefix:
         why_not = cannot_share(policy.model, stage.group_size, options["per_device_train_batch_size"]) or ""
     how = f"repeated for each completion: {why_not}" if why_not else "encoded once a group"
     keeper.reporter.say(f"{keeper.label}: prompts are {how}")
-    trainer = (GRPOTrainer if why_not else SharedPrefixTrainer)(
+    if stage.dynamic_sampling and (why_not or process_count() > 1):
+        why = f"prompts are {how}" if why_not else "training runs in several processes"
+        raise UserError(f"{keeper.label}: dynamic_sampling is not possible where {why}; set it to 0.")
+    adapters = policy.lora is not None or isinstance(policy.model, PeftModel)
+    trainer = (plain if why_not else SharedPrefixTrainer)(
         model=policy.model,
         processing_class=policy.processor,
         reward_funcs=list(scorer.functions),
         args=GRPOConfig(
             **options,
-            steps_per_generation=options["gradient_accumulation_steps"],
-            num_generations=stage.group_size,
-            num_iterations=1,
-            max_completion_length=stage.max_completion_tokens,
-            temperature=stage.temperature,
-            top_p=stage.top_p,
-            top_k=0,
-            min_p=None,
-            repetition_penalty=1.0,
-            **rollout_options(stage, policy.suppressed),
-            beta=stage.kl,
-            epsilon=stage.clip,
-            loss_type=stage.loss,
-            scale_rewards=stage.scale_rewards,
-            multi_objective_aggregation=stage.aggregation,
-            importance_sampling_level="token",
-            mask_truncated_completions=False,
-            reward_weights=list(stage.rewards.values()),
-            shuffle_dataset=False,  # the dataset is in order already
-            disable_dropout=True,
+            **grpo_options(stage, policy.suppressed, options["gradient_accumulation_steps"]),
+            beta=stage.kl if adapters else 0.0,  # of all weights the reference is given below
         ),
         train_dataset=dataset,
         callbacks=[keeper],
         peft_config=policy.lora,
     )
-    if stage.dynamic_sampling:
-        if not isinstance(trainer, SharedPrefixTrainer) or trainer.accelerator.num_processes > 1:
-            why = f"prompts are {how}" if why_not else "training runs in several processes"
-            raise UserError(f"{keeper.label}: dynamic_sampling is not possible where {why}; set it to 0.")
+    if stage.kl and not adapters:
+        set_reference(trainer, policy.reference or frozen_copy(policy.model), stage.kl)
+    if isinstance(trainer, SeededTrainer):
+        trainer.draws = seed
+        if stage.loss == "rejection":
+            trainer.accepted = lambda: scorer.accepted
+    if isinstance(trainer, SharedPrefixTrainer):
         trainer.resamples, trainer.fresh_prompts = stage.dynamic_sampling, fresh_prompts
     return trainer

@@ -1,23 +1,23 @@
 """Sampling the completions of groups, with each prompt and its image encoded once.
 
-The cache of a prompt is repeated over its group. Keys and values are written in place, into room that is made for one
+The cache of a prompt is repeated over its group. Keys and values are written in place, into memory for one
 piece at a time; after each piece the completions that have ended leave the batch, which does not wait for its longest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
 PIECE = 32
 """Tokens of a completion that are sampled between two looks at which have ended."""
 
 
-class RoomyLayer(DynamicLayer):
-    """Keys and values of one layer in a buffer with room for a piece more: a token is written, and nothing copied."""
+class PreallocatedCacheLayer(DynamicLayer):
+    """Keys and values of one layer in a buffer that is a piece longer: a token is written, and nothing copied."""
 
     keys: Tensor
     values: Tensor
@@ -33,7 +33,7 @@ class RoomyLayer(DynamicLayer):
         # What removes tokens or rows makes tensors of its own.
         moved = self._views is None or self.keys is not self._views[0]
         if self._buffers is None or moved or new > self._buffers[0].shape[-2]:
-            self._buffers = (_roomy(self.keys, key_states, new), _roomy(self.values, value_states, new))
+            self._buffers = (_preallocated(self.keys, key_states, new), _preallocated(self.values, value_states, new))
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., old:new, :] = states
         self._views = (self._buffers[0][..., :new, :], self._buffers[1][..., :new, :])
@@ -41,7 +41,7 @@ class RoomyLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def _roomy(held: Tensor, states: Tensor, needed: int) -> Tensor:
+def _preallocated(held: Tensor, states: Tensor, needed: int) -> Tensor:
     buffer = states.new_empty((*states.shape[:-2], needed + PIECE, states.shape[-1]))
     if held.numel():
         buffer[..., : held.shape[-2], :] = held
@@ -49,7 +49,13 @@ def _roomy(held: Tensor, states: Tensor, needed: int) -> Tensor:
 
 
 def sample_groups(
-    model: Any, inputs: Mapping[str, Tensor], group_size: int, config: Any, ends: Sequence[int], limit: int
+    model: Any,
+    inputs: Mapping[str, Tensor],
+    group_size: int,
+    config: Any,
+    ends: Sequence[int],
+    limit: int,
+    choose: Callable[[Sequence[int], int], LogitsProcessor] | None = None,
 ) -> list[list[int]]:
     """Sample the completions of groups.
 
@@ -61,12 +67,14 @@ def sample_groups(
         config: how to sample, as ``generate`` takes it.
         ends: the tokens that end a turn.
         limit: the most tokens of a completion.
+        choose: gives what chooses the tokens of some completions, by their numbers, after so many tokens; without it
+            ``config`` decides alone.
 
     Returns:
         groups x G completions, those of a group side by side: their tokens, with the end of turn where it comes.
     """
     cache = DynamicCache(config=model.config.get_text_config())
-    cache.layers = [RoomyLayer() for _ in cache.layers]
+    cache.layers = [PreallocatedCacheLayer() for _ in cache.layers]
     model(**inputs, cache=cache, use_cache=True, logits_to_keep=1)
     cache.crop(-1)  # `generate` reads the last token of the prompt itself
     cache.batch_repeat_interleave(group_size)
@@ -84,6 +92,7 @@ def sample_groups(
             cache=cache,
             generation_config=config,
             max_new_tokens=min(PIECE, left),
+            logits_processor=LogitsProcessorList([choose(rows, limit - left)] if choose else []),
         )
         new = written[:, ids.size(1) :]
         ended = torch.isin(new, is_end)

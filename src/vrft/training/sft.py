@@ -1,37 +1,50 @@
 """Supervised fine-tuning on the targets, over TRL's ``SFTTrainer``.
 
-The completion to learn is the target in the envelope. Labels come without reasons, so the think block of every target
-holds the same words (``think`` of the stage): SFT learns what to answer, not how to reason. The loss is on the
-completion alone.
+The completion to learn is the target in the envelope. Labels come without reasons, so the think block of a target
+holds words of the recipe (``think``), or what is known of the true class (``think_from: card``): SFT learns what to
+answer, not how to reason. The loss is the mean over the tokens of the completions of a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from trl import SFTConfig, SFTTrainer
 
 from vrft.boxes import Size
+from vrft.errors import DataError
 from vrft.policies import LoadedPolicy
 from vrft.progress import Reporter
-from vrft.recipe import SftStage
+from vrft.recipe import SftStage, texts_of
 from vrft.response import render
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
-from vrft.training.common import (
-    StageResult,
-    begin,
-    finish,
-    lazy_dataset,
-    stage_order,
-    trainer_options,
-    user_message,
-)
+from vrft.training.common import begin, finish, lazy_dataset, stage_order, user_message
+from vrft.training.keeper import StageResult
+from vrft.training.options import sft_options, trainer_options
+from vrft.training.validation import Validation
 
 
 def answer_of(policy: LoadedPolicy, task: TrainableTask, sample: Sample, size: Size) -> str:
     """The target of a sample as the policy is to write it."""
     target = task.check_target(sample.target, size)
     return task.written(target, size, policy.processed_size(size))
+
+
+def thoughts(stage: SftStage, samples: Sequence[Sample], seed: int) -> Callable[[Sample, int], str]:
+    """What stands in the think block of a sample, by its place in the order of the stage.
+
+    Raises:
+        DataError: it shall be what is known of the class, and nothing is known of that of a sample.
+    """
+    texts = texts_of(stage.think)
+    if stage.think_from == "card":
+        for sample in samples:
+            if sample.knowledge is None or not sample.knowledge.own.strip():
+                raise DataError(f"think_from is card, which says nothing of {sample.target!r} (sample {sample.id}).")
+        return lambda sample, place: sample.knowledge.own if sample.knowledge else ""
+    return lambda sample, place: texts[int(np.random.default_rng([seed, 0x7417, place]).integers(len(texts)))]
 
 
 def train_sft(
@@ -44,37 +57,39 @@ def train_sft(
     seed: int,
     reporter: Reporter,
     label: str = "sft",
+    validation: Validation | None = None,
+    trackers: Mapping[str, Any] | None = None,
 ) -> StageResult:
-    """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``."""
-    keeper, checkpoint = begin(policy, stage, directory, seed=seed, reporter=reporter, label=label)
+    """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``.
+
+    The arguments are those of ``train_rft``.
+
+    Raises:
+        UserError: the stage is not possible with this policy or these processes, or cannot go on.
+    """
+    keeper, checkpoint = begin(
+        policy, stage, directory, seed=seed, reporter=reporter, label=label, validation=validation
+    )
     assert isinstance(keeper.stage, SftStage)
     stage = keeper.stage  # shorter, where its budget is spent
-    dataset = lazy_dataset(
-        policy,
-        samples,
-        stage_order(stage, samples, stage.steps * stage.batch_size, seed),
-        lambda sample, size: {
+    think = thoughts(stage, samples, seed)
+
+    def row(sample: Sample, size: Size, place: int) -> dict[str, Any]:
+        answer = render(think(sample, place), answer_of(policy, task, sample, size), task.order)
+        return {
             "prompt": user_message(policy, task, sample, size),
-            "completion": [
-                {
-                    "role": "assistant",
-                    "content": render(stage.think, answer_of(policy, task, sample, size), task.order),
-                }
-            ],
-        },
-    )
+            "completion": [{"role": "assistant", "content": answer}],
+        }
+
+    order = stage_order(stage, samples, stage.steps * stage.batch_size, seed)
+    options = trainer_options(stage, directory, seed, stage.batch_size, compute=policy.compute, trackers=trackers)
     trainer = SFTTrainer(
         model=policy.model,
         processing_class=policy.processor,
-        args=SFTConfig(
-            **trainer_options(stage, directory, seed, stage.batch_size),
-            train_sampling_strategy="sequential",  # the dataset is in order already
-            completion_only_loss=True,
-            loss_type="nll",
-            max_length=None,
-        ),
-        train_dataset=dataset,
+        args=SFTConfig(**options, **sft_options()),
+        train_dataset=lazy_dataset(policy, samples, order, row),
         callbacks=[keeper],
         peft_config=policy.lora,
     )
+    trainer._total_train_tokens = keeper.tokens  # TRL counts from 0 after a resume
     return finish(trainer, policy, directory, keeper, checkpoint)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad as pad_last
-from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
@@ -19,6 +18,7 @@ from vrft.policies import processed_once
 from vrft.rewards.advantages import NO_ADVANTAGE
 from vrft.training.packing import ATTENTION, pack, prompt_positions, take_packed_rows
 from vrft.training.rollouts import sample_groups
+from vrft.training.seeded import SeededChoice, SeededTrainer
 
 KNOWN_INPUTS = {"pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids"}
 """What a pass with a shared prefix knows to share; with anything else TRL's own runs."""
@@ -42,12 +42,12 @@ def cannot_share(model: Any, group_size: int, micro_batch: int) -> str | None:
     return None
 
 
-class SharedPrefixTrainer(GRPOTrainer):
+class SharedPrefixTrainer(SeededTrainer):
     """TRL's trainer, where a group is encoded once. ``cannot_share`` says when it must not be used."""
 
     _buffered_inputs: list[Any] | None
-    _teaching: Tensor | None = None
-    """Which groups of the pass under way teach something; None where all count."""
+    _active_groups: Tensor | None = None
+    """Which groups of the pass under way have an advantage; None where all count."""
     resamples = 0
     """How many times in a step the groups without advantage are replaced (dynamic sampling, arXiv 2503.14476)."""
     fresh_prompts: Callable[[int, int, int], list[dict[str, Any]]]
@@ -70,7 +70,7 @@ class SharedPrefixTrainer(GRPOTrainer):
             return super()._prepare_inputs(generation_batch)
         per_generation = self.args.steps_per_generation
         if self._step % (per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = self._sampled_until_they_teach(generation_batch)
+            batch = self._dynamic_sampling(generation_batch)
             if per_generation > 1:
                 lengths = batch["completion_mask"].sum(dim=1).view(-1, self.num_generations).amax(dim=1)
                 batch = _chosen(batch, _sequences(lengths.argsort(stable=True), self.num_generations))
@@ -78,7 +78,7 @@ class SharedPrefixTrainer(GRPOTrainer):
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
         return self._buffered_inputs[self._step % per_generation]
 
-    def _sampled_until_they_teach(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def _dynamic_sampling(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Sample and score; groups without advantage are replaced by groups of fresh prompts, ``resamples`` times.
 
         Every figure that the log holds is of all groups that were sampled.
@@ -87,13 +87,15 @@ class SharedPrefixTrainer(GRPOTrainer):
         before = {name: len(values) for name, values in metrics.items()}
         batch, counts = self._sampled(rows), [len(rows)]
         for turn in range(self.resamples):
-            useless = batch["advantages"].view(-1, group).abs().amax(dim=1) <= NO_ADVANTAGE
-            places = useless.nonzero().flatten()
+            zero_advantage = batch["advantages"].view(-1, group).abs().amax(dim=1) <= NO_ADVANTAGE
+            places = zero_advantage.nonzero().flatten()
             if not len(places):
                 break
+            self._turn = turn + 1
             fresh = [row for row in self.fresh_prompts(self.state.global_step, turn, len(places)) for _ in range(group)]
             batch = replaced(batch, self._sampled(fresh), _sequences(places, group), self._tokenizer.pad_token_id)
             counts.append(len(fresh))
+        self._turn = 0
         if self.resamples:
             metrics["resampled_groups"].append(sum(counts[1:]) / group)
         for name, values in metrics.items():
@@ -133,7 +135,7 @@ class SharedPrefixTrainer(GRPOTrainer):
                 **inputs,
             )
         every = torch.arange(input_ids.size(0) // group, device=input_ids.device)
-        groups = every if self._teaching is None else every[self._teaching]
+        groups = every if self._active_groups is None else every[self._active_groups]
         log_probs, entropies = [], []
         for some in groups.split(each // group) if len(groups) else ():
             rows = _sequences(some, group)
@@ -157,18 +159,22 @@ class SharedPrefixTrainer(GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
         """As TRL's; without a KL term the groups without advantage add nothing, and are left out of the pass.
 
-        Their loss is 0 at ratio 1, whatever normalises it, so the gradient is the same.
+        Their loss is 0 at ratio 1, whatever normalises it, so the gradient is the same. Of several processes each keeps
+        one group at least: all must make the same passes, since gradients are added up within them.
         """
         advantages = inputs["advantages"].reshape(-1, self.num_generations)
-        teaching = advantages.abs().amax(dim=1) > NO_ADVANTAGE
+        active = advantages.abs().amax(dim=1) > NO_ADVANTAGE
+        if self.accelerator.num_processes > 1 and not active.any():
+            active[0] = True
         off_policy = inputs.get("old_per_token_logps") is not None
-        self._teaching = None if self.beta or off_policy or bool(teaching.all()) else teaching
-        skipped = 0 if self._teaching is None else int((~teaching).sum())
-        self._metrics["train"]["skipped_groups"].append(skipped)
+        self._active_groups = None if self.beta or off_policy or bool(active.all()) else active
+        skipped = 0 if self._active_groups is None else int((~active).sum())
+        counted = self.accelerator.reduce(torch.tensor(float(skipped), device=active.device), reduction="sum")
+        self._metrics["train"]["skipped_groups"].append(counted.item())
         try:
             return super()._compute_loss(model, inputs)
         finally:
-            self._teaching = None
+            self._active_groups = None
 
     def _filled(
         self, model: Any, count: int, length: int, groups: Tensor, log_probs: list[Tensor], entropies: list[Tensor]
@@ -235,8 +241,13 @@ class SharedPrefixTrainer(GRPOTrainer):
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
+            numbers = self._numbers(len(prompts) * group)
+
+            def choose(rows: Sequence[int], done: int) -> SeededChoice:
+                return SeededChoice(numbers[list(rows), done:], self.temperature, self.top_p)
+
             return sample_groups(
-                model, inputs, group, self.generation_config, self.eos_token_ids, self.max_completion_length
+                model, inputs, group, self.generation_config, self.eos_token_ids, self.max_completion_length, choose
             )
 
 

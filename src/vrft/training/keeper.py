@@ -1,0 +1,225 @@
+"""The bookkeeping of a stage: its log, its rollouts, its checkpoints, and when it ends.
+
+Every process of a run has a bookkeeper, since all must end with the same step; only the first one writes.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import TrainerCallback
+
+from vrft.errors import TrainingError
+from vrft.processes import StoppedElsewhere, all_of, from_main, is_main, process_count, wait_for_all
+from vrft.progress import Reporter
+from vrft.recipe import RftStage, SftStage
+from vrft.runs import StageDirectory, read_json, read_jsonl, replacing, write_jsonl
+from vrft.training.memory import PeakMemory
+from vrft.training.validation import Validator
+
+clock = time.monotonic
+"""Of ``seconds``, in the log, the budget and the cost."""
+
+
+@dataclass
+class StageResult:
+    """What a stage cost, and which step's policy it hands on."""
+
+    seconds: float
+    tokens: int
+    steps: int
+    peak_mb: float
+    kept_step: int
+
+
+class Bookkeeper(TrainerCallback):
+    """Writes the log and the rollouts of a stage, seals its checkpoints, and shows progress.
+
+    Args:
+        directory: of the stage.
+        stage: of the recipe.
+        reporter: is told what is done.
+        label: what the stage is called.
+        validator: measures the policy while it trains; None where the recipe does not ask for it.
+    """
+
+    def __init__(
+        self,
+        directory: StageDirectory,
+        stage: RftStage | SftStage,
+        reporter: Reporter,
+        label: str,
+        validator: Validator | None = None,
+    ) -> None:
+        self.directory, self.stage, self.reporter, self.label = directory, stage, reporter, label
+        self.validator = validator
+        self.rollouts: list[dict[str, Any]] = []
+        self.extra: dict[str, Any] = {}
+        """Figures of the rollouts since the last line of the log."""
+        self.before, self.began, self.tokens = 0.0, clock(), 0
+        self.memory = PeakMemory()
+
+    def resume(self) -> Path | None:
+        """Go back to the newest whole checkpoint: what was logged after it is taken out.
+
+        Returns:
+            the checkpoint, or None to start from the beginning.
+        """
+        checkpoint = from_main(self.directory.checkpoint)
+        step = 0
+        if checkpoint is not None:
+            facts = read_json(checkpoint / "whole.json")
+            step, self.before, self.tokens = facts["step"], facts["seconds"], facts["tokens"]
+            self.began = clock()
+            stopped = False
+            if self.validator is not None:
+                self.validator.restore(facts["validation"])
+                stopped = self.validator.is_out_of_patience
+            if stopped or self._is_spent():  # killed after its last step: nothing is left to be trained
+                self.stage = self.stage.model_copy(update={"steps": step})
+        if is_main():
+            rows = [row for row in read_jsonl(self.directory.log) if row["step"] <= step]
+            write_jsonl(self.directory.log, rows)
+            for part in self.directory.rollouts_part(0).parent.glob("*.parquet"):
+                if int(part.stem) > step:
+                    part.unlink()
+            for kept_step, kept in self.directory.best_policies().items():
+                if kept_step > step:
+                    shutil.rmtree(kept)
+        wait_for_all()
+        self.began = clock()
+        self.reporter.start(self.label, self.stage.steps, step)
+        return checkpoint
+
+    @property
+    def seconds(self) -> float:
+        return self.before + clock() - self.began
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """End the stage before a gradient that is not finite is applied."""
+        gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        if not gradients:
+            return  # DeepSpeed keeps them elsewhere; the norm in the log tells
+        norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        bad: list[str] = []
+        if not torch.isfinite(norm):
+            bad = [name for name, one in gradients.items() if not torch.isfinite(one).all()]
+        if any(all_of([not torch.isfinite(norm).item()])):
+            seen = (
+                f"the gradients of {len(bad)} of {len(gradients)} weights are not finite (first {bad[0]})"
+                if bad
+                else ""
+            )
+            self._fail(state.global_step + 1, seen or "the norm of the gradient is not finite")
+
+    def _fail(self, step: int, seen: str) -> None:
+        if not is_main():
+            raise StoppedElsewhere(seen)
+        last = read_jsonl(self.directory.log)[-1:]
+        figures = [f"{key} {last[0][key]:.4g}" for key in ("loss", "grad_norm", "kl") if last and last[0].get(key)]
+        before = f"; in step {last[0]['step']}: {', '.join(figures)}" if figures else ""
+        raise TrainingError(
+            f"{self.label}: {seen} in step {step}{before}. Nothing of this step was kept. Try a lower learning_rate, "
+            f"more warmup_steps, a lower max_grad_norm, or policy.dtype: float32."
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if self.validator is None or not self.validator.is_due(state.global_step, state.max_steps):
+            return
+        self.extra["validation"] = self.validator.validate(model, state.global_step)
+        control.should_log = True
+        if self.validator.is_out_of_patience:
+            control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        self.tokens = int(logs.get("num_tokens") or self.tokens)
+        row = {"step": state.global_step, **log_row(logs), "tokens": self.tokens, **self.extra}
+        row["seconds"] = round(self.seconds, 3)
+        self.extra = {}
+        for figure in ("loss", "grad_norm"):
+            if not math.isfinite(row.get(figure, 0.0)):
+                self._fail(state.global_step, f"the {figure} is {row[figure]}")
+        logs.clear()
+        logs.update(flat(row))  # for the loggers that follow
+        if is_main():
+            with self.directory.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        note = f"reward {row['reward']:.3f}" if "reward" in row else f"loss {row['loss']:.3f}"
+        self.reporter.advance(state.global_step, note)
+        if self._is_spent():
+            control.should_training_stop = True
+
+    def _is_spent(self) -> bool:
+        """Whether the stage has used up what it may; clocks differ, so the first process decides."""
+        stage = self.stage
+        if stage.max_tokens and self.tokens >= stage.max_tokens:
+            return True
+        limit = stage.max_seconds
+        return limit is not None and from_main(lambda: self.seconds >= limit)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if process_count() > 1:
+            wait_for_all()  # the others have written their part of the checkpoint
+        if not is_main():
+            return
+        if self.rollouts:
+            with replacing(self.directory.rollouts_part(state.global_step)) as fresh:
+                pd.DataFrame(self.rollouts).to_parquet(fresh, index=False)
+            self.rollouts.clear()
+        checkpoint = self.directory.path / f"checkpoint-{state.global_step}"
+        facts = {"step": state.global_step, "seconds": self.seconds, "tokens": self.tokens}
+        if self.validator is not None:
+            facts["validation"] = self.validator.facts()
+            self.validator.drop_others()
+        self.directory.seal(checkpoint, facts)
+
+
+LOGGED = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "kl": "kl",
+    "entropy": "entropy",
+    "clip_ratio/region_mean": "clipped",
+    "cispo_clip_ratio": "clipped",
+    "completions/mean_length": "completion_tokens",
+    "completions/clipped_ratio": "cut_off",
+    "mean_token_accuracy": "token_accuracy",
+    "sampling/sampling_logp_difference/mean": "engine_logp_difference",
+    "sampling/importance_sampling_ratio/mean": "engine_ratio",
+    "skipped_groups": "skipped_groups",
+    "resampled_groups": "resampled_groups",
+}
+"""What TRL calls a figure -> what the log calls it."""
+
+
+def log_row(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a step under our names."""
+    return {ours: logs[theirs] for theirs, ours in LOGGED.items() if logs.get(theirs) is not None}
+
+
+def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """A line of the log as names and numbers; the step is told apart.
+
+    >>> flat({"step": 3, "loss": 0.5, "rewards": {"format": {"mean": 1.0, "share": None}}})
+    {'loss': 0.5, 'rewards.format.mean': 1.0}
+    """
+    figures: dict[str, float] = {}
+    for key, value in row.items():
+        if isinstance(value, Mapping):
+            figures |= flat(value, f"{prefix}{key}.")
+        elif value is not None and prefix + key != "step":
+            figures[prefix + key] = value
+    return figures
