@@ -44,7 +44,7 @@ from vrft.recipe import (
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Grey, Sample, open_image
 from vrft.tasks import TrainableTask
-from vrft.training import PeakMemory, Validation, train_rft, train_sft
+from vrft.training import PeakMemory, Validation, check_processes, train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
@@ -234,8 +234,9 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     """
     quiet_libraries()
     join_processes()
+    from_main(lambda: _check_processes(recipe))
     from_main(lambda: directory.open(recipe.dump(), resume=resume))
-    job = open_job(recipe, reporter)
+    job = _open_for_all(recipe, reporter)
     from_main(lambda: _write_facts(job, directory))
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
@@ -249,6 +250,19 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
         costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
     perception = _perception(job, directory)
     return from_main(lambda: _write_figures(job, directory, arms, costs, perception))
+
+
+def _check_processes(recipe: Recipe) -> None:
+    for name in recipe.arm_names():
+        for stage in recipe.stages_of(name):
+            check_processes(stage)
+
+
+def _open_for_all(recipe: Recipe, reporter: Reporter) -> Job:
+    """The job in every process, opened by the first one before the others, so that a fault is told once."""
+    opened: list[Job] = []
+    from_main(lambda: opened.append(open_job(recipe, reporter)))
+    return opened[0] if opened else open_job(recipe, reporter)
 
 
 def _write_facts(job: Job, directory: RunDirectory) -> None:

@@ -5,6 +5,7 @@ of them do the same. With one process nothing here does anything, and torch is n
 """
 
 import os
+import platform
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -36,13 +37,52 @@ def is_main() -> bool:
     return process_index() == 0
 
 
+_peers: list[tuple[str, int]] = []
+"""Host and process id of every process, by rank, once they have met."""
+
+
 def join_processes() -> None:
-    """Meet the other processes; must be called before anything else here."""
-    if process_count() > 1:
+    """Meet the other processes; must be called before anything is told to them."""
+    if process_count() > 1 and not _peers:
         import torch
         from accelerate import PartialState
 
         PartialState(cpu=not torch.cuda.is_available())
+        _peers.extend(all_of([(platform.node(), os.getpid())]))
+
+
+def leave_processes() -> None:
+    """Part from the other processes when all is done."""
+    if _peers:
+        import torch
+
+        torch.distributed.destroy_process_group()
+
+
+def have_met() -> bool:
+    return bool(_peers)
+
+
+def is_first_alive() -> bool:
+    """Whether no process before this one lives, as far as this machine can tell; the one that speaks for all."""
+    import psutil
+
+    def lives(host: str, pid: int) -> bool:
+        if host != platform.node():
+            return True
+        return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+    return not any(lives(*peer) for peer in _peers[: process_index()])
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error says that another process has gone."""
+    words = str(error).lower()
+    return (
+        process_count() > 1
+        and isinstance(error, RuntimeError)
+        and any(sign in words for sign in ("gloo", "nccl", "connection closed by peer", "connection reset", "socket"))
+    )
 
 
 def wait_for_all() -> None:

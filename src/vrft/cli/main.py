@@ -1,5 +1,6 @@
 """Commands: argument reading, progress and exit codes; no logic. What is heavy is imported inside a command."""
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +14,16 @@ from vrft.cli.knowledge import app as knowledge
 from vrft.cli.predict import predict
 from vrft.cli.score import score
 from vrft.errors import UserError
+from vrft.processes import (
+    StoppedElsewhere,
+    have_met,
+    is_first_alive,
+    is_lost_peer,
+    is_main,
+    leave_processes,
+    process_count,
+    process_index,
+)
 
 app = typer.Typer(
     name="vrft",
@@ -24,8 +35,11 @@ app = typer.Typer(
 
 
 @app.callback()
-def _vrft() -> None:
+def _vrft(context: typer.Context) -> None:
     """Visual reinforcement fine-tuning of vision-language models in medical imaging."""
+    command = context.invoked_subcommand
+    if process_count() > 1 and command != "run":
+        raise UserError(f"vrft {command} takes one process; call it without torchrun or accelerate launch.")
 
 
 @app.command()
@@ -50,6 +64,8 @@ def run(
     from vrft.recipe import read_recipe
 
     checked = read_recipe(recipe, set_ or [])
+    if plan_ and process_count() > 1:
+        raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
     if plan_:
         from vrft.cli.plan import costs
 
@@ -60,7 +76,7 @@ def run(
     from vrft.cli.terminal import make_reporter, plan, results
 
     directory_path = out or Path("runs") / checked.name
-    reporter = make_reporter(quiet=quiet)
+    reporter = make_reporter(quiet=quiet or not is_main())
     reporter.say(plan(checked, directory_path))
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
@@ -70,9 +86,11 @@ def run(
 
     directory = RunDirectory(directory_path)
     metrics = run_recipe(checked, directory, resume=resume, reporter=reporter)
-    write_report(directory)
-    reporter.say(results(metrics))
-    typer.echo(directory.report)
+    if is_main():
+        write_report(directory)
+        reporter.say(results(metrics))
+        typer.echo(directory.report)
+    leave_processes()
 
 
 app.command()(ablate)
@@ -111,10 +129,22 @@ def main() -> None:
     """Run the command line; a user's mistake is one message on standard error and exit code 2."""
     try:
         app()
+    except StoppedElsewhere:
+        sys.exit(2)
     except UserError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"vrft: {line}", err=True)
+        if is_main() or have_met():  # before they have met all processes find the same
+            which = "" if is_main() else f"process {process_index() + 1} of {process_count()}: "
+            for line in str(error).splitlines():
+                typer.echo(f"vrft: {which}{line}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("vrft: interrupted; go on with --resume.", err=True)
+        if is_main():
+            typer.echo("vrft: interrupted; go on with --resume.", err=True)
         sys.exit(1)
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        if is_first_alive():
+            told = f"one of the {process_count()} processes was ended, so the run ends with it"
+            typer.echo(f"vrft: {told}; what is finished stays, go on with --resume.", err=True)
+        os._exit(1)  # without waiting for the others

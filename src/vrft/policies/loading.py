@@ -232,7 +232,10 @@ def save_policy(policy: LoadedPolicy, path: Path, state: dict[str, Any] | None =
         path: a directory.
         state: the weights, where they were gathered from several processes.
     """
-    options: dict[str, Any] = {} if state is None else {"state_dict": state}
+    options: dict[str, Any] = {}
+    if state is not None:  # gathered weights no longer show which of them are one
+        tied = policy.model.all_tied_weights_keys if isinstance(policy.model, PreTrainedModel) else {}
+        options["state_dict"] = {name: one for name, one in state.items() if name not in tied}
     if isinstance(policy.model, PeftModel):
         policy.model.get_base_model().config.save_pretrained(path)
         # TRL's adapter "ref" is no part of the policy.

@@ -14,6 +14,7 @@ from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
 
 from vrft.boxes import Size
+from vrft.errors import UserError
 from vrft.policies import LoadedPolicy, load_policy, save_policy
 from vrft.processes import all_of, is_main, join_processes, wait_for_all
 from vrft.progress import Reporter
@@ -22,6 +23,7 @@ from vrft.runs import StageDirectory, read_jsonl, replacing, write_json, write_j
 from vrft.sample import Sample, Target
 from vrft.tasks import TrainableTask
 from vrft.training.keeper import Bookkeeper, StageResult
+from vrft.training.options import check_processes
 from vrft.training.validation import Validation, Validator
 
 
@@ -137,6 +139,7 @@ def begin(
 ) -> tuple[Bookkeeper, Path | None]:
     """Begin a stage, or go back to its newest whole checkpoint, which is returned with the bookkeeper."""
     join_processes()
+    check_processes(stage)
     seed_everything(seed)
     validator = Validator(validation, policy, directory) if validation else None
     keeper = Bookkeeper(directory, stage, reporter, label, validator)
@@ -144,7 +147,8 @@ def begin(
     whole = policy.lora is None and not isinstance(policy.model, PeftModel)
     if whole and isinstance(stage, RftStage) and stage.kl:
         policy.reference = frozen_copy(policy.model)
-    if whole and checkpoint is not None:  # adapters are put back by the trainer
+    # Adapters are put back by the trainer, and so are weights that DeepSpeed saves in parts.
+    if whole and checkpoint is not None and (checkpoint / "config.json").exists():
         put_weights(policy, checkpoint)
     return keeper, checkpoint
 
@@ -165,6 +169,8 @@ def finish(
     trainer: Trainer, policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, checkpoint: Path | None
 ) -> StageResult:
     """Train, write the policy and the rollouts, and only then say that the stage is done."""
+    if keeper.validator is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise UserError(f"{keeper.label}: validate is not possible where weights are shared out over processes.")
     silence(trainer)
     log_first(trainer, keeper)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -46,6 +46,23 @@ def share_of(sequences: int) -> int:
     return sequences // processes
 
 
+def check_processes(stage: RftStage | SftStage) -> None:
+    """Make sure that the processes of a run can share a stage out.
+
+    Raises:
+        UserError: they cannot.
+    """
+    rft = isinstance(stage, RftStage)
+    sequences = stage.prompts_per_step * stage.group_size if isinstance(stage, RftStage) else stage.batch_size
+    each = share_of(sequences)
+    if each % min(stage.micro_batch or each, each):
+        raise UserError(
+            f"micro_batch is {stage.micro_batch}, which does not divide the {each} sequences that each process has."
+        )
+    if rft and stage.dynamic_sampling and process_count() > 1:
+        raise UserError("dynamic_sampling is not possible where training runs in several processes; set it to 0.")
+
+
 def trainer_options(
     stage: RftStage | SftStage,
     directory: StageDirectory,
@@ -71,8 +88,6 @@ def trainer_options(
     cuda = torch.cuda.is_available()
     each = share_of(sequences)
     micro = min(stage.micro_batch or each, each)
-    if each % micro:
-        raise UserError(f"micro_batch is {micro}, which does not divide the {each} sequences of a process in a step.")
     workers = stage.loader_workers
     if workers is None:  # where processes are not forked, what a row is made by cannot be sent to them
         workers = 2 if cuda and get_start_method() == "fork" else 0
@@ -126,6 +141,8 @@ def trainer_options(
         "dataloader_persistent_workers": workers > 0,
         "remove_unused_columns": False,
         "disable_tqdm": True,
+        "log_level": "passive",
+        "log_level_replica": "passive",
         "push_to_hub": False,
         **(trackers or {"report_to": [], "project": "vrft", "run_name": None}),
     }

@@ -26,7 +26,7 @@ from trl import GRPOConfig, GRPOTrainer
 from vrft.boxes import Size
 from vrft.errors import UserError
 from vrft.policies import LoadedPolicy
-from vrft.processes import all_of, is_main, process_count
+from vrft.processes import all_of, is_main
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.response import parse
@@ -272,9 +272,8 @@ def make_trainer(
         why_not = cannot_share(policy.model, stage.group_size, options["per_device_train_batch_size"]) or ""
     how = f"repeated for each completion: {why_not}" if why_not else "encoded once a group"
     keeper.reporter.say(f"{keeper.label}: prompts are {how}")
-    if stage.dynamic_sampling and (why_not or process_count() > 1):
-        why = f"prompts are {how}" if why_not else "training runs in several processes"
-        raise UserError(f"{keeper.label}: dynamic_sampling is not possible where {why}; set it to 0.")
+    if stage.dynamic_sampling and why_not:
+        raise UserError(f"{keeper.label}: dynamic_sampling is not possible where prompts are {how}; set it to 0.")
     adapters = policy.lora is not None or isinstance(policy.model, PeftModel)
     trainer = (plain if why_not else SharedPrefixTrainer)(
         model=policy.model,

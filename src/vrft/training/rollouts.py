@@ -92,6 +92,7 @@ def sample_groups(
             cache=cache,
             generation_config=config,
             max_new_tokens=min(PIECE, left),
+            synced_gpus=False,  # each process has all weights
             logits_processor=LogitsProcessorList([choose(rows, limit - left)] if choose else []),
         )
         new = written[:, ids.size(1) :]

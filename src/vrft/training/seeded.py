@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
@@ -81,8 +82,29 @@ class SeededTrainer(GRPOTrainer):
         if self.use_vllm:
             return super()._generate_single_turn(prompt_ids, *rest)
         choice = SeededChoice(self._numbers(len(prompt_ids)), self.temperature, self.top_p)
-        with _generating_with(self.accelerator.unwrap_model(self.model_wrapped), choice):
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        with _generating_with(model, choice), self._whole_weights():
             return super()._generate_single_turn(prompt_ids, *rest)
+
+    @contextmanager
+    def _whole_weights(self) -> Iterator[None]:
+        """Hold all weights that FSDP2 shares out, for a while.
+
+        Processes write completions of different lengths, so that their passes cannot wait for each other; and
+        ``generate`` encodes images before the pass in which the weights would be gathered.
+        """
+        shares = [module for module in self.model_wrapped.modules() if isinstance(module, FSDPModule)]
+        for module in shares:
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+        try:
+            yield
+        finally:
+            for module in shares:
+                module.set_reshard_after_forward(
+                    self.accelerator.state.fsdp_plugin.reshard_after_forward, recurse=False
+                )
+                module.reshard()
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         """As TRL's; for ``rejection`` the advantage is 1 where a completion is learnt and 0 elsewhere.
@@ -104,7 +126,8 @@ def _generating_with(model: Any, choice: LogitsProcessor) -> Iterator[None]:
     generate = model.generate
 
     def seeded(*args: Any, **kwargs: Any) -> Any:
-        return generate(*args, logits_processor=LogitsProcessorList([choice]), **kwargs)
+        chosen = LogitsProcessorList([choice])
+        return generate(*args, logits_processor=chosen, synced_gpus=False, **kwargs)
 
     model.generate = seeded
     try:

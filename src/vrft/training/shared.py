@@ -240,6 +240,7 @@ class SharedPrefixTrainer(SeededTrainer):
             ) as model,
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
+            self._whole_weights(),
         ):
             numbers = self._numbers(len(prompts) * group)
 
