@@ -15,9 +15,14 @@ ACROSS = 3
 POINTS = 250
 """Points of a drawn line at most: with tens of arms the page would grow by what no screen can show."""
 
+VALIDATION = "validation."
+"""What the columns begin with that are measured on the validation split."""
+
 HEALTH = {
     "no_advantage": "groups without advantage",
     "kl": "KL to the start",
+    "clipped": "tokens whose ratio is clipped",
+    "accepted": "completions that are learnt (rejection)",
     "entropy": "entropy (nats a token)",
     "completion_tokens": "completion length (tokens)",
     "reasoning.reasoning_words": "words of reasoning",
@@ -52,7 +57,9 @@ def panels_of(logs: pd.DataFrame) -> dict[str, str]:
             name.removeprefix("rewards.").rpartition(".")[0] for name in map(str, logs) if name.startswith("rewards.")
         )
     )
-    titles = {"reward": "reward (weighted sum)"}
+    validated = [name for name in map(str, logs) if name.startswith(VALIDATION)]
+    titles = {name: f"validation: {name.removeprefix(VALIDATION)}" for name in validated}
+    titles |= {"reward": "reward (weighted sum)"}
     titles |= {f"rewards.{name}.{part}": f"{name}: {said}" for part, said in PARTS.items() for name in components}
     return {
         column: title for column, title in (titles | HEALTH).items() if column in logs and logs[column].notna().any()
@@ -85,7 +92,7 @@ def draw_curves(logs: pd.DataFrame, lines: dict[str, Line], *, mean: bool = Fals
                     y=values.to_numpy(np.float32),
                     name=escape(arm, quote=False),
                     legendgroup=f"arm-{index}",
-                    mode="lines",
+                    mode="lines+markers" if column.startswith(VALIDATION) else "lines",
                     line={"color": line.colour, "width": 2, "dash": line.dash},
                     showlegend=legend and arm not in named,
                     visible=True if line.visible else "legendonly",

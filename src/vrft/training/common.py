@@ -2,7 +2,9 @@
 
 import copy
 import random
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +175,8 @@ def finish(
         raise UserError(f"{keeper.label}: validate is not possible where weights are shared out over processes.")
     silence(trainer)
     log_first(trainer, keeper)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with redirect_stdout(sys.stderr):  # loggers greet there
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     steps = trainer.state.global_step
     policy.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     kept_step = _validated_last(keeper, policy, steps)

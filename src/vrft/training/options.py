@@ -52,14 +52,13 @@ def check_processes(stage: RftStage | SftStage) -> None:
     Raises:
         UserError: they cannot.
     """
-    rft = isinstance(stage, RftStage)
     sequences = stage.prompts_per_step * stage.group_size if isinstance(stage, RftStage) else stage.batch_size
     each = share_of(sequences)
     if each % min(stage.micro_batch or each, each):
         raise UserError(
             f"micro_batch is {stage.micro_batch}, which does not divide the {each} sequences that each process has."
         )
-    if rft and stage.dynamic_sampling and process_count() > 1:
+    if isinstance(stage, RftStage) and stage.dynamic_sampling and process_count() > 1:
         raise UserError("dynamic_sampling is not possible where training runs in several processes; set it to 0.")
 
 
@@ -144,6 +143,9 @@ def trainer_options(
         "log_level": "passive",
         "log_level_replica": "passive",
         "push_to_hub": False,
+        "trackio_space_id": None,  # nothing leaves the machine
+        "trackio_bucket_id": None,
+        "trackio_static_space_id": False,
         **(trackers or {"report_to": [], "project": "vrft", "run_name": None}),
     }
 
