@@ -39,6 +39,7 @@ PAIRS = (
     ("rft", "base"),
     ("rft", "majority"),
     ("rft", "sft"),
+    ("rft", "rejection"),
     ("rft", "blind"),
     ("rft", "nothink"),
     ("rft", "thinkafter"),

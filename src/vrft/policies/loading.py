@@ -10,7 +10,14 @@ import torch
 import transformers
 from peft import LoraConfig, PeftModel
 from PIL import Image
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from transformers.image_utils import SizeDict
 
 from vrft.boxes import Size
@@ -159,6 +166,7 @@ def load_policy(
             f"policy.model {name!r} cannot be loaded: {first_line(error)} Give 'tiny', a directory with a model "
             f"and its processor, or a hub name that this machine can reach."
         ) from None
+    forget_sampling(model)
     if max_pixels is not None:
         bound_pixels(processor, max_pixels)
     tokenizer = processor.tokenizer
@@ -179,6 +187,17 @@ def load_policy(
         trust_remote_code=trust_remote_code,
         cache=cache,
     )
+
+
+def forget_sampling(model: PreTrainedModel | PeftModel) -> None:
+    """Keep of a model's own way to generate only which tokens begin, end and pad.
+
+    transformers fills what a call of ``generate`` leaves open from there, such as a repetition penalty.
+    """
+    whole = model.get_base_model() if isinstance(model, PeftModel) else model
+    own = whole.generation_config
+    tokens = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    whole.generation_config = GenerationConfig(**tokens)
 
 
 def is_adapter(path: str | Path) -> bool:
