@@ -119,6 +119,7 @@ def load_policy(
     revision: str | None = None,
     dtype: str = "auto",
     training: bool = False,
+    keep_float32: bool = True,
     lora: LoraConfig | None = None,
     merge_adapters: bool = False,
     base: tuple[str, str | None] | None = None,
@@ -129,14 +130,15 @@ def load_policy(
     """Load a policy and its processor.
 
     Weights that are to be trained are float32, whatever the policy computes in: steps of 1e-5 vanish in bfloat16, whose
-    numbers lie 0.4% apart. A base under adapters has the type that is computed in. Weights that were saved in float32
-    are evaluated in float32, so that what is evaluated is what was saved.
+    numbers lie 0.4% apart. A base under adapters has the type that is computed in. Weights that a stage has saved, in
+    float32, are evaluated in float32, so that what is evaluated is what was saved.
 
     Args:
         name: ``tiny``, a directory, or a name on the hub. A directory may hold whole weights or an adapter.
         revision: of a hub model.
         dtype: what it computes in: a key of ``DTYPES``, or ``auto``: bfloat16 on a GPU that has it, float32 elsewhere.
         training: it is going to be trained: all weights, or with ``lora`` adapters.
+        keep_float32: whole weights that were saved in float32 stay so, whatever is computed in.
         lora: adapters to train. Those of an adapter directory are trained further where ``base`` is given (they are of
             the run that goes on); else they belong to the start, are merged into it in float32, new ones are put in.
         merge_adapters: what a stage trains is merged when it is done.
@@ -157,9 +159,10 @@ def load_policy(
         elif is_adapter(path):
             model = _merged(path, base, trust_remote_code)
         else:
-            model = AutoModelForImageTextToText.from_pretrained(
-                path, dtype=_weight_type(path, options, compute, training=training, lora=lora is not None), **options
-            )
+            whole = training and lora is None
+            kept = whole or (keep_float32 and compute != torch.float16 and _is_float32(path, options))
+            dtype_of_weights = torch.float32 if kept else compute
+            model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype_of_weights, **options)
         processor = AutoProcessor.from_pretrained(path, padding_side="left", **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise PolicyError(
@@ -205,14 +208,9 @@ def is_adapter(path: str | Path) -> bool:
     return (Path(path) / "adapter_config.json").is_file()
 
 
-def _weight_type(
-    path: str, options: dict[str, Any], compute: torch.dtype, *, training: bool, lora: bool
-) -> torch.dtype:
-    """The type that whole weights are loaded in; see ``load_policy``."""
-    if training and not lora:
-        return torch.float32
-    saved = getattr(AutoConfig.from_pretrained(path, **options), "dtype", None)
-    return torch.float32 if saved == torch.float32 and compute != torch.float16 else compute
+def _is_float32(path: str, options: dict[str, Any]) -> bool:
+    """Whether whole weights were saved in float32."""
+    return getattr(AutoConfig.from_pretrained(path, **options), "dtype", None) == torch.float32
 
 
 def _with_adapters(
@@ -225,8 +223,7 @@ def _with_adapters(
     if is_adapter(place_of(of)):
         whole = _merged(place_of(of), None, trust_remote_code)
     else:
-        dtype = _weight_type(place_of(of), options, compute, training=training, lora=True)
-        whole = AutoModelForImageTextToText.from_pretrained(place_of(of), dtype=dtype, **options)
+        whole = AutoModelForImageTextToText.from_pretrained(place_of(of), dtype=compute, **options)
     return PeftModel.from_pretrained(whole, path, is_trainable=training, autocast_adapter_dtype=True)
 
 

@@ -1,6 +1,7 @@
 """The policy that a recipe or a run names."""
 
 from pathlib import Path
+from typing import Any
 
 from peft import LoraConfig
 from transformers import AutoTokenizer
@@ -33,6 +34,7 @@ def load_for(recipe: Recipe, trained: Path | None, *, training: bool = False) ->
         revision=None if trained else section.revision,
         dtype=section.dtype,
         training=training,
+        keep_float32=trained is not None,
         lora=lora_config(section) if training else None,
         merge_adapters=section.lora is not None and section.lora.between_stages == "merge",
         base=(section.model, section.revision) if trained else None,
@@ -40,6 +42,21 @@ def load_for(recipe: Recipe, trained: Path | None, *, training: bool = False) ->
         image_cache_gb=section.image_cache_gb,
         trust_remote_code=section.trust_remote_code,
     )
+
+
+PLAIN_LORA: dict[str, Any] = {
+    "bias": "none",
+    "lora_bias": False,
+    "inference_mode": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "ensure_weight_tying": False,
+    **dict.fromkeys(("use_rslora", "use_dora"), False),
+    **dict.fromkeys(("modules_to_save", "exclude_modules", "layers_to_transform", "layer_replication")),
+    **dict.fromkeys(("trainable_token_indices", "target_parameters", "alora_invocation_tokens", "arrow_config")),
+    **dict.fromkeys(("velora_config", "monteclora_config", "kasa_config", "use_bdlora")),
+}
+"""Adapters of one rank and scale on the named layers, and no variant of LoRA."""
 
 
 def lora_config(section: Policy) -> LoraConfig | None:
@@ -51,12 +68,9 @@ def lora_config(section: Policy) -> LoraConfig | None:
         lora_dropout=lora.dropout,
         target_modules=lora.targets,
         task_type="CAUSAL_LM",
-        bias="none",
         init_lora_weights=True,  # B is 0: the policy starts as it is
-        use_rslora=False,
-        use_dora=False,
-        modules_to_save=None,
         revision=section.revision,  # of the model that they belong to
+        **PLAIN_LORA,
     )
 
 

@@ -180,7 +180,7 @@ class Lora(Section):
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """Scale of the adapters; their output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout inside the adapters."""
+    """Dropout inside the adapters, in stages of kind sft; RFT trains without, since it would blur its probabilities."""
     targets: list[str] = ["q_proj", "k_proj", "v_proj", "o_proj"]
     """Ends of the names of the layers that get an adapter."""
     between_stages: Literal["continue", "merge"] = "continue"

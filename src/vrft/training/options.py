@@ -31,6 +31,18 @@ GROUP_TIMEOUT = 7200
 """Seconds that a process waits for the others; a step of long rollouts takes minutes."""
 
 
+ACCELERATOR = {
+    "split_batches": False,
+    "dispatch_batches": None,
+    "even_batches": True,
+    "use_seedable_sampler": True,
+    "non_blocking": False,
+    "gradient_accumulation_kwargs": None,
+    "use_configured_state": False,
+}
+"""How accelerate hands out batches: each process reads its own, in the order of the data set."""
+
+
 def share_of(sequences: int) -> int:
     """How many of the sequences of a step each process has.
 
@@ -114,6 +126,9 @@ def trainer_options(
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "use_liger_kernel": False,
         "torch_compile": False,
+        "torch_compile_backend": None,  # either of these would switch it on
+        "torch_compile_mode": None,
+        "auto_find_batch_size": False,
         "full_determinism": False,
         "logging_strategy": "steps",
         "logging_steps": stage.log_every,
@@ -126,7 +141,11 @@ def trainer_options(
         "eval_strategy": "no",
         "load_best_model_at_end": False,
         "ignore_data_skip": False,  # a stage that resumes goes on in the data where it stopped
+        "restore_callback_states_from_checkpoint": False,
+        "enable_jit_checkpoint": False,  # a stage that is told to end is not done
         "dataloader_drop_last": False,
+        "dataloader_in_order": True,
+        "accelerator_config": dict(ACCELERATOR),
         "seed": seed,
         "data_seed": seed,
         "use_cpu": not cuda,
@@ -134,6 +153,8 @@ def trainer_options(
         "fp16": False,
         "tf32": None,  # as torch is set up
         "ddp_find_unused_parameters": True,  # of adapters and towers a pass may leave some out
+        "ddp_broadcast_buffers": True,
+        "ddp_static_graph": False,
         "ddp_timeout": GROUP_TIMEOUT,
         "dataloader_pin_memory": cuda,
         "dataloader_num_workers": workers,
@@ -159,6 +180,8 @@ def sft_options() -> dict[str, Any]:
         "assistant_only_loss": False,
         "loss_type": "nll",
         "max_length": None,
+        "pad_to_multiple_of": None,
+        "chat_template_path": None,
         "packing": False,
         "padding_free": False,
         "eos_token": None,  # the tokenizer's own
@@ -176,6 +199,10 @@ def rollout_options(stage: RftStage, suppressed: Sequence[int]) -> dict[str, Any
         "use_vllm": True,
         "vllm_mode": "colocate",
         "vllm_gpu_memory_utilization": stage.vllm_memory,
+        "vllm_model_impl": "vllm",
+        "vllm_tensor_parallel_size": 1,
+        "vllm_max_model_length": None,  # as the model's configuration says
+        "vllm_structured_outputs_regex": None,
         "vllm_importance_sampling_correction": corrected,
         "vllm_importance_sampling_mode": stage.vllm_correction if corrected else "sequence_mask",
         "vllm_importance_sampling_clip_max": stage.vllm_cap,

@@ -282,6 +282,7 @@ def make_trainer(
         args=GRPOConfig(
             **options,
             **grpo_options(stage, policy.suppressed, options["gradient_accumulation_steps"]),
+            trust_remote_code=policy.trust_remote_code,
             beta=stage.kl if adapters else 0.0,  # of all weights the reference is given below
         ),
         train_dataset=dataset,
