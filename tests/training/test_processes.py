@@ -12,21 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from vrft.policies import TINY
-from vrft.runs import StageDirectory, read_json, read_jsonl
+from vrft.runs import read_json, read_jsonl
 
-SCRIPT = Path(__file__).parent / "processes.py"
-MODES, folder_of, train = (runpy.run_path(str(SCRIPT))[name] for name in ("MODES", "folder_of", "train"))
+BENCH = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "processes.py"))
+MODES, SHARED_OUT, apart, folder_of = (BENCH[name] for name in ("MODES", "SHARED_OUT", "apart", "folder_of"))
 
 LOSS, WEIGHTS = 1e-5, 2e-3
 """Tolerances: of the loss, absolute; of the weights, the norm of their difference over that of the update. AdamW's
 first steps are as large for a gradient of 1e-9 as for one of 1, so rounding shows in weights before it does in losses.
 """
-
-SHARED_OUT = ["sft", "sft, adapters", "rft, shared prefix, kl", "rft, repeated prompts, kl"]
-"""Modes that are also tried with FSDP2."""
 
 
 def torchrun(*arguments: str, wait: bool = True) -> subprocess.Popen[str]:
@@ -42,36 +37,23 @@ def torchrun(*arguments: str, wait: bool = True) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stages of all modes, trained by one process and by two."""
+    """The stages of all modes, trained by one process, by two, and by two with weights in shares."""
     place = tmp_path_factory.mktemp("processes")
-    torchrun(str(SCRIPT), str(place / "two"))
-    torchrun(str(SCRIPT), str(place / "fsdp"), "--fsdp", *SHARED_OUT)
+    BENCH["launch"](place / "two")
+    BENCH["launch"](place / "fsdp", "--fsdp", *SHARED_OUT)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for mode in MODES:
-        train(mode, StageDirectory(place / "one" / folder_of(mode)))
+    BENCH["work"](place / "one", list(MODES))
     torch.set_num_threads(threads)
     return place
 
 
-def weights_of(place: Path) -> dict[str, torch.Tensor]:
-    adapters = place / "policy" / "adapter_model.safetensors"
-    return load_file(adapters if adapters.exists() else place / "policy" / "model.safetensors")
-
-
 def assert_equal(one: Path, other: Path) -> None:
-    """Losses and weights within the tolerances, every other figure of the log nearly so."""
-    start = load_file(TINY / "model.safetensors")
-    ours, theirs = weights_of(one), weights_of(other)
-    assert set(ours) == set(theirs)
-    moved = sum(((ours[name] - start.get(name, 0)) ** 2).sum() for name in ours) ** 0.5
-    apart = sum(((ours[name] - theirs[name]) ** 2).sum() for name in ours) ** 0.5
-    assert apart <= WEIGHTS * moved
-    rows, others = read_jsonl(one / "log.jsonl"), read_jsonl(other / "log.jsonl")
-    assert len(rows) == len(others)
-    for row, twin in zip(rows, others, strict=True):
-        assert row["loss"] == pytest.approx(twin["loss"], abs=LOSS)
-        assert row["tokens"] == twin["tokens"]
+    """Losses and weights within the tolerances; what is counted exactly."""
+    between = apart(one, other)
+    assert between["loss"] <= LOSS
+    assert between["weights"] <= WEIGHTS
+    for row, twin in zip(read_jsonl(one / "log.jsonl"), read_jsonl(other / "log.jsonl"), strict=True):
+        assert (row["step"], row["tokens"]) == (twin["step"], twin["tokens"])
         assert row.get("reward") == pytest.approx(twin.get("reward"))
         assert row.get("no_advantage") == twin.get("no_advantage")
 

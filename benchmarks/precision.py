@@ -1,0 +1,102 @@
+"""What float32 weights under bfloat16 autocast keep, and bfloat16 weights lose.
+
+    python benchmarks/precision.py [--json]
+
+On the embedded policy, with this project's own stages: the loss of 50 steps of SFT in float32 and under autocast; the
+share of weights that three steps of AdamW move at a learning rate of 1e-5, in float32 and in pure bfloat16; and how much
+of the update of adapters is lost where they are merged into bfloat16 weights, after 20 steps.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from vrft.data import PhantomSource
+from vrft.policies import LoadedPolicy, load_policy, quiet_libraries
+from vrft.policies.of_recipe import lora_config
+from vrft.progress import Reporter
+from vrft.recipe import Policy, SftStage
+from vrft.runs import StageDirectory, read_jsonl
+from vrft.tasks import Grading
+from vrft.training import train_sft
+
+BATCH = 8
+
+
+def sft(folder: Path, policy: LoadedPolicy, steps: int, rate: float) -> list[float]:
+    """Train a policy; returns the loss of each step."""
+    samples = list(
+        PhantomSource("grading", family="shifted", sizes={"train": 256, "validation": 0, "test": 0}).samples("train")
+    )
+    stage = SftStage(kind="sft", steps=steps, batch_size=BATCH, learning_rate=rate, save_every=steps)
+    place = StageDirectory(folder)
+    place.path.mkdir(parents=True)
+    train_sft(policy, stage, Grading(5), samples, place, seed=0, reporter=Reporter(quiet=True))
+    return [row["loss"] for row in read_jsonl(place.log)]
+
+
+def losses(folder: Path) -> dict[str, float]:
+    """The mean loss of the last ten of 50 steps, in both precisions."""
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        curve = sft(folder / dtype, load_policy("tiny", training=True, dtype=dtype), 50, 3e-4)
+        found[dtype] = sum(curve[-10:]) / 10
+    return found | {"relative_difference": abs(found["bfloat16"] / found["float32"] - 1)}
+
+
+def moved(folder: Path) -> dict[str, float]:
+    """The share of weights that three steps at 1e-5 change: master weights under autocast, and pure bfloat16."""
+    shares = {}
+    for name, dtype in (("master", torch.float32), ("pure_bfloat16", torch.bfloat16)):
+        policy = load_policy("tiny", training=True, dtype="bfloat16")
+        if dtype == torch.bfloat16:  # as it would be loaded without master weights, and trained without autocast
+            policy.model.to(dtype)
+            policy.compute = torch.float32
+        before = {key: one.detach().clone() for key, one in policy.model.named_parameters()}
+        sft(folder / f"moved-{name}", policy, 3, 1e-5)
+        changed = sum(int((one != before[key]).sum()) for key, one in policy.model.named_parameters())
+        shares[name] = changed / sum(one.numel() for one in before.values())
+    return shares
+
+
+def lost_in_merging(folder: Path, rate: float) -> float:
+    """Of adapters that were trained 20 steps, the norm of what is lost in bfloat16 over that of their update."""
+    lora = lora_config(Policy.model_validate({"lora": {"rank": 16}}))
+    policy = load_policy("tiny", training=True, dtype="bfloat16", lora=lora)
+    sft(folder / f"merged-{rate}", policy, 20, rate)
+    assert isinstance(policy.model, PeftModel)
+    layers = [one for one in policy.model.modules() if hasattr(one, "lora_A") and hasattr(one, "get_delta_weight")]
+    updates = [(one.base_layer.weight.detach().bfloat16(), one.get_delta_weight("default").detach()) for one in layers]
+    lost = sum(
+        float((((base.float() + delta).bfloat16().float() - base.float()) - delta).norm() ** 2)
+        for base, delta in updates
+    )
+    return (lost / sum(float(delta.norm() ** 2) for _, delta in updates)) ** 0.5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    quiet_libraries()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        result: dict[str, Any] = {
+            "loss_of_50_steps": losses(folder),
+            "weights_moved_by_3_steps_at_1e-5": moved(folder),
+            "adapters_lost_in_bfloat16": {f"{rate:g}": lost_in_merging(folder, rate) for rate in (1e-5, 1e-4)},
+        }
+    if options.json:
+        print(json.dumps(result))
+        return
+    for what, figures in result.items():
+        print(f"{what}: {', '.join(f'{key} {value:.4g}' for key, value in figures.items())}")
+
+
+if __name__ == "__main__":
+    main()
