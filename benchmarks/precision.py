@@ -3,7 +3,7 @@
     python benchmarks/precision.py [--json]
 
 On the embedded policy, with this project's own stages: the loss of 50 steps of SFT in float32 and under autocast; the
-share of weights that three steps of AdamW move at a learning rate of 1e-5, in float32 and in pure bfloat16; and how much
+share of weights that three steps of AdamW at 1e-5 move, in float32 and in pure bfloat16; and how much
 of the update of adapters is lost where they are merged into bfloat16 weights, after 20 steps.
 """
 

@@ -130,7 +130,8 @@ class Job:
         samples = self.validation_samples(stage)
         if stage.task is None:
             samples = self._shown(name, samples, self.recipe.told(name, training=True))
-        options = {"batch_size": self.recipe.evaluation.batch_size, "max_tokens": longest_answer(stage)}
+        longest = longest_answer(stage) if stage.task is not None else self.recipe.evaluation_tokens
+        options = {"batch_size": self.recipe.evaluation.batch_size, "max_tokens": longest}
 
         def measure(policy: LoadedPolicy) -> dict[str, float]:
             batches = answers(policy, task, samples, **options)
@@ -158,6 +159,8 @@ class Job:
         kept = list(self.recipe.report_to)
         if "tensorboard" in kept:
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.path / "tensorboard")
+        if "wandb" in kept:
+            os.environ["WANDB_PROJECT"] = self.recipe.name
         run_name = f"{name}-seed-{seed}" + (f"-stage-{index + 1}" if len(self.recipe.stages_of(name)) > 1 else "")
         return {"report_to": kept, "project": self.recipe.name, "run_name": run_name}
 

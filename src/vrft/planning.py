@@ -191,7 +191,8 @@ class _Planner:
         """Those of a stage, the last step's with them."""
         section, plan = self.recipe.validate, self.plan
         assert section is not None
-        lengths = replace(self.lengths(arm, stage, told, "validation"), completion=longest_answer(stage))
+        longest = longest_answer(stage) if stage.task is not None else self.recipe.evaluation_tokens
+        lengths = replace(self.lengths(arm, stage, told, "validation"), completion=longest)
         batch = self.recipe.evaluation.batch_size
         cost = evaluation_cost(plan.architecture, plan.device, section.samples, batch, lengths, plan.width)
         times = -(-stage.steps // section.every)

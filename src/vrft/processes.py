@@ -7,11 +7,15 @@ of them do the same. With one process nothing here does anything, and torch is n
 import os
 import platform
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from vrft.errors import UserError
 
 T = TypeVar("T")
+
+GROUP_TIMEOUT = 7200
+"""Seconds that a process waits for the others: one may fetch data or write weights, and rollouts take minutes."""
 
 
 class StoppedElsewhere(UserError):
@@ -47,7 +51,7 @@ def join_processes() -> None:
         import torch
         from accelerate import PartialState
 
-        PartialState(cpu=not torch.cuda.is_available())
+        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(seconds=GROUP_TIMEOUT))
         _peers.extend(all_of([(platform.node(), os.getpid())]))
 
 
@@ -70,7 +74,10 @@ def is_first_alive() -> bool:
     def lives(host: str, pid: int) -> bool:
         if host != platform.node():
             return True
-        return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        try:
+            return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
 
     return not any(lives(*peer) for peer in _peers[: process_index()])
 

@@ -157,7 +157,9 @@ class Ledger:
         facts: dict[str, Any] = {"format": FORMAT, "policy": self.policy, "stage": plain, "data": self._data(stage)}
         if recipe.validate is not None:
             samples = digest(self.job.validation_samples(stage))
-            facts["validate"] = recipe.validate.model_dump() | {"samples": samples}
+            batch = recipe.evaluation.batch_size  # pads, and so decides the last bits
+            how = {"samples": samples, "batch": batch, "tokens": recipe.evaluation_tokens}
+            facts["validate"] = recipe.validate.model_dump() | how
         if stage.task is not None:
             task, source = self.job.asked(stage)
             key = stage.model_dump_json(include={"task", "data"})
@@ -166,6 +168,7 @@ class Ledger:
             return facts | {"task": _task(task) | {"question": stage.task.question}, "train": self._asked[key]}
         told = recipe.told(arm, training=True)
         recited = isinstance(stage, RftStage) and "recitation" in stage.rewards
+        recited = recited or (isinstance(stage, SftStage) and stage.think_from == "card")
         known = self._known("card" if told == "none" and recited else told)
         return facts | {"train": self.seen["train"]} | self._asked_as(arm, told) | {"known": known}
 
@@ -309,6 +312,8 @@ def _limited(
         return stage.model_copy(update={"steps": int(left)})
     sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
     least = LEAST[key] * (sequences if key == "tokens" else 1)
+    if isinstance(stage, RftStage):
+        least /= stage.updates_per_batch  # which share the tokens of one batch
     limit = {"max_tokens": int(left)} if key == "tokens" else {"max_seconds": float(left)}
     return stage.model_copy(update={"steps": int(left / least) + 1, **limit})
 

@@ -102,7 +102,10 @@ def quiet_libraries() -> None:
 
 def place_of(name: str) -> str:
     """The folder or hub name behind the name of a policy in a recipe."""
-    return str(TINY) if name == "tiny" else os.path.expanduser(name)
+    if name == "tiny":
+        return str(TINY)
+    path = Path(os.path.expanduser(name))
+    return str(path.resolve()) if path.is_dir() else str(name)  # adapters remember where their base lies
 
 
 def compute_type(dtype: str) -> torch.dtype:
@@ -231,7 +234,8 @@ def _merged(path: str, base: tuple[str, str | None] | None, trust_remote_code: b
     """The whole weights, in float32, that the adapters of a directory make of their model."""
     model = _with_adapters(path, base, torch.float32, trust_remote_code, training=False).float().merge_and_unload()
     model.config._name_or_path = model.name_or_path = path  # what new adapters will say that they belong to
-    return model
+    merged: PreTrainedModel = model.requires_grad_(True)  # adapters that are not trained had frozen it
+    return merged
 
 
 def bound_pixels(processor: Any, max_pixels: int) -> None:

@@ -170,9 +170,12 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
     if not recipe.own_stages():
         yield Fault(at("stages"), "every stage is on another task; one must train the task of the recipe.")
         return
+    told = set[str]()
     for index, stage in enumerate(recipe.stages):
         where = at("stages", index, "rewards")
-        yield from check_stage(stage, kind, f"stages.{index}.rewards", where)
+        for fault in check_stage(stage, kind, f"stages.{index}.rewards", where):
+            told.add(fault.message)
+            yield fault
         if isinstance(stage, RftStage):
             yield from _check_recitation(recipe, stage, f"stages.{index}.rewards", where)
         if stage.data is not None and stage.task is None:
@@ -186,7 +189,9 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
         for index, arm in enumerate(recipe.arms):
             if arm in PERCEIVING or (isinstance(arm, ArmChange) and arm.perception):
                 yield Fault(at("arms", index), f"arms.{index} is {called(arm)}, but no stage has a task of its own.")
-    yield from check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
+    if {"sft", "sft+PA_p"} & set(recipe.arm_names()):
+        faults = check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
+        yield from (fault for fault in faults if fault.message not in told)  # those it has from the last stage
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):
             where = at("arms", index, "set")
@@ -298,6 +303,9 @@ def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault
             f"{dotted}: save_every is {stage.save_every}; expected a multiple of updates_per_batch, "
             f"{stage.updates_per_batch}: {told}.",
         )
+    if stage.steps % stage.updates_per_batch:
+        told = f"steps is {stage.steps}; expected a multiple of updates_per_batch, {stage.updates_per_batch}"
+        yield Fault(where, f"{dotted}: {told}, so that the last batch of rollouts is used like the others.")
     if stage.loss == "rejection":
         if stage.updates_per_batch > 1 or stage.dynamic_sampling:
             told = "loss rejection takes updates_per_batch: 1 and dynamic_sampling: 0"
@@ -322,6 +330,12 @@ def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
             yield Fault(
                 at("report_to", index), f"report_to has {tracker}, which is not installed; install vrft[{tracker}]."
             )
+    if "rejection" in recipe.arm_names() and any(
+        not any(weight > 0 for weight in stage.rewards.values())
+        for stage in recipe.own_stages()
+        if isinstance(stage, RftStage)
+    ):
+        yield Fault(at("arms"), "arms has rejection, which needs a reward of positive weight in every stage.")
     if not isinstance(recipe.own_stages()[-1], RftStage) and "rejection" in recipe.arm_names():
         yield Fault(at("arms"), "arms has rejection, which needs a last stage of kind rft.")
     section = recipe.validate

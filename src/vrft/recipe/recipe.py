@@ -163,7 +163,7 @@ class Recipe(Section):
         last = self.own_stages()[-1]
         own = next((stage for stage in self.own_stages()[::-1] if isinstance(stage, SftStage)), None)
         sequences = last.prompts_per_step * last.group_size if isinstance(last, RftStage) else last.batch_size
-        optimiser = {name: getattr(own or last, name) for name in Optimiser.model_fields}
+        optimiser = {name: getattr(last, name) for name in Optimiser.model_fields}
         trained = "tiny" if self.policy.model == "tiny" else "adapters" if self.policy.lora else "whole"
         optimiser["learning_rate"] = self.sft.learning_rate or (own.learning_rate if own else SFT_RATES[trained])
         return SftStage(

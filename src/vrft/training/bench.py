@@ -295,8 +295,8 @@ class _Turns(TrainerCallback):
 def _time(pipe: Connection, shape: Shape, folder: Path, steps: int, seed: int, shared: bool) -> Measured:
     quiet_libraries()
     warnings.filterwarnings("ignore")
-    loaded = load_policy(shape.model)
-    policy = _Endless(**{name: getattr(loaded, name) for name in ("model", "processor", "name")})
+    loaded = load_policy(shape.model, training=True)
+    policy = _Endless(**{name: getattr(loaded, name) for name in ("model", "processor", "name", "compute")})
     task, samples = Grading(5), _samples(shape, policy)
     stage = RftStage(
         kind="rft",

@@ -171,15 +171,24 @@ def finish(
     trainer: Trainer, policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, checkpoint: Path | None
 ) -> StageResult:
     """Train, write the policy and the rollouts, and only then say that the stage is done."""
-    if keeper.validator is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        raise UserError(f"{keeper.label}: validate is not possible where weights are shared out over processes.")
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        told = "is not possible where weights are shared out over processes"
+        if keeper.validator is not None:
+            raise UserError(f"{keeper.label}: validate {told}; leave it out.")
+        if policy.merges_adapters:
+            raise UserError(f"{keeper.label}: policy.lora.between_stages: merge {told}; expected continue.")
     silence(trainer)
     log_first(trainer, keeper)
     with redirect_stdout(sys.stderr):  # loggers greet there
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            _leave_wandb(trainer)
     steps = trainer.state.global_step
-    policy.model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    kept_step = _validated_last(keeper, policy, steps)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    kept_step = _validated_last(keeper, model, steps)
+    vars(model).pop("forward", None)  # the trainer's, under autocast
+    policy.model = model
     keeper.reporter.stop()
     state = None  # the weights as the policy holds them
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -197,15 +206,23 @@ def finish(
     return result
 
 
-def _validated_last(keeper: Bookkeeper, policy: LoadedPolicy, steps: int) -> int:
+def _leave_wandb(trainer: Trainer) -> None:
+    """End the run of a stage there; transformers would log the next stage into it."""
+    if "wandb" in trainer.args.report_to and is_main():
+        import wandb  # type: ignore[import-not-found, unused-ignore]
+
+        wandb.finish()
+
+
+def _validated_last(keeper: Bookkeeper, model: Any, steps: int) -> int:
     """Validate the last step of a stage that ended early, and say which step's policy is handed on."""
     validator = keeper.validator
     if validator is None:
         return steps
     if validator.last_step != steps:
-        figures = validator.validate(policy.model, steps)
-        if is_main():
-            rows = read_jsonl(keeper.directory.log)
+        figures = validator.validate(model, steps)
+        rows = read_jsonl(keeper.directory.log)
+        if is_main() and rows:
             rows[-1] |= {"validation": figures}
             write_jsonl(keeper.directory.log, rows)
     return validator.best_step if validator.keeps_best else steps
@@ -217,7 +234,7 @@ def _write(policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, 
         with replacing(directory.adapter) as fresh:
             save_policy(policy, fresh, state)
         policy.model = (
-            policy.model.float().merge_and_unload()
+            policy.model.cpu().float().merge_and_unload()
         )  # in bfloat16 most of a small update would be rounded off
         state = None
     with replacing(directory.policy) as fresh:

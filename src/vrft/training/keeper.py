@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,8 @@ class Bookkeeper(TrainerCallback):
         self.extra: dict[str, Any] = {}
         """Figures of the rollouts since the last line of the log."""
         self.before, self.began, self.tokens = 0.0, clock(), 0
+        self.count_tokens: Callable[[], int] = lambda: 0
+        """What the trainer has counted since the last line of the log too; 0 where that is all."""
         self.memory = PeakMemory()
 
     def resume(self) -> Path | None:
@@ -177,11 +179,12 @@ class Bookkeeper(TrainerCallback):
                 pd.DataFrame(self.rollouts).to_parquet(fresh, index=False)
             self.rollouts.clear()
         checkpoint = self.directory.path / f"checkpoint-{state.global_step}"
-        facts = {"step": state.global_step, "seconds": self.seconds, "tokens": self.tokens}
+        facts = {"step": state.global_step, "seconds": self.seconds, "tokens": self.count_tokens() or self.tokens}
         if self.validator is not None:
             facts["validation"] = self.validator.facts()
-            self.validator.drop_others()
         self.directory.seal(checkpoint, facts)
+        if self.validator is not None:
+            self.validator.drop_others()
 
 
 LOGGED = {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vrft.errors import UserError
-from vrft.processes import process_count
+from vrft.processes import GROUP_TIMEOUT, process_count
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory
 
@@ -26,9 +26,6 @@ VESPO = {"vespo_k_pos": 2.0, "vespo_lambda_pos": 3.0, "vespo_k_neg": 3.0, "vespo
 
 NEVER_CAPPED = 1e6
 """For ``rejection``, where the ratio is 1."""
-
-GROUP_TIMEOUT = 7200
-"""Seconds that a process waits for the others; a step of long rollouts takes minutes."""
 
 
 ACCELERATOR = {

@@ -40,6 +40,7 @@ from vrft.training.common import begin, finish, frozen_copy, lazy_dataset, stage
 from vrft.training.gaming import gaming_figures
 from vrft.training.keeper import Bookkeeper, StageResult
 from vrft.training.options import grpo_options, trainer_options
+from vrft.training.packing import take_packed_rows
 from vrft.training.seeded import SeededTrainer, set_reference
 from vrft.training.shared import SharedPrefixTrainer, cannot_share
 from vrft.training.validation import Validation
@@ -290,7 +291,10 @@ def make_trainer(
         peft_config=policy.lora,
     )
     if stage.kl and not adapters:
-        set_reference(trainer, policy.reference or frozen_copy(policy.model), stage.kl)
+        reference = policy.reference or frozen_copy(policy.model)
+        if isinstance(trainer, SharedPrefixTrainer):
+            take_packed_rows(reference)
+        set_reference(trainer, reference, stage.kl)
     if isinstance(trainer, SeededTrainer):
         trainer.draws = seed
         if stage.loss == "rejection":

@@ -23,8 +23,6 @@ from trl import GRPOTrainer
 from trl.models import prepare_deepspeed, prepare_fsdp
 from trl.trainer.utils import add_fused_lm_head
 
-from vrft.training.packing import take_packed_rows
-
 
 def uniforms(rows: Sequence[int], length: int, *key: int) -> Tensor:
     """Random numbers in [0, 1), (rows, length) in float64: those of a row follow from its number and the key."""
@@ -145,7 +143,6 @@ def set_reference(trainer: GRPOTrainer, reference: PreTrainedModel, weight: floa
         weight: of the KL term (beta).
     """
     add_fused_lm_head(reference, temperature=trainer.temperature, cast_lm_head_to_fp32=False)
-    take_packed_rows(reference)
     accelerator = trainer.accelerator
     if trainer.is_deepspeed_enabled:
         trainer.ref_model = prepare_deepspeed(reference, accelerator)
