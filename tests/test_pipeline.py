@@ -175,7 +175,7 @@ def test_two_stages_with_adapters_and_two_seeds(tmp_path: Path):
         RECIPE.replace("stages:\n", "stages:\n  - {kind: sft, steps: 2, batch_size: 4}\n").replace(
             "steps: 7", "steps: 2"
         )
-        + "policy: {model: tiny, lora: {rank: 4, alpha: 8.0}}\nseeds: [0, 1]\narms: [base, rft]\n"
+        + "policy: {model: tiny, lora: {rank: 4, alpha: 8.0, between_stages: merge}}\nseeds: [0, 1]\narms: [base, rft]\n"
     )
     result = vrft("run", path, "--out", tmp_path / "run", "--quiet")
     assert result.returncode == 0, result.stderr
@@ -185,6 +185,7 @@ def test_two_stages_with_adapters_and_two_seeds(tmp_path: Path):
     stages = run.arm("rft", 1).stages()
     assert [stage.path.name for stage in stages] == ["stage-0-sft", "stage-1-rft"]
     assert all((stage.policy / "model.safetensors").exists() for stage in stages)
+    assert all((stage.adapter / "adapter_model.safetensors").exists() for stage in stages)
     assert not list(run.path.rglob("*.bin"))
 
 

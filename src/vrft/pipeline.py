@@ -220,7 +220,11 @@ def open_job(recipe: Recipe, reporter: Reporter) -> Job:
     injection = open_knowledge(recipe, source)
     if injection is not None:
         check_budget(recipe, injection, train[0])
-    return Job(recipe, task, source, train, held_out, injection, reporter)
+    job = Job(recipe, task, source, train, held_out, injection, reporter)
+    if recipe.validate is not None:
+        for stage in (one for arm in recipe.arm_names() for one in recipe.stages_of(arm)):
+            job.validation_samples(stage)  # which must be there before anything is trained
+    return job
 
 
 def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, reporter: Reporter) -> dict[str, Any]:

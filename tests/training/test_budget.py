@@ -25,13 +25,23 @@ def recipe(small_recipe: Path) -> Recipe:
     return read_recipe(small_recipe)
 
 
-def train(recipe: Recipe, kind: str, place: StageDirectory) -> None:
-    source = open_source(recipe)
-    options: dict[str, Any] = {"seed": 0, "reporter": Reporter(quiet=True)}
+class Timer(Reporter):
+    """Counts a second for each step."""
+
+    passed = 0.0
+
+    def advance(self, done: int, note: str = "") -> None:
+        self.passed += 1
+
+
+def train(recipe: Recipe, kind: str, place: StageDirectory, reporter: Reporter | None = None, **changes: Any) -> None:
+    source, stage = open_source(recipe), STAGES[kind]
+    stage = type(stage).model_validate(stage.model_dump() | changes)
+    options: dict[str, Any] = {"seed": 0, "reporter": reporter or Reporter(quiet=True)}
     place.path.mkdir(parents=True, exist_ok=True)
     samples = list(source.samples("train"))
     run: Any = train_rft if kind == "rft" else train_sft
-    run(load_policy("tiny"), STAGES[kind], build_task(recipe, source), samples, place, **options)
+    run(load_policy("tiny"), stage, build_task(recipe, source), samples, place, **options)
 
 
 @pytest.mark.parametrize("kind", ["rft", "sft"])
@@ -61,3 +71,23 @@ def test_killed_after_its_last_step_it_trains_no_further(
     train(recipe, kind, place)
     assert read_jsonl(place.log) == before
     assert read_json(place.done)["steps"] == len(before)
+
+
+@pytest.mark.parametrize("kind", ["rft", "sft"])
+def test_a_stage_that_its_budget_ends_is_one_of_as_many_steps(
+    recipe: Recipe, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    plain, tokens, seconds = (StageDirectory(tmp_path / name) for name in ("plain", "tokens", "seconds"))
+    train(recipe, kind, tokens, save_every=50)
+    steps = len(read_jsonl(tokens.log))
+    train(recipe, kind, plain, steps=steps, max_tokens=None, save_every=50)
+    timer = Timer()
+    monkeypatch.setattr("vrft.training.keeper.clock", lambda: timer.passed)
+    train(recipe, kind, seconds, timer, max_tokens=None, max_seconds=steps - 0.5, save_every=50)
+    done = read_json(seconds.done)
+    assert (done["steps"], done["seconds"]) == (steps, steps)
+    expected = [row | {"seconds": 0} for row in read_jsonl(plain.log)]
+    for ended in (tokens, seconds):
+        assert [row | {"seconds": 0} for row in read_jsonl(ended.log)] == expected
+        first, second = ((place.policy / "model.safetensors").read_bytes() for place in (ended, plain))
+        assert first == second

@@ -36,7 +36,8 @@ FORMAT = 4
 """Raised when a change of the code makes kept work worthless."""
 
 PASSING = {"save_every", "loader_workers"}
-"""Keys of a stage that change no weight; nor does ``log_every``, unless the stage ends with a budget."""
+"""Keys of a stage that change no weight, nor does ``log_every``; where a stage ends with a budget, it is looked at with
+each line of the log, and these decide the step."""
 
 ELSEWHERE = {"samples", "root", "download"}
 """Keys of data that say where samples are and how many: which there are is told by their names."""
@@ -153,7 +154,8 @@ class Ledger:
         recipe = self.recipe
         stage = recipe.stages_of(arm)[index]
         ends = stage.max_tokens or stage.max_seconds or recipe.ablation.budget.match in LEAST
-        plain = stage.model_dump(exclude=PASSING | {"task", "data"} | (set() if ends else {"log_every"}))
+        passing = {"loader_workers"} if ends else PASSING | {"log_every"}
+        plain = stage.model_dump(exclude=passing | {"task", "data"})
         facts: dict[str, Any] = {"format": FORMAT, "policy": self.policy, "stage": plain, "data": self._data(stage)}
         if recipe.validate is not None:
             samples = digest(self.job.validation_samples(stage))

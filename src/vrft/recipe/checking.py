@@ -303,9 +303,6 @@ def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault
             f"{dotted}: save_every is {stage.save_every}; expected a multiple of updates_per_batch, "
             f"{stage.updates_per_batch}: {told}.",
         )
-    if stage.steps % stage.updates_per_batch:
-        told = f"steps is {stage.steps}; expected a multiple of updates_per_batch, {stage.updates_per_batch}"
-        yield Fault(where, f"{dotted}: {told}, so that the last batch of rollouts is used like the others.")
     if stage.loss == "rejection":
         if stage.updates_per_batch > 1 or stage.dynamic_sampling:
             told = "loss rejection takes updates_per_batch: 1 and dynamic_sampling: 0"

@@ -98,7 +98,23 @@ def lazy_dataset(
         chosen = [made[place] for place in batch["place"]]
         return {key: [one[key] for one in chosen] for key in chosen[0]}
 
-    return Dataset.from_dict({"index": list(order), "place": list(range(len(order)))}).with_transform(rows)
+    return Dataset.from_dict({"index": list(order), "place": list(range(len(order)))}).with_transform(_Unhashed(rows))
+
+
+class _Unhashed:
+    """A function that ``datasets`` does not take apart to name it, as it would with all weights that it can reach."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, batch: Any) -> Any:
+        return self.function(batch)
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return str, ("rows of a stage",)
+
+    def __deepcopy__(self, memo: Any) -> "_Unhashed":
+        return self
 
 
 def user_message(policy: LoadedPolicy, task: TrainableTask, sample: Sample, size: Size) -> list[dict[str, str]]:

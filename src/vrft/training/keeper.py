@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,6 @@ class Bookkeeper(TrainerCallback):
         self.extra: dict[str, Any] = {}
         """Figures of the rollouts since the last line of the log."""
         self.before, self.began, self.tokens = 0.0, clock(), 0
-        self.count_tokens: Callable[[], int] = lambda: 0
-        """What the trainer has counted since the last line of the log too; 0 where that is all."""
         self.memory = PeakMemory()
 
     def resume(self) -> Path | None:
@@ -134,6 +132,8 @@ class Bookkeeper(TrainerCallback):
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step % self.stage.save_every == 0 or state.global_step == state.max_steps:
+            control.should_log = True  # a checkpoint goes on with what the log knows
         if self.validator is None or not self.validator.is_due(state.global_step, state.max_steps):
             return
         self.extra["validation"] = self.validator.validate(model, state.global_step)
@@ -174,12 +174,14 @@ class Bookkeeper(TrainerCallback):
             wait_for_all()  # the others have written their part of the checkpoint
         if not is_main():
             return
+        if isinstance(self.stage, RftStage) and state.global_step % self.stage.updates_per_batch:
+            return  # nothing goes on from within a batch of rollouts
         if self.rollouts:
             with replacing(self.directory.rollouts_part(state.global_step)) as fresh:
                 pd.DataFrame(self.rollouts).to_parquet(fresh, index=False)
             self.rollouts.clear()
         checkpoint = self.directory.path / f"checkpoint-{state.global_step}"
-        facts = {"step": state.global_step, "seconds": self.seconds, "tokens": self.count_tokens() or self.tokens}
+        facts = {"step": state.global_step, "seconds": self.seconds, "tokens": self.tokens}
         if self.validator is not None:
             facts["validation"] = self.validator.facts()
         self.directory.seal(checkpoint, facts)

@@ -92,5 +92,4 @@ def train_sft(
         peft_config=policy.lora,
     )
     trainer._total_train_tokens = keeper.tokens  # TRL counts from 0 after a resume
-    keeper.count_tokens = lambda: int(trainer._total_train_tokens)
     return finish(trainer, policy, directory, keeper, checkpoint)
