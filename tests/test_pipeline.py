@@ -175,7 +175,8 @@ def test_two_stages_with_adapters_and_two_seeds(tmp_path: Path):
         RECIPE.replace("stages:\n", "stages:\n  - {kind: sft, steps: 2, batch_size: 4}\n").replace(
             "steps: 7", "steps: 2"
         )
-        + "policy: {model: tiny, lora: {rank: 4, alpha: 8.0, between_stages: merge}}\nseeds: [0, 1]\narms: [base, rft]\n"
+        + "policy: {model: tiny, lora: {rank: 4, alpha: 8.0, between_stages: merge}}\n"
+        + "seeds: [0, 1]\narms: [base, rft]\n"
     )
     result = vrft("run", path, "--out", tmp_path / "run", "--quiet")
     assert result.returncode == 0, result.stderr
