@@ -7,7 +7,10 @@ from html import escape
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io
 from plotly.subplots import make_subplots
+
+plotly.io.json.config.default_engine = "json"  # the same page where orjson happens to be installed
 
 ACROSS = 3
 """Panels beside each other."""
