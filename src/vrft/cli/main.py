@@ -1,6 +1,7 @@
 """Commands: argument reading, progress and exit codes; no logic. What is heavy is imported inside a command."""
 
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -127,6 +128,8 @@ def report(
 
 def main() -> None:
     """Run the command line; a user's mistake is one message on standard error and exit code 2."""
+    if process_count() > 1 and is_main():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except StoppedElsewhere:
@@ -145,6 +148,16 @@ def main() -> None:
         if not is_lost_peer(error):
             raise
         if is_first_alive():
-            told = f"one of the {process_count()} processes was ended, so the run ends with it"
-            typer.echo(f"vrft: {told}; what is finished stays, go on with --resume.", err=True)
+            _tell_of_the_end()
         os._exit(1)  # without waiting for the others
+
+
+def _tell_of_the_end() -> None:
+    told = f"one of the {process_count()} processes was ended, so the run ends with it"
+    typer.echo(f"vrft: {told}; what is finished stays, go on with --resume.", err=True)
+
+
+def _terminated(*signalled: object) -> None:
+    """The launcher ends the first process, since another one has ended."""
+    _tell_of_the_end()
+    os._exit(1)
