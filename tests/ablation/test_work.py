@@ -166,7 +166,7 @@ def test_what_decides_no_result_changes_no_key(recipe: Path, override: str):
     "override",
     [
         "stages.1.steps=4",
-        "stages.1.learning_rate=3.0e-5",
+        "stages.1.weight_decay=0.1",
         "stages.1.balance=true",
         "stages.1.micro_batch=4",
         "task.question=Which finding is it?",
@@ -179,6 +179,12 @@ def test_what_decides_the_last_stage_changes_its_key_and_no_localization(recipe:
         assert one.evaluation(arm, 0) != other.evaluation(arm, 0)
     for arm in PERCEIVING:
         assert one.trainings(arm, 0)[0] == other.trainings(arm, 0)[0]
+
+
+def test_the_learning_rate_of_reinforcement_is_none_of_the_supervised_arm(recipe: Path):
+    one, other = ledger(recipe), ledger(recipe, "stages.1.learning_rate=3.0e-5")
+    assert last(one, "sft") == last(other, "sft")
+    assert last(one, "rft") != last(other, "rft")
 
 
 @pytest.mark.parametrize(
