@@ -81,5 +81,3 @@ METRICS: dict[str, Callable[..., float]] = {
     "mae": mae,
 }
 """Metrics of classes by name; ``format_rate`` and ``read_rate`` are shares of samples and need no function."""
-
-LOWER_IS_BETTER = {"mae"}

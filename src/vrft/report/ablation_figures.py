@@ -11,10 +11,10 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from vrft.evaluation.metrics import LOWER_IS_BETTER
 from vrft.report.ablation_words import p_in_words, signed, title_of
 from vrft.report.curves import inline
 from vrft.report.page import COLOURS
+from vrft.tasks import LOWER_IS_BETTER
 
 SEEN, UNSEEN, BAND = COLOURS[1], "#8b97a3", "rgba(91, 107, 123, 0.10)"
 """Colours of an effect that was seen, of one that was not, and of the range in which none could have been seen."""

@@ -6,8 +6,8 @@ design would have seen; it is never said that there is none.
 
 from typing import Any
 
-from vrft.evaluation.metrics import LOWER_IS_BETTER
 from vrft.report.page import TITLES
+from vrft.tasks import LOWER_IS_BETTER
 
 Effect = dict[str, Any]
 

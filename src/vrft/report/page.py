@@ -15,10 +15,10 @@ from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from plotly.offline import get_plotlyjs
 
 from vrft.evaluation.boxes import HIT, tally
-from vrft.evaluation.metrics import LOWER_IS_BETTER
 from vrft.report.curves import Line, draw_curves
 from vrft.response import parse
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_text
+from vrft.tasks import LOWER_IS_BETTER
 
 COLOURS = ("#5b6b7b", "#3572b0", "#d98324", "#2f8f5b", "#a4476b", "#6a53a8", "#8a6d3b", "#1f9ea3")
 """One for each arm, the same in every figure; told apart by people who see colours differently too."""

@@ -13,7 +13,11 @@ ClosedTask = Classification | Grading
 TrainableTask = ClosedTask | Localization
 """A task that a recipe can name."""
 
+LOWER_IS_BETTER = {"mae"}
+"""Metrics of which less is better."""
+
 __all__ = [
+    "LOWER_IS_BETTER",
     "SECTIONS",
     "Classification",
     "ClosedTask",

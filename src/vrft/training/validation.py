@@ -9,9 +9,7 @@ from vrft.policies import LoadedPolicy, save_policy
 from vrft.processes import is_main
 from vrft.recipe import Validate
 from vrft.runs import StageDirectory, replacing
-
-LOWER_IS_BETTER = ("mae",)
-"""Metrics of which the least is best."""
+from vrft.tasks import LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)
