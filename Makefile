@@ -8,7 +8,7 @@ quickstart: .venv/installed
 	$(BIN)/vrft run recipes/quickstart.yaml --resume
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,8 +1,7 @@
 """The summary of an ablation: what is there is seen with its size, and what is missing costs no more than it must."""
 
-import gc
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -87,14 +86,6 @@ def made(kind: str = "classification", classes: Sequence[str] = LABELS, seeds: S
     metrics += ["format_rate", "read_rate"]
     records = records_of(arms, kind=kind, metrics=metrics, seeds=seeds, classes=list(classes))
     return records, pd.concat(frames, ignore_index=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _little_garbage() -> Iterator[None]:
-    """Holm's correction collects garbage at each call, which takes long where much is held."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

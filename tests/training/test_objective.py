@@ -1,6 +1,5 @@
 """The objective is what the docs say: loss and gradient against plain torch, written from the words of ``rft.py``."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,6 @@ from vrft.training.shared import SharedPrefixTrainer
 
 GROUP, LENGTH = 3, 7
 QUIET = Reporter(quiet=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """On a busy machine threads that wait for each other take several times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def samples_of(count: int) -> list[Sample]:

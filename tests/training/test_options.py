@@ -3,13 +3,12 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer, SFTConfig
 
@@ -178,15 +177,6 @@ ADAPTERS: Reasons = {
     "memory or speed, not values": ("runtime_config",),
 }
 """Of ``peft.LoraConfig``."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """On a busy machine threads that wait for each other take several times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class PassedOn(Exception):

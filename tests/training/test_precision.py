@@ -1,7 +1,5 @@
 """What is trained is float32, whatever a pass computes in; what is not finite ends the stage; merging loses nothing."""
 
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +34,6 @@ RATE = 1e-5
 
 SFT = {"kind": "sft", "batch_size": 4, "learning_rate": 3e-4}
 RFT = {"kind": "rft", "prompts_per_step": 1, "group_size": 4, "max_completion_tokens": 12, "temperature": 2.0}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick() -> Iterator[None]:
-    """Every trainer collects garbage when it begins: what stands before need not be walked each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

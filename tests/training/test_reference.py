@@ -1,7 +1,6 @@
 """The reference of the KL term is the policy that a stage starts from, whatever that is and whatever happened since."""
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,27 +38,6 @@ LORA = "lora: {rank: 4, alpha: 8.0, targets: [q_proj, v_proj]}"
 MERGED = LORA.replace("}", ", between_stages: merge}")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick() -> Iterator[None]:
-    """Every trainer collects garbage when it begins: what stands before need not be walked each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-class Killed(Reporter):
-    """Kills a stage after one of its steps."""
-
-    def __init__(self, after: int | None = None) -> None:
-        super().__init__(quiet=True)
-        self.after = after
-
-    def advance(self, done: int, note: str = "") -> None:
-        if done == self.after:
-            raise KeyboardInterrupt
-
-
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Policies that are not the embedded one: adapters far from it, and whole weights."""
@@ -93,10 +71,10 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def train(policy: LoadedPolicy, place: StageDirectory, killed_after: int | None = None) -> None:
+def train(policy: LoadedPolicy, place: StageDirectory, reporter: Reporter | None = None) -> None:
     source = PhantomSource("grading", family="shifted", sizes={"train": 6, "validation": 0, "test": 0})
     place.path.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"seed": 0, "reporter": Killed(killed_after)}
+    options: dict[str, Any] = {"seed": 0, "reporter": reporter or Reporter(quiet=True)}
     train_rft(policy, STAGE, Grading(5), list(source.samples("train")), place, **options)
 
 
@@ -171,6 +149,7 @@ def test_the_reference_is_the_policy_that_the_stage_starts_from(
     keys: str,
     stages: int,
     kill: bool,
+    kill_after: Callable[[int], Reporter],
 ):
     recipe = recipe_of(keys)
     before = None
@@ -184,7 +163,7 @@ def test_the_reference_is_the_policy_that_the_stage_starts_from(
     assert (start - evaluated).abs().max() < (0.2 if "bfloat16" in keys else 2e-4)
     if kill:
         with pytest.raises(KeyboardInterrupt):
-            train(load_for(recipe, before, training=True), place, killed_after=2)
+            train(load_for(recipe, before, training=True), place, kill_after(2))
     policy = load_for(recipe, before, training=True)
     weights = {name: one.clone() for name, one in policy.model.state_dict().items()}
     loads.clear()

@@ -1,7 +1,6 @@
 """A stage that was killed and goes on ends with the weights, the log and the counters of one that nobody disturbed."""
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,15 +37,6 @@ BUDGETS: dict[str, Callable[[list[dict[str, Any]]], dict[str, Any]]] = {
     "seconds": lambda log: {"steps": 40, "max_seconds": len(log) - 0.5},
 }
 """What ends a stage with the last step of a log."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick() -> Iterator[None]:
-    """Every trainer collects garbage when it begins: what stands before need not be walked each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Clock:

@@ -1,6 +1,6 @@
 """Each key of a stage, and of the adapters, does what it says: none can be lost on the way to the libraries."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import cos, pi
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,15 +34,6 @@ from vrft.training.sft import train_sft
 from vrft.training.shared import SharedPrefixTrainer
 
 QUIET = Reporter(quiet=True)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """On a busy machine threads that wait for each other take several times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class PassedOn(Exception):

@@ -1,7 +1,6 @@
 """Validation while a stage trains: what the log holds, which policy is handed on, and when the stage ends."""
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +39,6 @@ STAGES: dict[str, RftStage | SftStage] = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick() -> Iterator[None]:
-    """Every trainer collects garbage when it begins: what stands before need not be walked each time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-class Killed(Reporter):
-    """Kills a stage after one of its steps."""
-
-    def __init__(self, after: int | None = None) -> None:
-        super().__init__(quiet=True)
-        self.after = after
-
-    def advance(self, done: int, note: str = "") -> None:
-        if done == self.after:
-            raise KeyboardInterrupt
-
-
 def scripted(values: Sequence[float], metric: str = "accuracy", **section: Any) -> Validation:
     """A validation whose figures are given, one after another."""
     rest = iter(values)
@@ -82,7 +60,7 @@ def train(
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM") if adapters else None
     policy = load_policy("tiny", training=True, lora=lora, merge_adapters=adapters == "merge")
     source = PhantomSource("grading", family="shifted", sizes={"train": 6, "validation": 0, "test": 0})
-    options: dict[str, Any] = {"seed": 0, "reporter": reporter or Killed(), "validation": validation}
+    options: dict[str, Any] = {"seed": 0, "reporter": reporter or Reporter(quiet=True), "validation": validation}
     place.path.mkdir(parents=True, exist_ok=True)
     train_it: Any = train_rft if isinstance(stage, RftStage) else train_sft
     train_it(policy, stage, Grading(5), list(source.samples("train")), place, **options)
@@ -204,12 +182,14 @@ NEWER, OLDER, BOTH = [0.1, 0.2, 0.1, 0.5, 0.3], [0.1, 0.5, 0.2, 0.3, 0.4], [0.1,
         pytest.param("rft", "continue", NEWER, id="rft-continue"),
     ],
 )
-def test_a_killed_stage_hands_on_the_same_best(tmp_path: Path, kind: str, adapters: str | None, values: list[float]):
+def test_a_killed_stage_hands_on_the_same_best(
+    tmp_path: Path, kind: str, adapters: str | None, values: list[float], kill_after: Callable[[int], Reporter]
+):
     stage, section = changed(kind, save_every=3), {"keep": "best"}
     place, killed = StageDirectory(tmp_path / "whole"), StageDirectory(tmp_path / "killed")
     expected = train(stage, place, scripted(values, **section), adapters=adapters)
     with pytest.raises(KeyboardInterrupt):
-        train(stage, killed, scripted(values, **section), adapters=adapters, reporter=Killed(after=4))
+        train(stage, killed, scripted(values, **section), adapters=adapters, reporter=kill_after(4))
     assert killed.checkpoint() == killed.path / "checkpoint-3"
     assert max(killed.best_policies()) == values.index(max(values)) + 1
     log = train(stage, killed, scripted(values[3:], **section), adapters=adapters)

@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -133,12 +135,14 @@ def main() -> None:
     try:
         app()
     except StoppedElsewhere:
+        _leave_the_word_to_the_first()
         sys.exit(2)
     except UserError as error:
-        if is_main() or have_met():  # before they have met all processes find the same
-            which = "" if is_main() else f"process {process_index() + 1} of {process_count()}: "
-            for line in str(error).splitlines():
-                typer.echo(f"vrft: {which}{line}", err=True)
+        if not is_main() and not have_met():  # then all processes find the same, most often
+            _leave_the_word_to_the_first()
+        which = "" if is_main() else f"process {process_index() + 1} of {process_count()}: "
+        for line in str(error).splitlines():
+            typer.echo(f"vrft: {which}{line}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         if is_main():
@@ -150,6 +154,12 @@ def main() -> None:
         if is_first_alive():
             _tell_of_the_end()
         os._exit(1)  # without waiting for the others
+
+
+def _leave_the_word_to_the_first() -> None:
+    """Wait while the first process says why it ends; its launcher then ends this one."""
+    with suppress(KeyboardInterrupt):
+        time.sleep(30)
 
 
 def _tell_of_the_end() -> None:

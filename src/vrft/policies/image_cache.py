@@ -7,6 +7,7 @@ region that is cut out of it, and the settings of the processor.
 
 import hashlib
 import io
+import math
 import os
 import tempfile
 import time
@@ -43,7 +44,7 @@ class ImageCache:
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        self.began, self.held, self.hits = time.time(), -1, 0
+        self.began, self.held, self.hits = math.floor(time.time()), -1, 0
         self.writes = True
 
     def open(self, sample: Sample, processor: Any, config: Any) -> tuple[Image.Image, Size]:
@@ -92,6 +93,7 @@ class ImageCache:
             # A name of its own: other processes may write the same image.
             with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as fresh:
                 np.save(fresh, pixels, allow_pickle=False)
+            _mark_used(Path(fresh.name))
             os.replace(fresh.name, place)
             self.held += needed
         except OSError:
@@ -140,11 +142,17 @@ def _resize_of(processor: Any) -> Callable[[Image.Image], NDArray[np.uint8]] | N
     return resize
 
 
+def _mark_used(place: Path) -> None:
+    """Set the time of a file by the clock of ``ImageCache.began``; that of the file system may lag behind it."""
+    now = time.time()
+    os.utime(place, (now, now))
+
+
 def _load(place: Path, size: Size) -> NDArray[np.uint8] | None:
     """The array in a file; None where there is none, or one that was damaged."""
     try:
         pixels = np.load(place, mmap_mode="r", allow_pickle=False)
-        os.utime(place)
+        _mark_used(place)
     except (OSError, ValueError, EOFError):
         return None
     return pixels if pixels.shape == (size[1], size[0], 3) and pixels.dtype == np.uint8 else None
