@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from vrft.errors import DataError
+from vrft.images import Region, Window, read_image
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the original image."""
@@ -51,15 +51,19 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class FileRegion:
-    """What a region of an image file shows: an ``image`` of a sample that is cut out when it is asked for."""
+class ImageFile:
+    """An image file that is read in a stated way when it is asked for: an ``image`` of a sample (``read_image``)."""
 
     path: Path
-    region: tuple[int, int, int, int]
-    """x1, y1, x2, y2 in pixels, inside the image."""
+    region: Region | None = None
+    """What is cut out: x1, y1, x2, y2 in pixels, inside the image."""
+    window: Window | None = None
+    """Of files with more than 8 bits: the values that become black and white."""
+    page: int | None = None
+    """Of files with several, from 0."""
 
     def __call__(self) -> Image.Image:
-        return read_image(self.path).crop(self.region)
+        return read_image(self.path, region=self.region, window=self.window, page=self.page)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Grey:
 
 
 def open_image(sample: Sample) -> Image.Image:
-    """Return the picture of a sample in RGB.
+    """Return the picture of a sample in RGB, upright.
 
     Raises:
         DataError: the file is missing or is no readable image; the message names it.
@@ -81,14 +85,8 @@ def open_image(sample: Sample) -> Image.Image:
     return sample.image().convert("RGB") if callable(sample.image) else read_image(sample.image)
 
 
-def read_image(path: Path) -> Image.Image:
-    """Read an image file in RGB.
-
-    Raises:
-        DataError: the file is missing or is no readable image; the message names it.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it.") from None
+def file_of(sample: Sample) -> ImageFile | None:
+    """The file that the picture of a sample is read from, and how; None where it comes from none."""
+    if isinstance(sample.image, ImageFile):
+        return sample.image
+    return None if callable(sample.image) else ImageFile(sample.image)

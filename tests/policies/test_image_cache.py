@@ -11,13 +11,13 @@ from PIL import Image
 from vrft.errors import DataError
 from vrft.policies import load_policy
 from vrft.policies.image_cache import ImageCache
-from vrft.sample import FileRegion, Sample
+from vrft.sample import ImageFile, Sample
 
 SIZES = [(300, 200), (60, 40), (28, 28), (1100, 700), (333, 517)]
 
 
 def sample_of(path, region=None) -> Sample:
-    return Sample("a", FileRegion(path, region) if region else path, "What?", "x", "train")
+    return Sample("a", ImageFile(path, region) if region else path, "What?", "x", "train")
 
 
 def picture(folder: Path, size: tuple[int, int], seed: int = 0) -> Path:

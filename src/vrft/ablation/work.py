@@ -28,7 +28,7 @@ from vrft.policies.of_recipe import load_for
 from vrft.progress import Reporter
 from vrft.recipe import ENVELOPES, Ablation, Budget, Policy, Recipe, RftStage, SftStage
 from vrft.runs import AblationDirectory, read_json, write_json
-from vrft.sample import FileRegion, Sample
+from vrft.sample import Sample, file_of
 from vrft.tasks import TrainableTask
 from vrft.training import PeakMemory
 
@@ -216,13 +216,13 @@ def _task(task: TrainableTask) -> dict[str, Any]:
 
 def digest(samples: Iterable[Sample]) -> str:
     """A hash of which samples there are: their names, questions, targets and sizes of files, not their pixels."""
-    return _hash([[one.id, one.question, one.target, one.region, _bytes(one.image)] for one in samples])
+    return _hash([[one.id, one.question, one.target, one.region, _bytes(one)] for one in samples])
 
 
-def _bytes(image: Any) -> int | None:
+def _bytes(sample: Sample) -> int | None:
     """How large the file of an image is; None where it comes from no file of its own."""
-    path = image.path if isinstance(image, FileRegion) else image
-    return path.stat().st_size if isinstance(path, Path) and path.exists() else None
+    read = file_of(sample)
+    return read.path.stat().st_size if read is not None and read.path.exists() else None
 
 
 def _hash(facts: Any) -> str:

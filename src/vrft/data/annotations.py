@@ -11,11 +11,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
-from PIL import Image, UnidentifiedImageError
-
 from vrft.boxes import Size, clip, has_area
 from vrft.errors import DataError
-from vrft.sample import Box, FileRegion, Sample
+from vrft.images import ImageFacts, Region, Window, inspect, upright_box
+from vrft.sample import Box, ImageFile, Sample
 
 SPLITS = ("train", "validation", "test")
 FOLDERS = {"train": ("train",), "validation": ("valid", "val", "validation"), "test": ("test",)}
@@ -40,6 +39,8 @@ class Record:
     image: Path
     size: Size
     annotations: tuple[Annotation, ...] = ()
+    stated: Size | None = None
+    """Width and height that the annotation states, which tell whether it knows of an EXIF orientation (``upright``)."""
 
 
 Counts = Counter[str]
@@ -76,17 +77,36 @@ def clean(record: Record, counts: Counts) -> Record:
     return replace(record, annotations=tuple(kept))
 
 
+def upright(record: Record, facts: ImageFacts, counts: Counts) -> Record:
+    """Turn the boxes of a record with its image where they are those of the picture as it is stored.
+
+    An image with an EXIF orientation is shown upright. The size that its annotation states tells which picture the
+    boxes belong to; where it tells nothing (none is stated, or both pictures have it), they are taken to be upright, as
+    tools that show images upright write them. What is odd about the file is counted.
+    """
+    counts.update(facts.kinds)
+    if record.size != facts.size:
+        raise DataError(
+            f"{record.image}: the named page is {facts.size[0]} x {facts.size[1]}, the first one "
+            f"{record.size[0]} x {record.size[1]}; save the page as a file of its own."
+        )
+    if record.stated in (None, facts.size):
+        return record
+    if record.stated != facts.stored:
+        counts["size differs"] += 1
+        return record
+    counts["boxes turned by EXIF"] += len(record.annotations)
+    turned = (replace(one, box=upright_box(one.box, facts.stored, facts.orientation)) for one in record.annotations)
+    return replace(record, annotations=tuple(turned))
+
+
 def image_size(path: Path) -> Size:
-    """Width and height from the head of an image file.
+    """Width and height of the upright picture, from the head of an image file; of several pages, of the first.
 
     Raises:
         DataError: the file is missing or is no image.
     """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as an image ({error}); replace or remove it.") from None
+    return inspect(path, any_page=True).size
 
 
 def share_out(groups: Sequence[str], split: str, seed: int = 0) -> list[bool]:
@@ -115,6 +135,8 @@ class BoxSource:
             and the question tells the box).
         margin: of a crop, on each side, as a share of the longer side of its box.
         shared_out: all images are put together and shared out by a hash of their names, for sets that lack a split.
+        window: of files with more than 8 bits: the values that become black and white.
+        page: of files with several, from 0.
     """
 
     levels: int | None = None
@@ -128,9 +150,12 @@ class BoxSource:
         region: Literal["crop", "box"] = "crop",
         margin: float = 0.25,
         shared_out: bool = False,
+        window: Window | None = None,
+        page: int | None = None,
     ) -> None:
         self.reader, self.kind, self.find, self.shared_out = reader, kind, tuple(find or ()), shared_out
         self.region, self.margin = region, margin
+        self.window, self.page = window, page
         self.counts: dict[str, Counts] = {}
         self._records: dict[str, list[Record]] = {}
         self._every: tuple[list[Record], Counts] | None = None
@@ -139,7 +164,10 @@ class BoxSource:
         """The cleaned records of a split; ``counts[split]`` says what was met."""
         if split not in self._records:
             counts: Counts = Counter()
-            self._records[split] = [clean(record, counts) for record in self._read(split, counts)]
+            self._records[split] = [
+                clean(upright(record, inspect(record.image, self.page), counts), counts)
+                for record in self._read(split, counts)
+            ]
             self.counts[split] = counts
         return self._records[split]
 
@@ -193,19 +221,23 @@ class BoxSource:
             wanted = [one for one in record.annotations if not self.find or one.label in self.find]
             if self.kind == "localization":
                 target = tuple(one.box for one in wanted)
-                yield Sample(record.image.stem, record.image, self.question, target, split)
+                yield Sample(record.image.stem, self._shown(record.image), self.question, target, split)
                 continue
             for index, one in enumerate(wanted):
-                cut = FileRegion(record.image, around(one.box, self.margin, record.size))
+                cut = around(one.box, self.margin, record.size) if self.region == "crop" else None
                 yield Sample(
                     id=f"{record.image.stem}-{index}",
-                    image=cut if self.region == "crop" else record.image,
+                    image=self._shown(record.image, cut),
                     question=self.question,
                     target=one.label,
                     split=split,
                     facts={"image": record.image.name, "box": one.box},
                     region=one.box if self.region == "box" else None,
                 )
+
+    def _shown(self, path: Path, region: Region | None = None) -> Path | ImageFile:
+        read = ImageFile(path, region, self.window, self.page)
+        return path if read == ImageFile(path) else read
 
 
 def around(box: Box, margin: float, size: Size) -> tuple[int, int, int, int]:

@@ -1,12 +1,11 @@
 """Images that are decoded and resized once: compact arrays on disk, mapped into memory.
 
 What is kept is the image as the policy's processor will take it, RGB in whole numbers of 0 to 255, so that of a large
-photograph no more is read again than the pixels that the policy sees. A key is made of the bytes of the file, the
-region that is cut out of it, and the settings of the processor.
+photograph no more is read again than the pixels that the policy sees. A key is made of the bytes of the file, how it is
+read (region, window, page), and the settings of the processor.
 """
 
 import hashlib
-import io
 import math
 import os
 import tempfile
@@ -20,11 +19,12 @@ import PIL
 import torch
 import torchvision  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vrft.boxes import Size
+from vrft.images import NOT_FINITE, RULES, inspect_bytes
 from vrft.policies.families import processed_size
-from vrft.sample import FileRegion, Sample, open_image
+from vrft.sample import Sample, file_of, open_image
 
 
 def default_folder() -> Path:
@@ -55,27 +55,33 @@ class ImageCache:
         Raises:
             DataError: the file is missing or is no readable image.
         """
-        path, region = _file_of(sample)
-        if path is None:
+        read = file_of(sample)
+        if read is None:
             image = open_image(sample)
             return image, image.size
         try:
-            data = path.read_bytes()
-            with Image.open(io.BytesIO(data)) as header:
-                size = header.size if region is None else (region[2] - region[0], region[3] - region[1])
-        except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError):
+            data = read.path.read_bytes()
+        except OSError:
             image = open_image(sample)  # which says what is wrong
             return image, image.size
+        size, region = inspect_bytes(data, read.path, read.page).size, read.region
+        if region is not None:
+            size = region[2] - region[0], region[3] - region[1]
         wanted = processed_size(size, config, processor)
         resize = _resize_of(processor)
         if resize is None or processed_size(wanted, config, processor) != wanted:
             return open_image(sample), size
         digest = hashlib.blake2b(data, digest_size=20)
-        digest.update(repr((region, wanted, _settings(processor))).encode())
+        digest.update(repr((RULES, region, read.window, read.page, wanted, _settings(processor))).encode())
         place = self.folder / "images" / digest.hexdigest()[:2] / f"{digest.hexdigest()}.npy"
         kept = _load(place, wanted)
         if kept is None:
-            kept = resize(open_image(sample))
+            image = open_image(sample)
+            kept = resize(image)
+            if NOT_FINITE in image.info:  # which the kept pixels would not tell
+                result = Image.fromarray(kept)
+                result.info = image.info
+                return result, size
             self._keep(place, kept)
         else:
             self.hits += 1
@@ -112,12 +118,6 @@ class ImageCache:
                 one.unlink(missing_ok=True)
                 self.held -= size
         return self.held + needed <= self.limit
-
-
-def _file_of(sample: Sample) -> tuple[Path | None, tuple[int, int, int, int] | None]:
-    if isinstance(sample.image, FileRegion):
-        return sample.image.path, sample.image.region
-    return (None if callable(sample.image) else sample.image), None
 
 
 def _settings(processor: Any) -> tuple[Any, ...]:
