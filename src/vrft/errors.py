@@ -3,9 +3,11 @@
 Anything else that escapes a command is a fault of this project (exit code 1, with traceback).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -31,6 +33,32 @@ class TrainingError(UserError):
 def first_line(error: Exception) -> str:
     """What another library says, without its further lines."""
     return str(error).strip().split("\n")[0]
+
+
+@contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """The last resort while a user's file is read: whatever goes wrong becomes one line that names the file.
+
+    A reader names the faults that it knows; this is for those that nobody thought of. Errors that are told already,
+    an interruption and the end of the memory pass through.
+
+    Raises:
+        DataError: anything else was raised inside.
+
+    >>> with reading("a.json"):
+    ...     float({"x": 1}["y"])
+    Traceback (most recent call last):
+    vrft.errors.DataError: a.json: could not be read (KeyError: 'y'); please report this with the file.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except OSError as error:
+        raise DataError(f"{error.filename or path}: cannot be read ({error.strerror or first_line(error)}).") from error
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)[:200]}".removesuffix(": ")
+        raise DataError(f"{path}: could not be read ({what}); please report this with the file.") from error
 
 
 def nearest(found: str, expected: Sequence[str]) -> str | None:
