@@ -113,3 +113,11 @@ def test_scoring_streams_without_torch():
         assert json.loads(process.stdout.readline())["answer"] == grade
     process.stdin.close()
     assert process.wait() == 0
+
+
+def test_completions_of_a_thinking_model_are_scored_with_the_end_of_the_prompt():
+    rows = text([{"completion": "x</think><answer>benign</answer>", "target": "benign"}])
+    scores = [
+        CliRunner().invoke(app, ["score", *OPTIONS, *more], input=rows) for more in ([], ["--prompt-end", "<think>"])
+    ]
+    assert [json.loads(result.stdout)["format"] for result in scores] == [0.0, 1.0]

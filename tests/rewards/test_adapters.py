@@ -153,3 +153,23 @@ def test_ms_swift_makes_a_plugin_without_arguments_and_calls_it_with_columns():
     }
     assert made([RIGHT, WRONG], **columns) == [1.0, 0.0]
     assert ms_swift.PLUGINS["vrft_format"](args=None)([RIGHT, "benign"], solution=["", ""]) == [1.0, 0.0]
+
+
+# --- thinking models ------------------------------------------------------------------------------------------------
+
+INSIDE = "x</think><answer>benign</answer>"
+
+
+def test_every_adapter_takes_the_end_of_the_prompt():
+    extra = {"task": LABELS, "prompt_end": "<think>\n"}
+    assert verl.compute_score("d", INSIDE, "benign", {"task": LABELS})["format"] == 0.0
+    assert verl.compute_score("d", INSIDE, "benign", extra)["format"] == 1.0
+    assert verl.compute_score("d", INSIDE, "benign", {"task": LABELS}, prompt_end="<think>\n")["format"] == 1.0
+    one = {"response": INSIDE, "response_length": 9, "ground_truth": "benign"}
+    assert easyr1.compute_score(one, task=LABELS, prompt_end="<think>\n")["format"] == 1.0
+    truth = json.dumps({"target": "benign", **extra})
+    assert easyr1.compute_score({**one, "ground_truth": truth})["format"] == 1.0
+    (formatted,) = reward_functions(LABELS, ["format"], prompt_end="<think>\n")
+    assert formatted(prompts=[""], completions=[INSIDE], target=["benign"]) == [1.0]
+    plugin = ms_swift.PLUGINS["vrft_format"]()
+    assert plugin([INSIDE, INSIDE], solution=["benign"] * 2, prompt_end=["<think>\n", ""]) == [1.0, 0.0]

@@ -148,3 +148,30 @@ def test_the_lower_floors_work_without_torch(module: str):
     heavy = "{'torch', 'transformers', 'medmnist', 'datasets'} & set(sys.modules)"
     check = f"import sys, {module}; assert not {heavy}, {heavy}"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+# --- thinking models: the chat template opens <think> ---------------------------------------------------------------
+
+THINKING = ["A round mass.</think><answer>2</answer>", "<think>A round mass.</think><answer>2</answer>"]
+
+
+def test_the_end_of_the_prompt_is_one_text_or_one_a_completion():
+    assert format_reward(THINKING) == [0.0, 1.0]
+    assert format_reward(THINKING, prompt_end="<think>\n") == [1.0, 0.0]
+    assert format_reward(THINKING, prompt_end=["<think>\n", ""]) == [1.0, 1.0]
+    assert format_reward(THINKING, prompt_end=["<think>\n", None]) == [1.0, 1.0]  # a column in which some are missing
+    with pytest.raises(ValueError, match="holds 1 values for 2 completions"):
+        format_reward(THINKING, prompt_end=["<think>\n"])
+    with pytest.raises(ValueError, match="prompt_end is 5; expected a text"):
+        format_reward(THINKING, prompt_end=[5, 5])
+
+
+def test_every_reward_that_reads_knows_the_end_of_the_prompt():
+    completion = ["I may say <answer>1</answer>, a round mass.</think><answer>2</answer>"]
+    options = {"target": [2], "levels": 5, "knowledge": "a round mass"}
+    boxes = ["No <answer>[]</answer>?</think><answer>[1, 2, 3, 4]</answer>"]
+    framed = {"target": [[[1, 2, 3, 4]]], "frame": "pixel", "image_size": [10, 10]}
+    for name in ("accuracy", "fuzzy", "recitation", "iou", "f1"):
+        texts, columns = (boxes, framed) if name in ("iou", "f1") else (completion, options)
+        (without,), (paid,) = REWARDS[name](texts, **columns), REWARDS[name](texts, prompt_end="<think>\n", **columns)
+        assert without == 0.0 < paid

@@ -153,3 +153,16 @@ def test_a_summary_counts_what_was_scored():
     assert (summary.lines, summary.read) == (3, 2)
     assert summary.rewards["accuracy"] == [2, 1.0, 1]
     assert summary.problems["no_answer"] == 1
+
+
+def test_a_row_says_what_the_chat_template_opens_the_turn_with():
+    row = {"completion": "A mass.</think><answer>2</answer>", "target": 2, "task": {"kind": "grading", "levels": 5}}
+    row |= {"knowledge": "A mass."}
+    assert RowScorer().score(row)["format"] == 0.0
+    scores = RowScorer().score(row | {"prompt_end": "<|im_start|>assistant\n<think>\n"})
+    assert (scores["format"], scores["accuracy"], scores["recitation"], scores["problems"]) == (1.0, 1.0, 1.0, [])
+    assert RowScorer({"prompt_end": "<think>"}).score(row) == scores
+    whole = row | {"completion": f"<think>{row['completion']}", "prompt_end": ""}
+    assert RowScorer({"prompt_end": "<think>"}).score(whole)["format"] == 1.0  # a row's own end wins, also an empty one
+    with pytest.raises(ValueError, match=r"prompt_end is \['<think>'\]; expected a text"):
+        RowScorer().score(row | {"prompt_end": ["<think>"]})

@@ -31,6 +31,12 @@ def score(
         str | None, typer.Option(help="Of --recite embedding: the directory of a sentence-transformers model.")
     ] = None,
     order: Annotated[str | None, typer.Option(help="Of the envelope: think-answer, answer-think or no-think.")] = None,
+    prompt_end: Annotated[
+        str | None,
+        typer.Option(
+            help="What the chat template opens the assistant's turn with, such as <think> of thinking models."
+        ),
+    ] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="Also print a table of the means to standard error.")
     ] = False,
@@ -38,8 +44,8 @@ def score(
     """Score completions: one JSON object in, one out, for each line.
 
     A line holds completion, target and task ({"kind": ..., "labels": [...]}), for boxes image_size and where the frame
-    is resized processed_size; schedule and order where they differ from the default. What a line leaves out comes from
-    the options.
+    is resized processed_size; schedule, order and prompt_end where they differ from the default. What a line leaves out
+    comes from the options.
     """
     from vrft.rewards.scoring import Summary, score_lines, write_line
 
@@ -49,6 +55,7 @@ def score(
         "processed_size": _size(processed_size, "--processed-size"),
         "schedule": schedule,
         "order": order,
+        "prompt_end": prompt_end,
         "knowledge": knowledge,
         "recite": recite,
         "recite_model": recite_model,

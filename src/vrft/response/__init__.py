@@ -7,7 +7,16 @@ time linear in the length of the text.
 
 from vrft.response.answers import read_choice, read_open, read_yes_no, same_text
 from vrft.response.boxes import read_boxes
-from vrft.response.envelope import ENVELOPE_INSTRUCTION, INSTRUCTIONS, ORDERS, Envelope, parse, render
+from vrft.response.envelope import (
+    ENVELOPE_INSTRUCTION,
+    INSTRUCTIONS,
+    ORDERS,
+    Envelope,
+    cannot_open,
+    parse,
+    render,
+    whole_turn,
+)
 from vrft.response.grades import mentioned_grade, read_grade
 from vrft.response.labels import mentioned_label, read_label
 from vrft.response.words import Reading, normalise
@@ -18,6 +27,7 @@ __all__ = [
     "ORDERS",
     "Envelope",
     "Reading",
+    "cannot_open",
     "mentioned_grade",
     "mentioned_label",
     "normalise",
@@ -30,4 +40,5 @@ __all__ = [
     "read_yes_no",
     "render",
     "same_text",
+    "whole_turn",
 ]

@@ -9,6 +9,7 @@ Envelope(think='Round.', answer='benign', problems=())
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from vrft.response.words import INVISIBLE, LONGEST, normalise
 
@@ -80,17 +81,67 @@ class Envelope:
         return "answer_not_closed" in self.problems
 
 
-def render(think: str, answer: str, order: str = "think-answer") -> str:
+def render(think: str, answer: str, order: str = "think-answer", prompt_end: str = "") -> str:
     """Write a completion in the envelope of an order; ``parse`` takes it apart again.
+
+    Args:
+        think: what stands in the think block; not used where the order has none.
+        answer: what stands in the answer block.
+        order: a key of ``ORDERS``.
+        prompt_end: how the prompt ends, as for ``parse``; a tag that it leaves open is not written once more.
+
+    Raises:
+        ValueError: the prompt leaves a block open that does not come first in the order.
 
     >>> render("Round.", "benign", "answer-think"), render("Round.", "benign", "no-think")
     ('<answer>benign</answer><think>Round.</think>', '<answer>benign</answer>')
+    >>> render("Round.", "benign", prompt_end="<think>\\n")
+    'Round.</think><answer>benign</answer>'
     """
+    if fault := cannot_open(prompt_end, order):
+        raise ValueError(fault)
     texts = {"think": think, "answer": answer}
-    return "".join(f"<{block}>{texts[block]}</{block}>" for block in ORDERS[order])
+    whole = "".join(f"<{block}>{texts[block]}</{block}>" for block in ORDERS[order])
+    return whole.removeprefix(_left_open(prompt_end)[0])
 
 
-def parse(completion: str, order: str = "think-answer") -> Envelope:
+def cannot_open(prompt_end: str, order: str) -> str:
+    """Why no completion after a prompt that ends so can have the right envelope; "" where one can.
+
+    >>> cannot_open("<think>\\n", "no-think")
+    'the prompt leaves <think> open, and the envelope no-think begins with <answer>'
+    """
+    tag, first = _left_open(prompt_end)[0], f"<{ORDERS[order][0]}>"
+    return (
+        f"the prompt leaves {tag} open, and the envelope {order} begins with {first}" if tag not in ("", first) else ""
+    )
+
+
+def whole_turn(completion: str, prompt_end: str = "") -> str:
+    """What the assistant's turn holds: the tag that the prompt leaves open, if any, and the completion.
+
+    Chat templates of thinking models end the prompt with ``<think>``, so that a completion begins inside the block.
+    What a template has closed itself, such as the empty think block of a model whose thinking is switched off, is no
+    work of the policy and does not count; neither does a tag before the end of an earlier turn.
+
+    >>> whole_turn("Round.</think><answer>benign</answer>", "<|im_start|>assistant\\n<think>\\n")
+    '<think>\\nRound.</think><answer>benign</answer>'
+    >>> whole_turn("<answer>benign</answer>", "<think>\\n\\n</think>\\n\\n")
+    '<answer>benign</answer>'
+    """
+    return "".join((*_left_open(prompt_end), completion)) if prompt_end else completion
+
+
+@lru_cache(maxsize=64)
+def _left_open(prompt_end: str) -> tuple[str, str]:
+    """The tag that is open where a prompt ends, in its usual spelling, and what follows it; two empty texts if none."""
+    tags = list(_TAG.finditer(prompt_end))
+    if not tags or tags[-1][1] or _END_OF_TURN.search(prompt_end, tags[-1].end()):
+        return "", ""
+    return f"<{_kind(tags[-1])}>", prompt_end[tags[-1].end() :]
+
+
+def parse(completion: str, order: str = "think-answer", prompt_end: str = "") -> Envelope:
     """Take a completion apart; no text makes it fail, and the time is linear in its length.
 
     A ``<think>`` that is closed hides every tag inside it (a policy that muses about ``<answer>`` tags has not answered
@@ -99,7 +150,14 @@ def parse(completion: str, order: str = "think-answer") -> Envelope:
     Args:
         completion: the text of the policy, without the prompt.
         order: a key of ``ORDERS``; it decides what is a problem, never what is read.
+        prompt_end: how the prompt ends: what the chat template writes at the beginning of the assistant's turn, such as
+            ``<think>`` and a line break. The envelope is judged on ``whole_turn``.
+
+    >>> parse("Round.</think><answer>benign</answer>", prompt_end="<think>\\n")
+    Envelope(think='Round.', answer='benign', problems=())
     """
+    if prompt_end:
+        completion = whole_turn(completion, prompt_end)
     if order == "think-answer" and (perfect := _PERFECT.fullmatch(completion)):
         think, answer = perfect[1].strip(), perfect[2].strip()
         if think and answer:

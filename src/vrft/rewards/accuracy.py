@@ -24,6 +24,7 @@ def accuracy_reward(
     names: Sequence[str] | Sequence[Sequence[str]] | None = None,
     answers: str | Sequence[str] | None = None,
     choices: Mapping[str, str] | Sequence[Mapping[str, str]] | None = None,
+    prompt_end: str | Sequence[str] = "",
     **columns: Any,
 ) -> list[float | None]:
     """Pay 1 for the right label (give ``labels``), grade (``levels``) or answer to a question (``answers``), else 0.
@@ -42,6 +43,7 @@ def accuracy_reward(
         names: the names of the grades, lowest first.
         answers: of a question, ``yes_no``, ``choice`` or ``open``.
         choices: letter -> text.
+        prompt_end: what the chat template opens the assistant's turn with, one text or n (``format_reward``).
         columns: further columns, not used.
 
     Returns:
@@ -61,4 +63,8 @@ def accuracy_reward(
     n = len(completions)
     tasks = tasks_of(n, labels=labels, synonyms=synonyms, levels=levels, names=names, answers=answers, choices=choices)
     targets = spread(target, n, one=(str, int))
-    return pay(completions, targets, tasks, lambda _, task, reading, true: accuracy(task, reading, true))
+
+    def reward(_: int, task: Task, reading: Reading, true: Target) -> float:
+        return accuracy(task, reading, true)
+
+    return pay(completions, targets, tasks, reward, prompt_end=prompt_end)

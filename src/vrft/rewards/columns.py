@@ -48,6 +48,19 @@ def spread(value: Any, count: int, *, one: type | tuple[type, ...]) -> list[Any]
     return _one_each(value, count)
 
 
+def prompt_ends(value: Any, count: int) -> list[str]:
+    """How the prompt of each of ``count`` completions ends; a missing one is empty.
+
+    Raises:
+        ValueError: the list has another length than there are completions, or holds what is no text.
+    """
+    ends = [end or "" for end in spread(value, count, one=str)]
+    for end in ends:
+        if not isinstance(end, str):
+            raise ValueError(f"prompt_end is {end!r}; expected a text, such as '<think>'")
+    return ends
+
+
 def spread_boxes(value: Any, count: int) -> list[Any]:
     """Return a column of ``count`` targets, each a list of boxes: ``value`` itself for each, or its own.
 
@@ -119,6 +132,7 @@ def pay(
     tasks: Sequence[Task | None],
     reward: Callable[[int, Task, Reading, Target], float],
     sizes: Sequence[tuple[Any, Any]] | None = None,
+    prompt_end: Any = "",
 ) -> list[float | None]:
     """Read each completion and pay for it; None where a sample has no task or no target.
 
@@ -128,17 +142,19 @@ def pay(
         tasks: n tasks.
         reward: from the position, the task, what was read and the checked target to a number.
         sizes: n pairs of the sizes of the image, original and processed; only boxes need them.
+        prompt_end: how the prompts end, one text or n of them.
 
     Raises:
         ValueError: a target is none of its task.
     """
     paid: list[float | None] = []
+    ends = prompt_ends(prompt_end, len(completions))
     for index, (completion, true, task) in enumerate(zip(completions, targets, tasks, strict=True)):
         if task is None or true is None:
             paid.append(None)
             continue
         size, processed = sizes[index] if sizes else (None, None)
         target = task.check_target(true, size)
-        reading = task.read_answer(parse(text_of(completion)), size, processed)
+        reading = task.read_answer(parse(text_of(completion), prompt_end=ends[index]), size, processed)
         paid.append(reward(index, task, reading, target))
     return paid

@@ -32,6 +32,7 @@ def f1_reward(
     image_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
     processed_size: Sequence[int] | Sequence[Sequence[int]] | None = None,
     f1_threshold: float = 0.5,
+    prompt_end: str | Sequence[str] = "",
     **columns: Any,
 ) -> list[float | None]:
     """Pay the F1 score of the boxes at a threshold: 2 TP / (boxes stated + true boxes).
@@ -46,6 +47,7 @@ def f1_reward(
         image_size: width and height of the original image.
         processed_size: width and height of what the processor made of it, for the frame ``resized``.
         f1_threshold: the least IoU of a hit.
+        prompt_end: what the chat template opens the assistant's turn with, one text or n (``format_reward``).
         columns: further columns, not used.
 
     Returns:
@@ -65,4 +67,4 @@ def f1_reward(
         assert isinstance(boxes, tuple)
         return f1(reading, boxes, threshold=f1_threshold)
 
-    return pay(completions, spread_boxes(target, n), tasks, reward, sizes)
+    return pay(completions, spread_boxes(target, n), tasks, reward, sizes, prompt_end)

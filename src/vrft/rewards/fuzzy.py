@@ -30,6 +30,7 @@ def fuzzy_reward(
     names: Sequence[str] | Sequence[Sequence[str]] | None = None,
     synonyms: Mapping[str, Sequence[str]] | Sequence[Mapping[str, Sequence[str]]] | None = None,
     schedule: str | Sequence[str] = "table",
+    prompt_end: str | Sequence[str] = "",
     **columns: Any,
 ) -> list[float | None]:
     """Pay by the distance d = |grade read - grade true|: ``table`` 1, 1/4, 1/10, then 0; ``geometric`` 0.25^d.
@@ -43,6 +44,7 @@ def fuzzy_reward(
         names: the names of the grades, lowest first.
         synonyms: further names of a grade, by its number written out or by its name.
         schedule: a key of ``FUZZY_SCHEDULES``.
+        prompt_end: what the chat template opens the assistant's turn with, one text or n (``format_reward``).
         columns: further columns, not used.
 
     Returns:
@@ -65,4 +67,4 @@ def fuzzy_reward(
         assert isinstance(grade, int)
         return fuzzy(reading, grade, schedules[index])
 
-    return pay(completions, spread(target, n, one=(str, int)), tasks, reward)
+    return pay(completions, spread(target, n, one=(str, int)), tasks, reward, prompt_end=prompt_end)

@@ -87,6 +87,7 @@ def iou_reward(
     threshold: float | Sequence[float] = 0.0,
     progress: float | None = None,
     trainer_state: Any = None,
+    prompt_end: str | Sequence[str] = "",
     **columns: Any,
 ) -> list[float | None]:
     """Pay the overlap of the boxes read with the true ones: sum over matched pairs / max(stated, true).
@@ -111,6 +112,7 @@ def iou_reward(
         progress: the share of the training that is done, for a threshold that rises; else taken from
             ``trainer_state`` (``global_step / max_steps``), which TRL and ms-swift pass.
         trainer_state: as TRL passes it.
+        prompt_end: what the chat template opens the assistant's turn with, one text or n (``format_reward``).
         columns: further columns, not used.
 
     Returns:
@@ -135,4 +137,4 @@ def iou_reward(
         assert isinstance(boxes, tuple)
         return overlap(reading, boxes, measure=measure, threshold=least)
 
-    return pay(completions, spread_boxes(target, n), tasks, reward, sizes)
+    return pay(completions, spread_boxes(target, n), tasks, reward, sizes, prompt_end)

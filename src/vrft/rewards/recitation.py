@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vrft.response import parse
-from vrft.rewards.columns import Completion, spread, text_of
+from vrft.rewards.columns import Completion, prompt_ends, spread, text_of
 
 LONGEST = 20_000
 """Characters of a reasoning that count; ROUGE-L takes the product of both lengths."""
@@ -133,6 +133,7 @@ def recitation_reward(
     knowledge: Any = None,
     recite: str | Measure = "bleu",
     recite_model: str | None = None,
+    prompt_end: str | Sequence[str] = "",
     **columns: Any,
 ) -> list[float | None]:
     """Pay how much the reasoning repeats of the knowledge; 0 without a think block, None without knowledge.
@@ -144,6 +145,7 @@ def recitation_reward(
         knowledge: the text that is compared with, one for all or one for each.
         recite: one of ``RECITATIONS``, or a function from a reasoning and the knowledge to [0, 1].
         recite_model: of ``embedding``: the directory of a model; without it the one in the extra's package.
+        prompt_end: what the chat template opens the assistant's turn with, one text or n (``format_reward``).
         columns: not used; the reward applies to every task.
 
     Returns:
@@ -157,12 +159,13 @@ def recitation_reward(
     """
     measure = measure_of(recite, recite_model) if isinstance(recite, str) else recite
     known = spread(knowledge, len(completions), one=str)
-    return [recitation(text_of(one), text, measure) for one, text in zip(completions, known, strict=True)]
+    rows = zip(completions, known, prompt_ends(prompt_end, len(completions)), strict=True)
+    return [recitation(text_of(one), text, measure, end) for one, text, end in rows]
 
 
-def recitation(completion: str, knowledge: str | None, measure: Measure = bleu) -> float | None:
+def recitation(completion: str, knowledge: str | None, measure: Measure = bleu, prompt_end: str = "") -> float | None:
     """What one completion earns."""
     if not knowledge:
         return None
-    reasoning = (parse(completion).think or "").strip()[:LONGEST]
+    reasoning = (parse(completion, prompt_end=prompt_end).think or "").strip()[:LONGEST]
     return min(1.0, max(0.0, measure(reasoning, knowledge))) if reasoning else 0.0

@@ -1,7 +1,8 @@
 """Scoring rows: what ``vrft score`` and the adapters for other trainers do with one completion and its target.
 
 A row is plain data with the keys ``completion``, ``target``, ``task`` and, where they apply, ``image_size``,
-``processed_size``, ``schedule``, ``order``, ``knowledge`` (a text) and ``recite``; further keys are let through.
+``processed_size``, ``schedule``, ``order``, ``prompt_end`` (what the chat template opens the assistant's turn with),
+``knowledge`` (a text) and ``recite``; further keys are let through.
 """
 
 import json
@@ -22,7 +23,7 @@ from vrft.tasks import SECTIONS, Task, read_section, task_from
 
 ROW_KEYS = (
     *("completion", "target", "task", "image_size", "processed_size", "schedule", "order", "knowledge"),
-    *("recite", "recite_model"),
+    *("recite", "recite_model", "prompt_end"),
 )
 """The keys of a row that count."""
 
@@ -73,7 +74,10 @@ class RowScorer:
             raise ValueError("target is missing")
         target = task.check_target(wanted, size)
 
-        envelope = parse(completion, order)
+        prompt_end = self._value(row, "prompt_end") or ""
+        if not isinstance(prompt_end, str):
+            raise ValueError(f"prompt_end is {_short(prompt_end)}; expected a text, such as '<think>'")
+        envelope = parse(completion, order, prompt_end)
         reading = task.read_answer(envelope, size, processed)
         scores: dict[str, Any] = {"format": 0.0 if envelope.problems else 1.0}
         if isinstance(target, tuple) and task.kind == "localization":
@@ -92,7 +96,7 @@ class RowScorer:
             model = self._value(row, "recite_model")
             if model is not None and not isinstance(model, str):
                 raise ValueError(f"recite_model is {_short(model)}; expected the directory of a model")
-            scores["recitation"] = recitation(completion, knowledge, measure_of(measure, model)) or 0.0
+            scores["recitation"] = recitation(completion, knowledge, measure_of(measure, model), prompt_end) or 0.0
         answer = reading.answer
         scores["answer"] = [list(box) for box in answer] if isinstance(answer, tuple) else answer
         scores["problems"] = [*envelope.problems, *reading.problems]

@@ -60,9 +60,19 @@ class Task(ABC):
                 return readings[0]  # the same answer in other words
         return self.read_text(envelope.answer, Around(image_size, processed_size, envelope.cut))
 
-    def read(self, completion: str, image_size: Size | None = None, processed_size: Size | None = None) -> Reading:
-        """The strict reading, which rewards and headline metrics use; its problems are those of the envelope too."""
-        envelope = parse(completion, self.order)
+    def read(
+        self,
+        completion: str,
+        image_size: Size | None = None,
+        processed_size: Size | None = None,
+        *,
+        prompt_end: str = "",
+    ) -> Reading:
+        """The strict reading, which rewards and headline metrics use; its problems are those of the envelope too.
+
+        ``prompt_end`` is what the chat template opens the assistant's turn with (``vrft.response.parse``).
+        """
+        envelope = parse(completion, self.order, prompt_end)
         reading = self.read_answer(envelope, image_size, processed_size)
         return Reading(reading.answer, envelope.problems + reading.problems, reading.stated)
 

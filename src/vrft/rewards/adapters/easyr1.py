@@ -21,7 +21,7 @@ def compute_score(
         reward_inputs: each with ``response``, ``response_length`` and ``ground_truth``: the target, or a row written
             as JSON (``{"target": ..., "task": ..., "image_size": ...}``), since EasyR1 hands on nothing else.
         weights: of each reward, from ``worker.reward.reward_function_kwargs``.
-        defaults: further keys of the row, such as ``task``, from the same place.
+        defaults: further keys of the row, such as ``task`` and ``prompt_end``, from the same place.
 
     Returns:
         For each input ``overall``, which is trained on, and every reward that applies.

@@ -1,7 +1,7 @@
 """ms-swift: ``--external_plugins PATH_OF_THIS_FILE --reward_funcs vrft_accuracy vrft_format``.
 
 The columns of the dataset are those of the rewards: ``target`` (or ms-swift's own ``solution``), and ``labels``,
-``levels``, ``frame`` with ``image_size``, or ``answers``.
+``levels``, ``frame`` with ``image_size``, or ``answers``; where the chat template opens ``<think>``, ``prompt_end``.
 """
 
 from collections.abc import Sequence

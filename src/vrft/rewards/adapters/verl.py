@@ -22,7 +22,7 @@ def compute_score(
         data_source: the name of the data set, not used.
         solution_str: the text of the policy.
         ground_truth: the target, or a row written as JSON.
-        extra_info: further keys of the row, such as ``task`` and ``image_size``.
+        extra_info: further keys of the row, such as ``task``, ``image_size`` and, of thinking models, ``prompt_end``.
         weights: of each reward, from ``custom_reward_function.reward_kwargs``.
         defaults: further keys of the row, from the same place; whatever else verl passes is let through.
 
