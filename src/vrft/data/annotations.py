@@ -1,27 +1,44 @@
 """Annotated images: boxes with labels, as the sources of boxes read them, cleaned by one rule and turned into samples.
 
-The rule, for every source: a box without area is dropped; a box that leaves the image is clipped to it, and dropped
-where nothing of it is inside; of equal boxes with equal labels one is kept. Whatever is dropped or clipped is counted.
+The rule, for every source: a box without area is dropped, and one whose corners are swapped; a box that leaves the
+image is clipped to it, and dropped where nothing of it is inside; of equal boxes with equal labels one is kept.
+Whatever is dropped or clipped is counted. An image of whose boxes none is left holds something that nobody can point
+at: it is no sample, while an image that is stated to hold nothing is one without boxes.
 """
 
+import math
+import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
 from vrft.boxes import Size, clip, has_area
-from vrft.errors import DataError
+from vrft.data.lookup import SUFFIXES
+from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
 from vrft.sample import Box, ImageFile, Sample
+
+__all__ = [
+    "FOLDERS",
+    "SPLITS",
+    "SUFFIXES",
+    "Annotation",
+    "BoxSource",
+    "Counts",
+    "Reader",
+    "Record",
+    "around",
+    "clean",
+    "image_size",
+    "share_out",
+]
 
 SPLITS = ("train", "validation", "test")
 FOLDERS = {"train": ("train",), "validation": ("valid", "val", "validation"), "test": ("test",)}
 """What exports call the folder of a split."""
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff")
-"""Of images beside annotations."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +51,21 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Record:
-    """One image and its annotations; none is a statement that nothing is there."""
+    """One image and its annotations; none, and none left out, is a statement that nothing is there."""
 
     image: Path
     size: Size
     annotations: tuple[Annotation, ...] = ()
     stated: Size | None = None
     """Width and height that the annotation states, which tell whether it knows of an EXIF orientation (``upright``)."""
+    left_out: tuple[str, ...] = ()
+    """The labels of what the file states and no box tells: what the rule dropped, or the source could not use."""
 
 
 Counts = Counter[str]
-"""What was met: ``images``, ``empty``, ``boxes`` (as written), ``kept``, ``clipped``, ``no area``, ``outside``,
-``duplicate``; and what a source cannot use: ``image missing``, ``not annotated``, ``size differs``, ..."""
+"""What was met: ``images``, ``empty``, ``boxes`` (as written), ``kept``, ``clipped``, ``no area``, ``corners swapped``,
+``outside``, ``duplicate``, ``no usable box`` (images); and what a source cannot use: ``image missing``, ``not
+annotated``, ``size differs``, ..."""
 
 
 class Reader(Protocol):
@@ -58,23 +78,60 @@ class Reader(Protocol):
 def clean(record: Record, counts: Counts) -> Record:
     """Apply the rule to the boxes of a record, and count what it meets."""
     counts["images"] += 1
-    counts["empty"] += not record.annotations
+    counts["empty"] += not record.annotations and not record.left_out
     counts["boxes"] += len(record.annotations)
     kept: dict[Annotation, None] = {}
+    dropped: list[str] = []
     for annotation in record.annotations:
         clipped = clip(annotation.box, record.size)
         fitted = replace(annotation, box=clipped)
-        if not has_area(annotation.box):
-            counts["no area"] += 1
-        elif not has_area(clipped):
-            counts["outside"] += 1
-        elif fitted in kept:
+        if fitted in kept:
             counts["duplicate"] += 1
+        elif (fault := fault_of(annotation.box)) or not has_area(clipped):
+            counts[fault or "outside"] += 1
+            dropped.append(annotation.label)
         else:
             counts["clipped"] += clipped != annotation.box
             kept[fitted] = None
     counts["kept"] += len(kept)
-    return replace(record, annotations=tuple(kept))
+    return replace(record, annotations=tuple(kept), left_out=(*record.left_out, *dropped))
+
+
+def fault_of(box: Box) -> str | None:
+    """What is wrong with a box, wherever it lies: ``corners swapped``, ``no area`` or nothing."""
+    if box[2] < box[0] or box[3] < box[1]:
+        return "corners swapped"
+    return None if has_area(box) else "no area"
+
+
+def box_of(values: Iterable[object], where: str, expected: str) -> Box:
+    """Four finite numbers of a box in pixels, as a file gives them.
+
+    Raises:
+        DataError: they are none, or shares of the image.
+    """
+    numbers = [number_of(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    if len(known) != 4 or len(numbers) != 4:
+        raise DataError(f"{where}; expected {expected}, four numbers in pixels.")
+    if all(0 <= number <= 1 for number in known) and any(number % 1 for number in known):
+        raise DataError(f"{where}, which are shares of the image; expected {expected} in pixels: multiply them.")
+    return known[0], known[1], known[2], known[3]
+
+
+def number_of(value: object) -> float | None:
+    """A finite number, also one that is written as text; None for anything else.
+
+    >>> number_of(" 2.5"), number_of("nan"), number_of(True), number_of([1])
+    (2.5, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def upright(record: Record, facts: ImageFacts, counts: Counts) -> Record:
@@ -137,6 +194,8 @@ class BoxSource:
         shared_out: all images are put together and shared out by a hash of their names, for sets that lack a split.
         window: of files with more than 8 bits: the values that become black and white.
         page: of files with several, from 0.
+        unusable: what becomes of an image with findings that are looked for, of whose boxes none is left: it is left
+            out and counted (``skip``), or the data is refused (``refuse``).
     """
 
     levels: int | None = None
@@ -152,31 +211,56 @@ class BoxSource:
         shared_out: bool = False,
         window: Window | None = None,
         page: int | None = None,
+        unusable: Literal["skip", "refuse"] = "skip",
     ) -> None:
         self.reader, self.kind, self.find, self.shared_out = reader, kind, tuple(find or ()), shared_out
-        self.region, self.margin = region, margin
+        self.region, self.margin, self.unusable = region, margin, unusable
         self.window, self.page = window, page
         self.counts: dict[str, Counts] = {}
         self._records: dict[str, list[Record]] = {}
         self._every: tuple[list[Record], Counts] | None = None
 
     def records(self, split: str) -> list[Record]:
-        """The cleaned records of a split; ``counts[split]`` says what was met."""
+        """The cleaned records of a split; ``counts[split]`` says what was met.
+
+        Raises:
+            DataError: a file cannot be read, or an image has no usable box and those are to be refused.
+        """
         if split not in self._records:
             counts: Counts = Counter()
-            self._records[split] = [
+            cleaned = [
                 clean(upright(record, inspect(record.image, self.page), counts), counts)
                 for record in self._read(split, counts)
             ]
+            self._records[split] = [record for record in cleaned if self._is_usable(record, counts)]
             self.counts[split] = counts
         return self._records[split]
 
+    def _is_wanted(self, label: str) -> bool:
+        return not self.find or label in self.find
+
+    def _is_usable(self, record: Record, counts: Counts) -> bool:
+        """Whether a finding that is looked for has a box, or none is stated."""
+        lost = [label for label in record.left_out if self._is_wanted(label)]
+        if not lost or any(self._is_wanted(one.label) for one in record.annotations):
+            return True
+        if self.unusable == "refuse":
+            shown = ", ".join(sorted(set(lost)))
+            raise DataError(
+                f"{record.image}: is annotated ({shown}), and none of its boxes can be used (no area, corners swapped, "
+                f"outside); mend its annotation or remove it, or set data.unusable to skip."
+            )
+        counts["no usable box"] += 1
+        return False
+
     def _read(self, split: str, counts: Counts) -> list[Record]:
-        if not self.shared_out:
-            return self.reader.read(split, counts)
-        if self._every is None:
-            met: Counts = Counter()
-            self._every = [record for own in SPLITS for record in self.reader.read(own, met)], met
+        with reading(getattr(self.reader, "root", "the data")):
+            if not self.shared_out:
+                return self.reader.read(split, counts)
+            if self._every is None:
+                met: Counts = Counter()
+                found = {record.image: record for own in SPLITS for record in self.reader.read(own, met)}
+                self._every = list(found.values()), met
         every, met = self._every
         if split == SPLITS[0]:
             counts.update(met)  # once, not for every split
@@ -213,31 +297,71 @@ class BoxSource:
         found = {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
         for label in self.find:
             if label not in found:
-                raise DataError(f"no box has the label {label!r}; the data has {', '.join(sorted(found))}.")
+                known = ", ".join(sorted(found)) or "no boxes that can be used"
+                raise DataError(f"no box has the label {label!r}; the data has {known}.")
 
     def samples(self, split: str) -> Iterator[Sample]:
-        """Yield the samples of a split in the order of the files; no image is opened."""
-        for record in self.records(split):
-            wanted = [one for one in record.annotations if not self.find or one.label in self.find]
+        """Yield the samples of a split in the order of the files; no image is opened.
+
+        Raises:
+            DataError: there are images, and none of them can be used.
+        """
+        records = self.records(split)
+        if not records and (unused := {key: self.counts[split][key] for key in UNUSED if self.counts[split][key]}):
+            met = ", ".join(f"{what} {count:,}" for what, count in self.counts[split].items() if count)
+            raise DataError(f"the data has no image for {split} that can be used ({met}): {_hint(unused)}")
+        for record, name in zip(records, names_apart([record.image for record in records]), strict=True):
+            wanted = [one for one in record.annotations if self._is_wanted(one.label)]
             if self.kind == "localization":
                 target = tuple(one.box for one in wanted)
-                yield Sample(record.image.stem, self._shown(record.image), self.question, target, split)
+                yield Sample(name, self._shown(record.image), self.question, target, split)
                 continue
+            image = record.image.name if name == record.image.stem else name
             for index, one in enumerate(wanted):
                 cut = around(one.box, self.margin, record.size) if self.region == "crop" else None
                 yield Sample(
-                    id=f"{record.image.stem}-{index}",
+                    id=f"{name}-{index}",
                     image=self._shown(record.image, cut),
                     question=self.question,
                     target=one.label,
                     split=split,
-                    facts={"image": record.image.name, "box": one.box},
+                    facts={"image": image, "box": one.box},
                     region=one.box if self.region == "box" else None,
                 )
 
     def _shown(self, path: Path, region: Region | None = None) -> Path | ImageFile:
         read = ImageFile(path, region, self.window, self.page)
         return path if read == ImageFile(path) else read
+
+
+UNUSED = {
+    "no usable box": "mend the boxes in the annotations.",
+    "not annotated": "put the annotations where the source looks for them.",
+}
+"""Why an image is no sample, and what to do where none is one."""
+
+
+def _hint(unused: Iterable[str]) -> str:
+    return " ".join(UNUSED[key] for key in unused)
+
+
+def names_apart(images: Sequence[Path]) -> list[str]:
+    """What to call the samples of some images: the stem, with folders and suffix where two share it.
+
+    >>> names_apart([Path("x/1/a.png"), Path("x/2/a.png"), Path("x/2/b.png")])
+    ['1_a', '2_a', 'b']
+    """
+    stems = Counter(image.stem for image in images)
+    if len(stems) == len(images):
+        return [image.stem for image in images]
+    base = os.path.commonpath([image.parent for image in images])
+    longer = ["_".join(image.relative_to(base).with_suffix("").parts) for image in images]
+    full = ["_".join(image.relative_to(base).parts) for image in images]
+    names = [one if stems[image.stem] > 1 else image.stem for image, one in zip(images, longer, strict=True)]
+    often = Counter(names)
+    names = [whole if often[name] > 1 else name for name, whole in zip(names, full, strict=True)]
+    often = Counter(names)
+    return [f"{name}-{index}" if often[name] > 1 else name for index, name in enumerate(names)]
 
 
 def around(box: Box, margin: float, size: Size) -> tuple[int, int, int, int]:
