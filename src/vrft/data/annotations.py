@@ -166,6 +166,16 @@ def image_size(path: Path) -> Size:
     return inspect(path, any_page=True).size
 
 
+def stated_size(width: object, height: object) -> Size | None:
+    """The size of an image as an annotation states it, in numbers or texts; None where it states none.
+
+    >>> stated_size("640", 480.0), stated_size(None, 480)
+    ((640, 480), None)
+    """
+    wide, high = number_of(width), number_of(height)
+    return (round(wide), round(high)) if wide and high else None
+
+
 def share_out(groups: Sequence[str], split: str, seed: int = 0) -> list[bool]:
     """Which items belong to a split, for sets without splits of their own: 60% train, 20% validation, 20% test.
 
