@@ -21,7 +21,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -258,6 +258,18 @@ def upright_box(box: Box, stored_size: Size, orientation: int) -> Box:
     return (y1, x1, y2, x2) if orientation in SWAPPING else (x1, y1, x2, y2)
 
 
+def stated_size(width: object, height: object) -> Size | None:
+    """The size of an image as an annotation states it, in numbers or texts; None where it states none.
+
+    >>> stated_size("640", 480.0), stated_size(None, 480)
+    ((640, 480), None)
+    """
+    try:
+        return int(float(str(width))), int(float(str(height)))
+    except (ValueError, OverflowError):
+        return None
+
+
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
@@ -434,3 +446,18 @@ class PictureLog:
                     continue
                 found.setdefault(what, set()).add(name)
         return {what: sorted(names) for what, names in sorted(found.items())}
+
+
+ODD = {BLANK: "show one value only, so that there is nothing to see", NOT_FINITE: "hold pixels that are no numbers"}
+
+
+def odd_in_words(odd: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each oddity, of how many pictures (``count``) and of which for example (``example``).
+
+    >>> odd_in_words({"pixels_not_finite": {"count": 2, "example": "a"}})
+    ['2 of the pictures that were opened hold pixels that are no numbers, such as a.']
+    """
+    return [
+        f"{one['count']:,} of the pictures that were opened {ODD[what]}, such as {one['example']}."
+        for what, one in odd.items()
+    ]

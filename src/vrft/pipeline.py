@@ -26,6 +26,7 @@ from vrft.data.annotations import BoxSource
 from vrft.errors import DataError
 from vrft.evaluation.predict import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of, summarise
+from vrft.images import PictureLog, odd_in_words
 from vrft.knowledge import Injection, Told, read_card
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.of_recipe import check_budget, frame_for, load_arm, load_for
@@ -62,6 +63,8 @@ class Job:
     reporter: Reporter
     opened: dict[str, tuple[TrainableTask, Source]] = field(default_factory=dict)
     """The tasks and sources of stages with a task of their own; each is read once."""
+    pictures: PictureLog = field(default_factory=PictureLog)
+    """Which of the pictures that its policies were shown are odd."""
 
     def asked(self, stage: RftStage | SftStage) -> tuple[TrainableTask, Source]:
         """The task of a stage that has one of its own, and where its samples come from."""
@@ -108,6 +111,7 @@ class Job:
     ) -> None:
         """Train a stage of an arm from the weights on disk, as a run that resumes here does."""
         policy = load_for(self.recipe, before.policy if before else None, training=True)
+        policy.pictures = self.pictures
         place.path.mkdir(parents=True, exist_ok=True)
         task, samples = self.stage_dataset(name, stage, seed)
         options: dict[str, Any] = {
@@ -171,6 +175,8 @@ class Job:
             if is_main():
                 write_jsonl(path, predict_majority(self.task, self.train_samples, self.held_out))
             return
+        policy = load()
+        policy.pictures = self.pictures
         predict(
             load(),
             self.recipe.task_of(name, self.task),
@@ -243,7 +249,7 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     join_processes()
     from_main(lambda: _check_processes(recipe))
     from_main(lambda: directory.open(recipe.dump(), resume=resume))
-    job = _open_for_all(recipe, reporter)
+    job = replace(_open_for_all(recipe, reporter), pictures=PictureLog(directory.pictures))
     from_main(lambda: _write_facts(job, directory))
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
@@ -290,7 +296,9 @@ def _write_figures(
     """All predictions in one table, some images, and the metrics."""
     answered = [(arm, *one) for arm, rows in arms.items() for one in zip(job.recipe.seeds, rows, strict=False)]
     write_predictions(directory.predictions, answered, job.groups())
-    write_gallery(directory, job.held_out)
+    write_gallery(directory, job.held_out, job.pictures)
+    if odd := say_odd(job.pictures, reporter=job.reporter):
+        write_json(directory.data, read_json(directory.data) | {"pictures": odd})
     evaluation = job.recipe.evaluation
     metrics = summarise(
         job.task,
@@ -355,6 +363,8 @@ def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
             done = from_main(partial(read_jsonl, place.predictions))
             if len(done) < len(samples):
                 done = predict(
+                policy = load_for(recipe, place.policy)
+                policy.pictures = job.pictures
                     load_for(recipe, place.policy),
                     task,
                     samples,
@@ -411,14 +421,25 @@ def _cell(value: Any) -> str:
 
 
 GALLERY, GALLERY_PIXELS = 24, 336
+def say_odd(pictures: PictureLog, *, reporter: Reporter) -> dict[str, dict[str, Any]]:
+    """How many of the pictures that were opened are odd, and one example: told, and returned for ``data.json``."""
+    met = pictures.met()
+    odd = {what: {"count": len(names), "example": names[0]} for what, names in met.items()}
+    for sentence in odd_in_words(odd):
+        reporter.say(f"  {sentence}")
+    return odd
+
+
 """How many of the evaluated images a run keeps, and their longest side."""
 
 
-def write_gallery(directory: RunDirectory, samples: list[Sample]) -> None:
+def write_gallery(directory: RunDirectory, samples: list[Sample], pictures: PictureLog | None = None) -> None:
     """Keep some of the evaluated images, evenly spread over the split, for the report; a region is marked."""
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
         image = open_image(sample)
         if sample.region is not None:
+        if pictures is not None:
+            pictures.note(image, sample.id)
             image = image.convert("RGB")
             line = max(2, max(image.size) // 150)
             ImageDraw.Draw(image).rectangle([round(side) for side in sample.region], outline="white", width=2 * line)

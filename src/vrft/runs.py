@@ -209,8 +209,13 @@ class RunDirectory:
 
     @property
     def data(self) -> Path:
-        """What was met in the sources of boxes, and who wrote the card."""
+        """What was met in the sources of boxes and in pictures, and who wrote the card."""
         return self.path / "data.json"
+
+    @property
+    def pictures(self) -> Path:
+        """The names of odd pictures as they were met, a line each; see ``PictureLog``."""
+        return self.path / "pictures.jsonl"
 
     @property
     def gallery(self) -> Path:

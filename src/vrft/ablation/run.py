@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,8 @@ from vrft.ablation.grid import Workers, carry_out
 from vrft.ablation.work import Ledger, Unit, cost_of, drop_policies, is_done
 from vrft.errors import DataError, RunError
 from vrft.evaluation.predict import so_far
-from vrft.pipeline import Job, environment, open_job, write_gallery, write_predictions
+from vrft.images import PictureLog
+from vrft.pipeline import Job, environment, open_job, say_odd, write_gallery, write_predictions
 from vrft.policies import quiet_libraries
 from vrft.progress import Reporter
 from vrft.recipe import ARMS, FACTORS, Recipe
@@ -75,7 +77,7 @@ def ablate(
     quiet_libraries()
     recipe = design.recipe
     directory.take()
-    job = open_job(recipe, reporter)
+    job = replace(open_job(recipe, reporter), pictures=PictureLog(directory.pictures))
     if len(set(job.groups())) < 2:
         raise DataError(f"the {recipe.evaluation.split} split has one image; no interval can be made of it.")
     ledger = Ledger(job)
@@ -99,6 +101,7 @@ def ablate(
     if not kept:
         drop_policies(directory, units, [unit for unit in missing if unit.name in errors])
     gather(design, job, ledger, directory, errors)
+    say_odd(job.pictures, reporter=reporter)
     return errors
 
 
@@ -143,7 +146,7 @@ def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirector
     with replacing(directory.logs) as fresh:
         table = pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
         table.to_parquet(fresh, index=False)
-    write_gallery(directory, job.held_out)
+    write_gallery(directory, job.held_out, job.pictures)
     write_json(directory.records, _records(design, job) | {"work_seconds": _work(ledger, directory), "runs": runs})
 
 

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock
 
 from vrft.errors import RunError, UserError
+from vrft.images import PictureLog
 from vrft.knowledge import Told
 from vrft.pipeline import Job, open_job
 from vrft.policies import place_of, quiet_libraries
@@ -271,7 +272,7 @@ def work(path: str, recipe: str, unit: Unit) -> None:
     directory = AblationDirectory(Path(path))
     if not directory.lock("").parent.is_dir():
         raise RunError(f"{path} is not seen from this machine; --out must lie on a disk that all machines share.")
-    job = _opened(recipe)
+    job = replace(_opened(recipe), pictures=PictureLog(directory.pictures))
     torch.set_num_threads(job.recipe.ablation.cpus)
     stages = job.recipe.stages_of(job.recipe.trained_as(unit.arm))
     for index in range(unit.first, len(unit.keys)):

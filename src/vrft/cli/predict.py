@@ -31,6 +31,16 @@ def predict(
     question: Annotated[str | None, typer.Option(help="What is asked; that of the run without it.")] = None,
     task: dict[str, Any],
     max_tokens: Annotated[int | None, typer.Option(min=1, help="A completion is cut here.")] = None,
+    window: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="LOW HIGH",
+            help="Of image files with more than 8 bits: what becomes black and white; that of the run without it.",
+        ),
+    ] = None,
+    page: Annotated[
+        int | None, typer.Option(min=0, help="Of image files with several pages, from 0; that of the run without it.")
+    ] = None,
 ) -> None:
     """Ask a policy about images: one JSON object a line, with answer, reasoning and confidence.
 
@@ -45,12 +55,14 @@ def predict(
         raise UserError(f"{wrong[0]} needs a run directory, and {model} is none (recipe.yaml is missing).")
     if limit is not None and split is None:
         raise UserError("--limit needs --split; image files are all asked about.")
+    if window and not window[0] < window[1]:
+        raise UserError(f"--window is {window[0]:g} {window[1]:g}; the first value must be below the second.")
     from vrft.evaluation.ask import ask_model, ask_run
     from vrft.report.draw import write_drawing
     from vrft.runs import RunDirectory
 
     files = tuple(images or ())
-    asked: dict[str, Any] = {"question": question, "max_tokens": max_tokens}
+    asked: dict[str, Any] = {"question": question, "max_tokens": max_tokens, "window": window, "page": page}
     rows = (
         ask_run(RunDirectory(Path(model)), files, arm=arm, seed=seed, split=split, limit=limit, **asked)
         if is_run

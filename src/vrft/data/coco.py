@@ -1,19 +1,86 @@
-"""COCO: one JSON a split, with boxes [x, y, width, height] or polygons.
+"""COCO: one JSON a split, with boxes [x, y, width, height], polygons or RLE masks.
 
 ::
 
-    root/{train,valid or val,test}/_annotations.coco.json, the images beside it
-    root/annotations/instances_{train,val,test}*.json, the images in root/{train,val,test}*
+    root/{train,valid or val,test}/_annotations.coco.json, the images beside it or in images/
+    root/annotations/instances_{train,val,test}*.json, the images in root/{train,val,test}*, root/images or root
+
+A crowd region (``iscrowd``) stands for a group of objects and is no box, unless all annotations of a file are so
+marked, as tools do that write RLE masks. Ids that differ in type alone (1 and "1") are matched where they can mean one
+thing. A file that is listed twice is one image with the annotations of both.
 """
 
 import json
-from collections import defaultdict
+import math
+import re
+import reprlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
-from vrft.boxes import hull
-from vrft.data.annotations import FOLDERS, Annotation, Counts, Record, image_size
-from vrft.errors import DataError
+from vrft.boxes import Size, hull
+from vrft.data.annotations import (
+    FOLDERS,
+    Annotation,
+    Counts,
+    Record,
+    box_of,
+    image_size,
+    number_of,
+    stated_size,
+)
+from vrft.data.lookup import ImageFiles
+from vrft.data.textfiles import read_text
+from vrft.errors import DataError, reading
+from vrft.sample import Box
+
+NO_BOXES = {"captions", "keypoints", "panoptic", "stuff", "info"}
+"""Words in the names of files beside those with boxes."""
+
+Id = int | float | str
+T = TypeVar("T")
+
+
+class ById(Generic[T]):
+    """Things by their ids; an id of another type means the one thing whose id reads alike."""
+
+    def __init__(self) -> None:
+        self._exact: dict[Id, T] = {}
+        self._alike: dict[Id, list[Id]] = {}
+
+    def __contains__(self, key: Id) -> bool:
+        return key in self._exact
+
+    def __getitem__(self, key: Id) -> T:
+        return self._exact[key]
+
+    def __iter__(self) -> Iterator[Id]:
+        return iter(self._exact)
+
+    def __setitem__(self, key: Id, value: T) -> None:
+        self._exact[key] = value
+        self._alike.setdefault(_alike(key), []).append(key)
+
+    def key_of(self, key: Id, counts: Counts, where: str) -> Id | None:
+        """The id that is meant, or None; ``id of another type`` is counted where the types differ.
+
+        Raises:
+            DataError: two could be meant.
+        """
+        if key in self._exact:
+            return key
+        meant = self._alike.get(_alike(key), [])
+        if len(meant) > 1:
+            raise DataError(f"{where} refers to {key!r}, which could be {meant[0]!r} or {meant[1]!r}; write one form.")
+        counts["id of another type"] += len(meant)
+        return meant[0] if meant else None
+
+
+def _alike(key: Id) -> Id:
+    if isinstance(key, str):
+        text = key.strip()
+        return int(text) if text.isdecimal() and len(text) < 1000 else text
+    return int(key) if key == int(key) else key
 
 
 class COCOReader:
@@ -23,6 +90,8 @@ class COCOReader:
         root: the folder that holds a folder a split.
         boxes: ``bbox`` takes the boxes as they are written, ``polygon`` the hull of each segmentation.
         unannotated: what an image without annotations is: ``empty`` (nothing is there), or to ``skip`` (nobody looked).
+        crowd: crowd regions are left out and counted (``skip``), or boxes as any other (``box``).
+        encoding: of files that are not UTF-8, where it is known.
     """
 
     def __init__(
@@ -31,71 +100,264 @@ class COCOReader:
         *,
         boxes: Literal["bbox", "polygon"] = "bbox",
         unannotated: Literal["empty", "skip"] = "empty",
+        crowd: Literal["skip", "box"] = "skip",
+        encoding: str | None = None,
     ) -> None:
         self.root, self.boxes, self.unannotated = Path(root), boxes, unannotated
+        self.crowd, self.encoding = crowd, encoding
 
     def read(self, split: str, counts: Counts) -> list[Record]:
         path = self._file(split)
         if path is None:
             return []
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
-            names = {category["id"]: category["name"] for category in content["categories"]}
-            images, annotations = content["images"], content["annotations"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(f"{path}: is no COCO file ({error!r}); expected images, annotations, categories.") from None
-        of_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
-        for annotation in annotations:
-            of_image[annotation.get("image_id")].append(annotation)
-        counts["annotation without image"] += sum(
-            len(found) for image_id, found in of_image.items() if image_id not in {image["id"] for image in images}
-        )
-        records = []
-        for image in images:
-            found = of_image[image["id"]]
-            file = self._image(path, image["file_name"])
+        with reading(path):
+            return self._records(path, split, counts)
+
+    def _records(self, path: Path, split: str, counts: Counts) -> list[Record]:
+        content = self._content(path, counts)
+        names = self._categories(path, content)
+        images = self._images(path, content, counts)
+        of_image = self._annotations(path, content, images, counts)
+        files = self._files(path, split)
+        found: dict[Path, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        for key in images:
+            image = images[key]
+            file = files.find(image["file_name"], counts)
             if file is None:
                 counts["image missing"] += 1
-                continue
-            if not found:
+            elif file in found:
+                counts["listed twice"] += 1
+                found[file][1].extend(of_image.get(key, ()))
+            else:
+                found[file] = image, list(of_image.get(key, ()))
+        files.check_found(path)
+        every = [one for _, annotations in found.values() for one in annotations]
+        crowds = self.crowd == "box" or all(map(_is_crowd, every))
+        records = []
+        for file, (image, annotations) in found.items():
+            if not annotations:
                 counts["not annotated"] += 1
                 if self.unannotated == "skip":
                     continue
-            size = image_size(file)
-            if (image.get("width"), image.get("height")) != size:
-                counts["size differs"] += 1
-            records.append(Record(file, size, tuple(self._annotation(path, one, names, counts) for one in found)))
+            size, stated = image_size(file), stated_size(image.get("width"), image.get("height"))
+            boxes, left_out = [], []
+            for one in annotations:
+                known = one.get("id")
+                where = f"{path}: annotation {known}" if type(known) in (int, str) else f"{path}: {one['']}"
+                label = names[_category(one, names, counts, where)]
+                if _is_crowd(one) and not crowds:
+                    counts["crowd"] += 1
+                    left_out.append(label)
+                else:
+                    counts["crowd as box"] += _is_crowd(one)
+                    boxes.append(Annotation(label, self._box(one, where, stated or size, counts)))
+            records.append(Record(file, size, tuple(boxes), stated, tuple(left_out)))
         return records
 
+    def _content(self, path: Path, counts: Counts) -> dict[str, Any]:
+        try:
+            content = json.loads(read_text(path, counts, self.encoding))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}:{error.lineno}: is no JSON ({error.msg}); save or fetch the file again.") from None
+        except RecursionError:
+            raise DataError(f"{path}: is no COCO file, lists in lists without end; expected images.") from None
+        lacking = [
+            key
+            for key in ("images", "annotations", "categories")
+            if not isinstance(content, dict) or key not in content
+        ]
+        if not isinstance(content, dict) or lacking:
+            found = f"lacks {', '.join(lacking)}" if isinstance(content, dict) else f"holds a {type(content).__name__}"
+            raise DataError(f"{path}: {found}; expected a COCO file with images, annotations and categories.")
+        return content
+
+    def _categories(self, path: Path, content: dict[str, Any]) -> ById[str]:
+        names: ById[str] = ById()
+        for index, category in enumerate(_rows(path, content, "categories")):
+            where = f"{path}: categories[{index}]"
+            key, name = _id(category, "id", where), category.get("name")
+            if isinstance(name, bool) or not isinstance(name, str | int | float) or not str(name).strip():
+                raise DataError(f"{where} has the name {reprlib.repr(name)}; expected a text.")
+            if key in names and names[key] != str(name).strip():
+                raise DataError(f"{where} has the id {key!r} of {names[key]!r}; each category needs its own.")
+            if key not in names:
+                names[key] = str(name).strip()
+        return names
+
+    def _images(self, path: Path, content: dict[str, Any], counts: Counts) -> ById[dict[str, Any]]:
+        images: ById[dict[str, Any]] = ById()
+        for index, image in enumerate(_rows(path, content, "images")):
+            name = image.get("file_name")
+            where = f"{path}: images[{index}]" + (f" ({name})" if isinstance(name, str) else "")
+            key = _id(image, "id", where)
+            if not isinstance(name, str) or not name.strip():
+                raise DataError(f"{where} has the file_name {reprlib.repr(name)}; expected the name of a file.")
+            if key not in images:
+                images[key] = image
+            elif images[key]["file_name"] == name:
+                counts["listed twice"] += 1
+            else:
+                raise DataError(f"{where} has the id {key!r} of {images[key]['file_name']}; each image needs its own.")
+        return images
+
+    def _annotations(
+        self, path: Path, content: dict[str, Any], images: ById[dict[str, Any]], counts: Counts
+    ) -> dict[Id, list[dict[str, Any]]]:
+        """The annotations of each image by its id; under the empty key of each stands its place in the file."""
+        of_image: dict[Id, list[dict[str, Any]]] = {}
+        rows = _rows(path, content, "annotations")
+        strange: list[Id] = []
+        for index, annotation in enumerate(rows):
+            where = f"{path}: annotations[{index}]"
+            wanted = _id(annotation, "image_id", where)
+            key = images.key_of(wanted, counts, where)
+            if key is None:
+                strange.append(wanted)
+            else:
+                of_image.setdefault(key, []).append({**annotation, "": f"annotations[{index}]"})
+        if strange and not of_image:
+            listed = next(iter(images), None)
+            known = "and images is empty" if listed is None else f"images have ids such as {listed!r}"
+            raise DataError(
+                f"{path}: none of its {len(strange)} annotations refers to an image that it lists (image_id is "
+                f"{strange[0]!r}, {known}); is it the file of other images?"
+            )
+        counts["annotation without image"] += len(strange)
+        return of_image
+
     def _file(self, split: str) -> Path | None:
+        """The JSON of a split.
+
+        Raises:
+            DataError: no split has one, or this one has several.
+        """
+        found = self._candidates(split)
+        if len(found) > 1:
+            raise DataError(f"{found[1]}: {found[0].name} is there as well; leave one file for the split {split}.")
+        if not found and not any(map(self._candidates, FOLDERS)):
+            raise DataError(
+                f"{self.root}: holds no train, valid or test folder with _annotations.coco.json, and no "
+                f"annotations/instances_train.json; set data.root to the folder that does."
+            )
+        return found[0] if found else None
+
+    def _candidates(self, split: str) -> list[Path]:
         for folder in FOLDERS[split]:
             if (path := self.root / folder / "_annotations.coco.json").is_file():
-                return path
-            if found := sorted((self.root / "annotations").glob(f"instances_{folder}*.json")):
-                return found[0]
-        if not any((self.root / folder).is_dir() for folders in FOLDERS.values() for folder in folders):
-            raise DataError(f"{self.root}: holds no train, valid or test folder with _annotations.coco.json.")
+                return [path]
+        for place in (self.root / "annotations", self.root, *(self.root / folder for folder in FOLDERS[split])):
+            found = [path for path in sorted(place.glob("*.json")) if not path.name.startswith(".")]
+            named = [path for path in found if _is_named(path, split)]
+            if instances := [path for path in named if path.name.startswith("instances_")] or named:
+                return instances
+            if place.name in FOLDERS[split] and place != self.root and len(found) == 1:
+                return found
+        return []
+
+    def _files(self, path: Path, split: str) -> ImageFiles:
+        """Where the images of a split are looked for; the folders of other splits are not entered."""
+        folders = [path.parent, path.parent / "images"]
+        if path.parent.name not in FOLDERS[split]:
+            inner = (self.root, self.root / "images")
+            named = [*inner, *(place / name for place in inner for name in FOLDERS[split])]
+            more = sorted(place for one in named[2:] for place in one.parent.glob(f"{one.name}*") if place.is_dir())
+            folders = [*more, self.root / "images", self.root, path.parent]
+        others = [name for other, names in FOLDERS.items() if other != split for name in names]
+        places = [self.root, self.root / "images"]
+        without = [folder for place in places for name in others for folder in place.glob(f"{name}*")]
+        return ImageFiles(folders, without=[one for one in without if one not in folders])
+
+    def _box(self, one: dict[str, Any], where: str, size: Size, counts: Counts) -> Box:
+        segmentation = one.get("segmentation")
+        if self.boxes == "polygon" and isinstance(segmentation, dict):
+            box = _hull_of_rle(segmentation, size)
+            counts["RLE" if box else "RLE without hull"] += 1
+            if box:
+                return box
+        elif self.boxes == "polygon" and segmentation:
+            numbers = [number_of(value) for value in _flat(segmentation)]
+            corners = [number for number in numbers if number is not None]
+            if len(corners) != len(numbers) or len(corners) < 6 or len(corners) % 2:
+                told = "[[x1, y1, x2, y2, x3, y3, ...]]"
+                raise DataError(f"{where} has the segmentation {reprlib.repr(segmentation)}; expected {told}.")
+            return hull(corners)
+        elif self.boxes == "polygon":
+            counts["no polygon"] += 1
+        bbox, expected = one.get("bbox"), "[x, y, width, height]"
+        if bbox is None and segmentation and self.boxes == "bbox":
+            raise DataError(f"{where} has no bbox; set data.boxes to polygon to take those around the segmentations.")
+        values: Sequence[object] = bbox if isinstance(bbox, list) else ()
+        x, y, width, height = box_of(values, f"{where} has the bbox {reprlib.repr(bbox)}", expected)
+        return x, y, x + width, y + height
+
+
+def _rows(path: Path, content: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """A list of records in a COCO file."""
+    rows = content[key]
+    if not isinstance(rows, list):
+        raise DataError(f"{path}: {key} is {reprlib.repr(rows)}; expected a list of records.")
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: {key}[{index}] is {reprlib.repr(row)}; expected a record.")
+    return rows
+
+
+def _id(row: dict[str, Any], key: str, where: str) -> Id:
+    value = row.get(key)
+    if key not in row:
+        raise DataError(f"{where} has no {key}; give each record one.")
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
+        raise DataError(f"{where} has the {key} {reprlib.repr(value)}; expected a number or a text.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"{where} has the {key} {value}; expected a number or a text.")
+    return value
+
+
+def _category(annotation: dict[str, Any], names: ById[str], counts: Counts, where: str) -> Id:
+    wanted = _id(annotation, "category_id", where)
+    found = names.key_of(wanted, counts, where)
+    if found is None:
+        raise DataError(f"{where} has category {wanted!r}, which categories does not list.")
+    return found
+
+
+def _is_crowd(one: dict[str, Any]) -> bool:
+    return bool(number_of(one.get("iscrowd")) or one.get("iscrowd") is True)
+
+
+def _is_named(path: Path, split: str) -> bool:
+    """Whether the name of a file has that of a split as a word, with or without a year, and tells of boxes."""
+    words = {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", path.stem.lower())}
+    return bool(words & set(FOLDERS[split])) and not words & NO_BOXES
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """What is in lists in lists."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
+
+
+def _hull_of_rle(segmentation: dict[str, Any], size: Size) -> Box | None:
+    """The box around an RLE mask, or None where it is none of this image or holds nothing."""
+    counts, stated = segmentation.get("counts"), segmentation.get("size")
+    if stated != [size[1], size[0]]:
         return None
+    from pycocotools import mask
 
-    def _image(self, path: Path, name: str) -> Path | None:
-        folders = [path.parent, path.parent / "images", *sorted(self.root.glob(f"{path.stem.split('_')[-1]}*"))]
-        return next((file for folder in folders if (file := folder / name).is_file()), None)
-
-    def _annotation(self, path: Path, one: dict[str, Any], names: dict[Any, str], counts: Counts) -> Annotation:
-        where = f"{path}: annotation {one.get('id')}"
-        if one.get("category_id") not in names:
-            raise DataError(f"{where} has category {one.get('category_id')!r}, which categories does not list.")
-        try:
-            if self.boxes == "polygon" and one.get("segmentation"):
-                corners = [float(v) for ring in one["segmentation"] for v in ring]
-                if len(corners) < 6 or len(corners) % 2:
-                    raise ValueError("no polygon")
-                box = hull(corners)
-            else:
-                if self.boxes == "polygon":
-                    counts["no polygon"] += 1
-                x, y, width, height = map(float, one["bbox"])
-                box = (x, y, x + width, y + height)
-        except (KeyError, TypeError, ValueError):
-            raise DataError(f"{where} has no bbox [x, y, width, height] and no polygon.") from None
-        return Annotation(names[one["category_id"]], box)
+    high, wide = stated
+    if isinstance(counts, str):  # the library reads on behind a text that is cut off
+        if not re.fullmatch(r"[0-o]*[0-O]", counts):
+            return None
+        rle: Any = {"size": stated, "counts": counts.encode()}
+    elif isinstance(counts, list) and all(type(run) is int and run >= 0 for run in counts):
+        if sum(counts) != high * wide:
+            return None
+        rle = mask.frPyObjects({"size": stated, "counts": counts}, high, wide)
+    else:
+        return None
+    x, y, width, height = map(float, mask.toBbox(rle))
+    inside = 0 <= x < x + width <= wide and 0 <= y < y + height <= high
+    return (x, y, x + width, y + height) if inside else None

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from vrft.data.annotations import Annotation, Counts, Record, image_size, share_out
 from vrft.errors import DataError
+from vrft.images import stated_size
 
 FILES = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
@@ -58,10 +59,8 @@ class VOCReader:
         except ElementTree.ParseError as error:
             raise DataError(f"{path}:{error.position[0]}: is no XML ({error}).") from None
         size = image_size(image)
-        stated = tuple(root.findtext(f"size/{side}") for side in ("width", "height"))
-        if None not in stated and stated != tuple(map(str, size)):
-            counts["size differs"] += 1
-        return Record(image, size, tuple(_annotation(path, item) for item in root.findall("object")))
+        stated = stated_size(root.findtext("size/width"), root.findtext("size/height"))
+        return Record(image, size, tuple(_annotation(path, item) for item in root.findall("object")), stated)
 
 
 def _annotation(path: Path, item: ElementTree.Element) -> Annotation:

@@ -9,12 +9,13 @@ from typing import Any
 
 from vrft.errors import UserError
 from vrft.evaluation.predict import prediction
+from vrft.images import Window, oddities
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.of_recipe import frame_for, load_arm
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
 from vrft.response import ORDERS, parse
 from vrft.runs import RunDirectory
-from vrft.sample import Grey, Sample, open_image
+from vrft.sample import Grey, ImageFile, Sample, open_image
 from vrft.tasks import Localization, TrainableTask, read_section, task_from
 
 Asked = Iterator[tuple[Sample, dict[str, Any]]]
@@ -33,10 +34,13 @@ def ask_run(
     limit: int | None = None,
     question: str | None = None,
     max_tokens: int | None = None,
+    window: Window | None = None,
+    page: int | None = None,
 ) -> Asked:
     """Ask an arm of a run, by default its last trained one, about image files or about a split of its data.
 
-    The rows of a split also hold ``target``.
+    The rows of a split also hold ``target``. Image files are read as the data of the run are, unless ``window`` or
+    ``page`` is given (``read_image``).
 
     Raises:
         UserError: the run, the data or an image cannot be used, or nothing is asked about.
@@ -44,7 +48,9 @@ def ask_run(
     recipe = read_recipe(directory.recipe, [])
     source = open_source(recipe)
     task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
-    samples = _files(images, question or recipe.task.question or source.question)
+    window = getattr(recipe.data, "window", None) if window is None else window
+    page = getattr(recipe.data, "page", None) if page is None else page
+    samples = _files(images, question or recipe.task.question or source.question, window, page)
     if split:
         asked = question or recipe.task.question
         known = (replace(one, question=asked or one.question) for one in source.samples(split))
@@ -73,8 +79,12 @@ def ask_model(
     *,
     question: str | None,
     max_tokens: int | None = None,
+    window: Window | None = None,
+    page: int | None = None,
 ) -> Asked:
     """Ask a policy about image files; the section ``task`` and the question say what.
+
+    ``window`` and ``page`` say how the files are read (``read_image``).
 
     Raises:
         UserError: the task, the policy or an image cannot be used.
@@ -93,14 +103,16 @@ def ask_model(
         raise UserError(
             f"a {section['kind']} task cannot be asked yet; expected classification, grading or localization."
         )
-    samples = _files(images, question)
+    samples = _files(images, question, window, page)
     quiet_libraries()
     policy = load_policy(model)
     for sample in samples:
         yield sample, {"image": sample.id} | ask(policy, task, sample, max_tokens=max_tokens or MAX_TOKENS)
 
 
-def _files(images: Sequence[Path], question: str) -> list[Sample]:
+def _files(
+    images: Sequence[Path], question: str, window: Window | None = None, page: int | None = None
+) -> list[Sample]:
     """Samples of image files, whose truth nobody knows.
 
     Raises:
@@ -109,7 +121,8 @@ def _files(images: Sequence[Path], question: str) -> list[Sample]:
     for path in images:
         if not path.is_file():
             raise UserError(f"{path}: there is no such file.")
-    return [Sample(str(path), path, question, (), split="") for path in images]
+    files = (path if window is page is None else ImageFile(path, window=window, page=page) for path in images)
+    return [Sample(str(path), file, question, (), split="") for path, file in zip(images, files, strict=True)]
 
 
 def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens: int) -> dict[str, Any]:
@@ -117,7 +130,8 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
 
     Returns:
         ``answer`` as it is read (None where it is not), ``reasoning`` (the think block), ``confidence`` in [0, 1],
-        ``problems`` and ``completion``; for a localization also ``boxes``, in pixels of the image, and ``image_size``.
+        ``problems`` (of the completion, and of the picture: ``oddities``) and ``completion``; for a localization also
+        ``boxes``, in pixels of the image, and ``image_size``.
         The confidence is the geometric mean of the probabilities of the answer's tokens after that reasoning: 1 where
         there was no doubt. It is no calibrated chance of being right, and None where no answer is read or the
         envelope is broken.
@@ -133,7 +147,7 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
         "answer": row["answer"],
         "reasoning": envelope.think,
         "confidence": None,
-        "problems": row["problems"],
+        "problems": [*row["problems"], *([] if isinstance(sample.image, Grey) else oddities(image))],
         "completion": text,
     }
     if row["answer"] is not None and row["well_formed"]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from transformers.image_utils import SizeDict
 
 from vrft.boxes import Size
 from vrft.errors import PolicyError, first_line
+from vrft.images import PictureLog
 from vrft.policies.families import family_of, processed_size
 from vrft.policies.image_cache import ImageCache, default_folder
 from vrft.processes import local_index
-from vrft.sample import Sample, open_image
+from vrft.sample import Grey, Sample, open_image
 from vrft.tasks import TrainableTask
 from vrft.tasks.localization import pointing_question
 
@@ -56,6 +57,8 @@ class LoadedPolicy:
     cache: ImageCache | None = None
     """Images that were opened before; None where each is opened anew."""
 
+    pictures: PictureLog = field(default_factory=PictureLog)
+    """Which of the pictures that were opened are odd, such as those of one value only."""
     @property
     def suppressed(self) -> list[int]:
         """Ids of tokens that must never be sampled: those of pictures."""
@@ -76,9 +79,13 @@ class LoadedPolicy:
             DataError: the file is missing or is no readable image.
         """
         if self.cache is not None:
-            return self.cache.open(sample, self.processor, self.model.config)
-        image = open_image(sample)
-        return image, image.size
+            image, size = self.cache.open(sample, self.processor, self.model.config)
+        else:
+            image = open_image(sample)
+            size = image.size
+        if not isinstance(sample.image, Grey):  # which shows nothing on purpose
+            self.pictures.note(image, sample.id)
+        return image, size
 
     def prompt(self, task: TrainableTask, sample: Sample, size: Size) -> str:
         """What is asked about a sample, whose image has this size; a region is told in the frame of the family."""

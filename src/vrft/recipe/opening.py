@@ -25,6 +25,7 @@ from vrft.recipe.sections import (
     VOCData,
     YOLOData,
 )
+from vrft.sample import file_of
 from vrft.tasks import TrainableTask, task_from
 from vrft.tasks.sections import LocalizationTask
 
@@ -60,6 +61,8 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         region=data.region,
         margin=data.margin,
         shared_out=data.splits == "hash",
+        window=data.window,
+        page=data.page,
     )
 
 
@@ -73,7 +76,7 @@ def box_reader(data: BoxData) -> Reader:
     if isinstance(data, YOLOData):
         return YOLOReader(root)
     if isinstance(data, MasksData):
-        options: dict[str, Any] = {"classes": data.classes, "merge": data.merge, "least_area": data.least_area}
+        options: dict[str, Any] = data.model_dump(include={"classes", "merge", "least_area", "void"})
         return MaskReader(root / data.images, root / data.masks, **options)
     columns = Columns(**data.columns.model_dump())
     options = {"columns": columns, "group": data.group, "negatives": data.negatives}
@@ -118,7 +121,7 @@ def names_of_samples(source: Source) -> Iterator[str]:
     for split in ("train", "validation", "test"):
         for sample in source.samples(split):
             yield sample.id
-            file = sample.facts.get("image") or (sample.image.name if isinstance(sample.image, Path) else "")
+            file = sample.facts.get("image") or ((read := file_of(sample)) and read.path.name)
             yield from (file, Path(file).stem) if file else ()
 
 

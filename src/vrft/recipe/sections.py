@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
@@ -59,6 +59,12 @@ class MedMNISTData(Section):
     """Fetch the file when it is missing, and verify its checksum."""
 
 
+def _rising(window: tuple[float, float]) -> tuple[float, float]:
+    if not window[0] < window[1]:
+        raise ValueError("the first value must be below the second")
+    return window
+
+
 class _Boxes(Section):
     root: str
     """The folder of the data set."""
@@ -70,6 +76,10 @@ class _Boxes(Section):
     """Classification of regions: a box is cut out, or shown in the whole image and told in the question."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
     """Of a crop: what is shown around the box, as a share of its longer side."""
+    window: Annotated[tuple[float, float], AfterValidator(_rising)] | None = None
+    """Of images with more than 8 bits: the values that become black and white; without it each image's own range."""
+    page: Annotated[int, Field(ge=0)] | None = None
+    """Of images with several pages, from 0; without it they are refused."""
 
 
 class VOCData(_Boxes):
@@ -103,11 +113,13 @@ class MasksData(_Boxes):
     masks: str = "masks"
     """The folder of the masks in the root."""
     classes: Annotated[dict[int, str], Field(min_length=1)]
-    """Grey value and name of each class."""
+    """Value and name of each class: the index of a palette, else the grey value."""
     merge: str | None = None
     """All classes are one, with this label."""
     least_area: Positive = 9
     """Pixels; smaller regions are specks."""
+    void: int | None = None
+    """The value of what is neither a class nor background; regions end there."""
 
 
 class ColumnsOfATable(Section):

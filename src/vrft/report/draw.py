@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from vrft.errors import UserError
 from vrft.runs import replacing
-from vrft.sample import Box, Sample, open_image
+from vrft.sample import Box, Sample, file_of, open_image
 
 LEAST = 336
 """Smaller images are enlarged to this longer side, in pixels."""
@@ -56,8 +56,9 @@ def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any], written:
     while path in written:
         number += 1
         path = folder / f"{name}-{number}.png"
-    if isinstance(sample.image, Path) and path.resolve() == sample.image.resolve():
-        raise UserError(f"--draw {folder} would write over {sample.image}; choose another folder.")
+    read = file_of(sample)
+    if read is not None and path.resolve() == read.path.resolve():
+        raise UserError(f"--draw {folder} would write over {read.path}; choose another folder.")
     with replacing(path) as fresh:
         draw_boxes(open_image(sample), row["boxes"], truth).save(fresh, format="PNG")
     return path

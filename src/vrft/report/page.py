@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from plotly.offline import get_plotlyjs
 
 from vrft.evaluation.boxes import HIT, tally
+from vrft.images import odd_in_words
 from vrft.report.curves import Line, draw_curves
 from vrft.response import parse
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_text
@@ -49,6 +50,7 @@ def write_report(directory: RunDirectory) -> Path:
     arms = list(metrics["arms"])
     colours = dict(zip(arms, COLOURS * (1 + len(arms) // len(COLOURS)), strict=False))
     recipe_text = directory.recipe.read_text(encoding="utf-8")
+    data = read_json(directory.data) if directory.data.exists() else {}
     html = template("page.html.j2").render(
         plotly=get_plotlyjs(),
         plan=yaml.safe_load(recipe_text),
@@ -62,7 +64,8 @@ def write_report(directory: RunDirectory) -> Path:
         confusions=_confusions(predictions, arms) if "accuracy" in next(iter(metrics["arms"].values())) else [],
         gallery=_gallery(directory, predictions, arms, colours),
         perception=_perception(metrics),
-        data=read_json(directory.data) if directory.data.exists() else {},
+        data=data,
+        odd=odd_in_words(data.get("pictures", {})),
         recipe=recipe_text,
         environment=read_json(directory.environment),
     )
