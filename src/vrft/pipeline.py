@@ -29,7 +29,7 @@ from vrft.evaluation.summary import figures_of, summarise
 from vrft.images import PictureLog, odd_in_words
 from vrft.knowledge import Injection, Told, read_card
 from vrft.policies import LoadedPolicy, quiet_libraries
-from vrft.policies.of_recipe import check_budget, frame_for, load_arm, load_for
+from vrft.policies.of_recipe import check_budget, check_envelopes, frame_for, load_arm, load_for
 from vrft.processes import all_of, from_main, is_main, join_processes
 from vrft.progress import Reporter
 from vrft.recipe import (
@@ -178,7 +178,7 @@ class Job:
         policy = load()
         policy.pictures = self.pictures
         predict(
-            load(),
+            policy,
             self.recipe.task_of(name, self.task),
             self._shown(name, self.held_out, self.recipe.told(name)),
             path,
@@ -211,7 +211,7 @@ class Job:
 
 
 def open_job(recipe: Recipe, reporter: Reporter) -> Job:
-    """Open the data of a recipe, and make sure that what its arms are told fits the policy.
+    """Open the data of a recipe, and make sure that what its arms are told, and how they answer, fits the policy.
 
     Raises:
         UserError: data or policy cannot be used.
@@ -226,6 +226,7 @@ def open_job(recipe: Recipe, reporter: Reporter) -> Job:
     injection = open_knowledge(recipe, source)
     if injection is not None:
         check_budget(recipe, injection, train[0])
+    check_envelopes(recipe)
     job = Job(recipe, task, source, train, held_out, injection, reporter)
     if recipe.validate is not None:
         for stage in (one for arm in recipe.arm_names() for one in recipe.stages_of(arm)):
@@ -362,10 +363,10 @@ def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
             place = directory.arm(name, seed).stage(last, stages[last].kind)
             done = from_main(partial(read_jsonl, place.predictions))
             if len(done) < len(samples):
-                done = predict(
                 policy = load_for(recipe, place.policy)
                 policy.pictures = job.pictures
-                    load_for(recipe, place.policy),
+                done = predict(
+                    policy,
                     task,
                     samples,
                     place.predictions,
@@ -420,7 +421,6 @@ def _cell(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
-GALLERY, GALLERY_PIXELS = 24, 336
 def say_odd(pictures: PictureLog, *, reporter: Reporter) -> dict[str, dict[str, Any]]:
     """How many of the pictures that were opened are odd, and one example: told, and returned for ``data.json``."""
     met = pictures.met()
@@ -430,6 +430,7 @@ def say_odd(pictures: PictureLog, *, reporter: Reporter) -> dict[str, dict[str, 
     return odd
 
 
+GALLERY, GALLERY_PIXELS = 24, 336
 """How many of the evaluated images a run keeps, and their longest side."""
 
 
@@ -437,9 +438,9 @@ def write_gallery(directory: RunDirectory, samples: list[Sample], pictures: Pict
     """Keep some of the evaluated images, evenly spread over the split, for the report; a region is marked."""
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
         image = open_image(sample)
-        if sample.region is not None:
         if pictures is not None:
             pictures.note(image, sample.id)
+        if sample.region is not None:
             image = image.convert("RGB")
             line = max(2, max(image.size) // 150)
             ImageDraw.Draw(image).rectangle([round(side) for side in sample.region], outline="white", width=2 * line)

@@ -16,9 +16,10 @@ from transformers.image_utils import SizeDict
 from vrft.data import MedMNISTSource, Source
 from vrft.errors import DataError, PolicyError
 from vrft.knowledge import Injection, Told
-from vrft.policies import LoadedPolicy, model_inputs, place_of
+from vrft.policies import LoadedPolicy, check_envelope, model_inputs, place_of
 from vrft.policies.families import family_of
 from vrft.policies.loading import bound_pixels
+from vrft.policies.of_recipe import orders_of
 from vrft.recipe import (
     Lora,
     Recipe,
@@ -112,13 +113,17 @@ def make_plan(recipe: Recipe, device: Device, devices: int = 1, *, perception: b
     """Plan a recipe on ``devices`` devices, with or without evaluations of what its stages on other tasks learn.
 
     Raises:
-        UserError: data, configuration or processor are not on this machine; a plan fetches nothing.
+        UserError: data, configuration or processor are not on this machine, since a plan fetches nothing; or an arm
+            asks for an envelope that the policy's chat template rules out.
     """
     policy, estimated = policy_without_weights(recipe)
     lora = recipe.policy.lora
     counted = architecture(policy.model, lora.rank if lora else None, tuple(lora.targets) if lora else ())
     wide = {"float32": 4, "bfloat16": 2, "float16": 2}.get(recipe.policy.dtype, 4 if device.name == "cpu" else 2)
     plan = Plan(device, devices, counted, wide, estimated)
+    if not estimated:
+        for order in orders_of(recipe):
+            check_envelope(recipe.policy.model, policy.prompt_end, order)
     planner = _Planner(recipe, policy, plan)
     seen: list[Any] = []
     for arm in recipe.arm_names():

@@ -141,8 +141,9 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     prompt = policy.prompt(task, sample, image.size)
     (tokens,) = decode(policy, [prompt], [image], max_tokens=max_tokens)
     text = str(policy.processor.batch_decode([tokens], skip_special_tokens=True)[0])
-    row = prediction(task, sample, text, len(tokens), image.size, policy.processed_size(image.size))
-    envelope = parse(text, task.order)
+    end, sizes = policy.prompt_end, (image.size, policy.processed_size(image.size))
+    row = prediction(task, sample, text, len(tokens), *sizes, prompt_end=end)
+    envelope = parse(text, task.order, end)
     asked = {
         "answer": row["answer"],
         "reasoning": envelope.think,
@@ -173,7 +174,8 @@ def answer_span(tokens: Sequence[int], text_of: Callable[[Sequence[int]], str], 
     slice(1, 3, None)
     """
     whole = text_of(tokens)
-    opened = (whole.rfind if last else whole.find)("<answer>") + len("<answer>")
+    found = (whole.rfind if last else whole.find)("<answer>")
+    opened = found + len("<answer>") if found >= 0 else 0  # the prompt has opened it
     closed = whole.find("</answer>", opened)
     lengths = [len(text_of(tokens[: count + 1])) for count in range(len(tokens))]
     starts = [0, *lengths[:-1]]

@@ -13,7 +13,7 @@ from vrft.evaluation.boxes import constant_box, mean_iou, tally
 from vrft.policies import LoadedPolicy, decode
 from vrft.processes import all_of, from_main, is_main, process_count, process_index
 from vrft.progress import Reporter
-from vrft.response import parse, render
+from vrft.response import parse, render, whole_turn
 from vrft.runs import read_jsonl, write_jsonl
 from vrft.sample import Box, Sample, Target, open_image
 from vrft.tasks import ClosedTask, Localization, TrainableTask
@@ -73,9 +73,9 @@ def _decoded(
     images, sizes = zip(*(policy.open(sample) for sample in batch), strict=True)
     prompts = [policy.prompt(task, sample, size) for sample, size in zip(batch, sizes, strict=True)]
     tokens = decode(policy, prompts, images, max_tokens=max_tokens)
-    texts = policy.processor.batch_decode(tokens, skip_special_tokens=True)
+    texts, end = policy.processor.batch_decode(tokens, skip_special_tokens=True), policy.prompt_end
     return [
-        prediction(task, sample, text, len(ids), size, policy.processed_size(size))
+        prediction(task, sample, text, len(ids), size, policy.processed_size(size), prompt_end=end)
         for sample, text, ids, size in zip(batch, texts, tokens, sizes, strict=True)
     ]
 
@@ -94,14 +94,20 @@ def prediction(
     tokens: int,
     image_size: Size | None = None,
     processed_size: Size | None = None,
+    *,
+    prompt_end: str = "",
 ) -> dict[str, Any]:
-    """One row of the predictions: what was written, and what both readings make of it."""
-    envelope = parse(completion, task.order)
+    """One row of the predictions: what was written, and what both readings make of it.
+
+    Where the chat template opens a block of the envelope, the row holds ``prompt_end`` too.
+    """
+    envelope, turn = parse(completion, task.order, prompt_end), whole_turn(completion, prompt_end)
+    opened = {"prompt_end": prompt_end} if prompt_end else {}
     reading = task.read_answer(envelope, image_size, processed_size)
     problems, well_formed = [*envelope.problems, *reading.problems], not envelope.problems
     if isinstance(task, Localization):
         assert image_size is not None
-        lenient = task.read_leniently(completion, image_size, processed_size)
+        lenient = task.read_leniently(turn, image_size, processed_size)
         return {
             "sample": sample.id,
             "target": _lists(task.check_target(sample.target, image_size)),
@@ -113,17 +119,17 @@ def prediction(
             "tokens": tokens,
             "stated": reading.stated,
             "image_size": list(image_size),
-        }
+        } | opened
     return {
         "sample": sample.id,
         "target": sample.target,
         "completion": completion,
         "answer": reading.answer,
-        "lenient": task.read_leniently(completion),
+        "lenient": task.read_leniently(turn),
         "problems": problems,
         "well_formed": well_formed,
         "tokens": tokens,
-    }
+    } | opened
 
 
 def _lists(boxes: Any) -> list[list[float]] | None:

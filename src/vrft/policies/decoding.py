@@ -11,10 +11,7 @@ from vrft.policies.loading import LoadedPolicy
 
 def model_inputs(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any]) -> BatchFeature:
     """Prompts and their images as the model takes them, padded on the left, on its device."""
-    texts = [
-        policy.processor.apply_chat_template(policy.messages(prompt, image), tokenize=False, add_generation_prompt=True)
-        for prompt, image in zip(prompts, images, strict=True)
-    ]
+    texts = [policy.prompt_text(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
     inputs = policy.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
     return inputs.to(policy.model.device)
 

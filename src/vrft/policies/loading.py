@@ -25,6 +25,7 @@ from vrft.errors import PolicyError, first_line
 from vrft.images import PictureLog
 from vrft.policies.families import family_of, processed_size
 from vrft.policies.image_cache import ImageCache, default_folder
+from vrft.policies.templates import prompt_end, render_prompt
 from vrft.processes import local_index
 from vrft.sample import Grey, Sample, open_image
 from vrft.tasks import TrainableTask
@@ -56,9 +57,9 @@ class LoadedPolicy:
     trust_remote_code: bool = False
     cache: ImageCache | None = None
     """Images that were opened before; None where each is opened anew."""
-
     pictures: PictureLog = field(default_factory=PictureLog)
     """Which of the pictures that were opened are odd, such as those of one value only."""
+
     @property
     def suppressed(self) -> list[int]:
         """Ids of tokens that must never be sampled: those of pictures."""
@@ -99,6 +100,15 @@ class LoadedPolicy:
         """The conversation that asks about one picture."""
         content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
         return [{"role": "user", "content": content}]
+
+    def prompt_text(self, prompt: str, image: Any) -> str:
+        """That conversation as the model reads it, up to where it begins to write."""
+        return render_prompt(self.processor, self.messages(prompt, image))
+
+    @property
+    def prompt_end(self) -> str:
+        """What the chat template opens the policy's turn with, such as ``<think>`` and a line break; mostly ""."""
+        return prompt_end(self.processor)
 
 
 def quiet_libraries() -> None:

@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig
-from transformers import AutoTokenizer
+from transformers import AutoProcessor, AutoTokenizer
 
 from vrft.errors import PolicyError, RunError, first_line
 from vrft.knowledge import Injection
 from vrft.policies.families import frame_of
 from vrft.policies.loading import LoadedPolicy, load_policy, place_of
-from vrft.recipe import Policy, Recipe, TaskSection
+from vrft.policies.templates import check_envelope, prompt_end
+from vrft.recipe import ENVELOPES, Policy, Recipe, TaskSection
 from vrft.runs import RunDirectory
 from vrft.sample import Sample
 from vrft.tasks.sections import LocalizationTask
@@ -99,6 +100,39 @@ def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
                 f"what the policy is told takes {taken} tokens ({told}), and knowledge.max_tokens is {allowed}; "
                 f"name fewer knowledge.attributes, or allow more."
             )
+
+
+def orders_of(recipe: Recipe) -> list[str]:
+    """The orders of the envelope that the arms of a recipe ask a policy for, those of stages on other tasks too."""
+    asked: dict[str, None] = {}
+    for arm in recipe.arm_names():
+        if arm != "majority":
+            own = [stage.task.envelope for stage in recipe.stages_of(arm) if stage.task is not None]
+            asked |= dict.fromkeys([ENVELOPES.get(arm, recipe.task.envelope), *own])
+    return list(asked)
+
+
+def check_envelopes(recipe: Recipe) -> None:
+    """Make sure that every arm asks for an envelope that the chat template leaves possible, before one is trained.
+
+    Raises:
+        PolicyError: the template opens ``<think>``, and an arm asks for an envelope that does not begin with it; or
+            there is no processor.
+    """
+    orders = [order for order in orders_of(recipe) if order != "think-answer"]
+    if not orders:
+        return
+    section = recipe.policy
+    options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
+    try:
+        processor = AutoProcessor.from_pretrained(place_of(section.model), **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise PolicyError(
+            f"policy.model {section.model!r} has no processor that can be read: {first_line(error)}"
+        ) from None
+    end = prompt_end(processor)
+    for order in orders:
+        check_envelope(section.model, end, order)
 
 
 def load_arm(recipe: Recipe, directory: RunDirectory, name: str, seed: int) -> LoadedPolicy:

@@ -231,7 +231,8 @@ def _gallery(
         answers = []
         for arm in arms:
             row = rows[path.stem, arm]
-            envelope = parse(row["completion"])
+            end = row.get("prompt_end")  # only of policies whose chat template opens a block
+            envelope = parse(row["completion"], prompt_end=end if isinstance(end, str) else "")
             read, right = _judged(row)
             answers.append(
                 {

@@ -25,7 +25,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from vrft.boxes import Size
 from vrft.errors import UserError
-from vrft.policies import LoadedPolicy
+from vrft.policies import LoadedPolicy, check_envelope
 from vrft.processes import all_of, is_main
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
@@ -58,10 +58,17 @@ class Scorer:
 
     TRL calls the functions one after another with all completions of this process, those of a group side by side. After
     the last one the figures of the step are made: of all processes, for the log, and one row a rollout.
+
+    Args:
+        stage: of the recipe.
+        task: what is asked.
+        keeper: takes the figures and the rollouts.
+        prompt_end: what the chat template opens the policy's turn with (``LoadedPolicy.prompt_end``); rewards judge it
+            together with the completion, and rollouts hold it as a column where there is any.
     """
 
-    def __init__(self, stage: RftStage, task: TrainableTask, keeper: Bookkeeper) -> None:
-        self.stage, self.task, self.keeper = stage, task, keeper
+    def __init__(self, stage: RftStage, task: TrainableTask, keeper: Bookkeeper, prompt_end: str = "") -> None:
+        self.stage, self.task, self.keeper, self.prompt_end = stage, task, keeper, prompt_end
         self.paid: dict[str, list[float | None]] = {}
         self.accepted: list[bool] = []
         """Which completions of this process earned enough to be learnt by ``loss: rejection``."""
@@ -71,7 +78,8 @@ class Scorer:
         self.functions = [self._function(name) for name in stage.rewards]
 
     def _function(self, name: str) -> Callable[..., list[float | None]]:
-        options = {"order": self.task.order} | self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
+        options = {"order": self.task.order, "prompt_end": self.prompt_end}
+        options |= self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
             if name == "recitation":
@@ -119,6 +127,7 @@ class Scorer:
                 "step": step,
                 "group": (before + index) // self.stage.group_size,
                 **{key: row[key] for key in ("sample", "target", "completion")},
+                **({"prompt_end": self.prompt_end} if self.prompt_end else {}),
                 **{f"reward_{name}": row["rewards"][k] for k, name in enumerate(names)},
                 "reward": totals[index],
             }
@@ -128,7 +137,7 @@ class Scorer:
     def _figures(self, weights: Floats) -> None:
         """Those of all completions of the step so far, for the log."""
         rewards = np.array([row["rewards"] for row in self.sampled])
-        reasonings = [parse(row["completion"]).think or "" for row in self.sampled]
+        reasonings = [parse(row["completion"], prompt_end=self.prompt_end).think or "" for row in self.sampled]
         group_size, names = self.stage.group_size, self.stage.rewards
         scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
         figures = step_figures(rewards, weights, group_size, **scaling)
@@ -244,6 +253,9 @@ def make_trainer(
     """The trainer of a stage before its first step, with every option that decides a result written out.
 
     ``plain`` is the trainer that repeats the prompt of a group for each completion.
+
+    Raises:
+        UserError: the stage is not possible with this policy.
     """
 
     def row(sample: Sample, size: Size, place: int) -> dict[str, Any]:
@@ -262,10 +274,12 @@ def make_trainer(
         rows = lazy_dataset(policy, samples, stage_order(stage, samples, count, drawn), row)[:]
         return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
+    end = policy.prompt_end
+    check_envelope(policy.name, end, task.order)
     batches = -(-stage.steps // stage.updates_per_batch)
     order = stage_order(stage, samples, batches * stage.prompts_per_step, seed)
     dataset = lazy_dataset(policy, samples, order, row)
-    scorer = Scorer(stage, task, keeper)
+    scorer = Scorer(stage, task, keeper, end)
     sequences = stage.prompts_per_step * stage.group_size
     options = trainer_options(stage, directory, seed, sequences, compute=policy.compute, trackers=trackers)
     why_not = "shared_prefix is false"

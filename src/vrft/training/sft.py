@@ -3,6 +3,10 @@
 The completion to learn is the target in the envelope. Labels come without reasons, so the think block of a target
 holds words of the recipe (``think``), or what is known of the true class (``think_from: card``): SFT learns what to
 answer, not how to reason. The loss is the mean over the tokens of the completions of a step.
+
+TRL is given texts, not messages: the prompt is what the policy reads when it is asked, and the completion goes on where
+it ends. A chat template that opens ``<think>`` in the prompt would write it once more before a message, or leave the
+reasoning out of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,14 +17,15 @@ from trl import SFTConfig, SFTTrainer
 
 from vrft.boxes import Size
 from vrft.errors import DataError
-from vrft.policies import LoadedPolicy
+from vrft.policies import LoadedPolicy, check_envelope
+from vrft.policies.templates import completion_end
 from vrft.progress import Reporter
 from vrft.recipe import SftStage, texts_of
 from vrft.response import render
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
-from vrft.training.common import begin, finish, lazy_dataset, stage_order, user_message
+from vrft.training.common import begin, finish, lazy_dataset, stage_order
 from vrft.training.keeper import StageResult
 from vrft.training.options import sft_options, trainer_options
 from vrft.training.validation import Validation
@@ -73,13 +78,13 @@ def train_sft(
     assert isinstance(keeper.stage, SftStage)
     stage = keeper.stage  # shorter, where its budget is spent
     think = thoughts(stage, samples, seed)
+    end, turn_end = policy.prompt_end, completion_end(policy.processor)
+    check_envelope(policy.name, end, task.order)
 
     def row(sample: Sample, size: Size, place: int) -> dict[str, Any]:
-        answer = render(think(sample, place), answer_of(policy, task, sample, size), task.order)
-        return {
-            "prompt": user_message(policy, task, sample, size),
-            "completion": [{"role": "assistant", "content": answer}],
-        }
+        answer = render(think(sample, place), answer_of(policy, task, sample, size), task.order, end)
+        prompt = policy.prompt_text(policy.prompt(task, sample, size), None)
+        return {"prompt": prompt, "completion": answer + turn_end}
 
     order = stage_order(stage, samples, stage.steps * stage.batch_size, seed)
     options = trainer_options(stage, directory, seed, stage.batch_size, compute=policy.compute, trackers=trackers)

@@ -17,8 +17,8 @@ def reward_functions(
     Args:
         task: a task, or its section as in a recipe.
         rewards: names of rewards; without them all that apply to the task.
-        options: of the rewards, such as ``schedule``, ``order``, ``measure`` or ``threshold``, and ``prompt_end``, where the
-            chat template opens ``<think>`` (TRL tells rewards the messages, not what the template adds to them).
+        options: of the rewards, such as ``schedule``, ``order``, ``measure`` or ``threshold``; ``prompt_end`` where
+            the chat template opens ``<think>``: TRL tells rewards the messages, not what the template adds to them.
 
     Raises:
         ValueError: the task is at fault, or a reward does not apply to it.

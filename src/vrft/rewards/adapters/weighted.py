@@ -30,8 +30,8 @@ def weighted_score(
         completion: the text of the policy.
         ground_truth: the target; or a row without ``completion`` (``{"target": ..., "task": ..., ...}``); either may
             be written as JSON, since some trainers keep texts only.
-        extra: more keys of the row, such as ``task``, ``image_size`` and ``prompt_end``; None and NumPy arrays are understood, as
-            they come out of parquet files.
+        extra: more keys of the row, such as ``task``, ``image_size`` and ``prompt_end``; None and NumPy arrays
+            are understood, as they come out of parquet files.
         weights: of each reward; without them those of ``WEIGHTS``.
         defaults: what neither says: keys of a row.
 

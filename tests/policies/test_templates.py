@@ -1,0 +1,85 @@
+"""What is told from a chat template: how it opens the policy's turn, and how it ends it."""
+
+from typing import Any
+
+import pytest
+from transformers import AutoProcessor
+
+from vrft.errors import PolicyError
+from vrft.policies import TINY, check_envelope
+from vrft.policies.templates import completion_end, prompt_end, render_prompt
+
+OPENS = "{{ '<|im_start|>assistant\n"
+"""How the generation prompt stands in the template of the embedded policy."""
+
+QWEN3_THINKING = """\
+{%- for message in messages -%}
+{%- set text = message.content if message.content is string else message.content[-1].text -%}
+{%- if message.role == 'assistant' -%}
+{%- set reasons = text.split('</think>')[0].split('<think>')[-1].strip() if '</think>' in text else '' -%}
+{{ '<|im_start|>assistant\n<think>\n' + reasons + '\n</think>\n\n' + text.split('</think>')[-1] + '<|im_end|>\n' }}
+{%- else -%}{{ '<|im_start|>' + message.role + '\n' + text + '<|im_end|>\n' }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n<think>\n' }}{%- endif -%}"""
+"""The rules of Qwen3's thinking models for the turns of this project."""
+
+DEEPSEEK_R1 = """\
+{%- for message in messages -%}
+{%- set text = message.content if message.content is string else message.content[-1].text -%}
+{%- if message.role == 'user' -%}{{ '<｜User｜>' + text }}{%- else -%}
+{{ '<｜Assistant｜>' + text.split('</think>')[-1] + '<｜end▁of▁sentence｜>' }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<｜Assistant｜><think>\n' }}{%- endif -%}"""
+"""The same of DeepSeek-R1, which leaves the reasoning of earlier turns out."""
+
+
+def processor_with(template: str | None = None, added: str = "") -> Any:
+    """The processor of the embedded policy with another template, or with a text added to its generation prompt."""
+    processor = AutoProcessor.from_pretrained(TINY)
+    if added:
+        assert OPENS in processor.chat_template
+        template = processor.chat_template.replace(OPENS, OPENS + added)
+    if template:
+        processor.chat_template = processor.tokenizer.chat_template = template
+    return processor
+
+
+@pytest.mark.parametrize(
+    ("added", "end"),
+    [
+        ("", ""),
+        ("<think>\n", "<think>\n"),
+        ("<think>", "<think>"),
+        ("Well: <think>\n", "<think>\n"),
+        ("<think>\n\n</think>\n\n", ""),  # thinking is switched off
+        ("<|begin_of_thought|>", ""),
+    ],
+)
+def test_the_open_tag_is_told_from_the_template(added: str, end: str):
+    assert prompt_end(processor_with(added=added)) == end
+
+
+@pytest.mark.parametrize(
+    ("template", "opened", "ended"),
+    [
+        (None, "", "<|im_end|>\n"),
+        (QWEN3_THINKING, "<think>\n", "<|im_end|>\n"),
+        (DEEPSEEK_R1, "<think>\n", "<｜end▁of▁sentence｜>"),
+    ],
+)
+def test_both_ends_of_the_turn_are_those_of_the_template(template: str | None, opened: str, ended: str):
+    processor = processor_with(template)
+    assert (prompt_end(processor), completion_end(processor)) == (opened, ended)
+    shown = [
+        {"role": "user", "content": [{"type": "text", "text": "Think inside <think></think>, or <think> <answer>"}]}
+    ]
+    assert render_prompt(processor, shown).endswith(opened)
+
+
+def test_an_envelope_that_the_template_rules_out_is_refused():
+    check_envelope("m", "<think>\n", "think-answer")
+    check_envelope("m", "", "no-think")
+    with pytest.raises(
+        PolicyError, match=r"'m': the prompt leaves <think> open, and the envelope no-think begins with"
+    ):
+        check_envelope("m", "<think>\n", "no-think")
