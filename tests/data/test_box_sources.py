@@ -71,7 +71,7 @@ def test_voc(tmp_path: Path):
     )
     lists = tmp_path / "ImageSets" / "Main"
     lists.mkdir(parents=True)
-    for name, stems in (("train", "a\n"), ("val", "missing\n"), ("test", "")):
+    for name, stems in (("train", "a\nmissing\n"), ("val", ""), ("test", "")):
         (lists / f"{name}.txt").write_text(stems)
     source = BoxSource(VOCReader(tmp_path), kind="localization", find=["WBC"])
     assert totals(source) == Counter({"images": 1, "boxes": 1, "kept": 1, "size differs": 1, "image missing": 1})

@@ -3,19 +3,78 @@
 ::
 
     root/JPEGImages/stem.jpg   root/Annotations/stem.xml   root/ImageSets/Main/{train,val,test}.txt
+    root/{train,valid or val,test}/stem.jpg and stem.xml
 
-Without the folder of the lists the images are shared out to the splits by a hash of their stems.
+Without lists the images are shared out to the splits by a hash of their stems. A line of a list is one stem, which may
+hold spaces, with or without folder and suffix; the lists of one class, whose lines end in 1, 0 or -1, are read as well.
 """
 
+import re
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
 
-from vrft.data.annotations import Annotation, Counts, Record, image_size, share_out
-from vrft.errors import DataError
-from vrft.images import stated_size
+from vrft.data.annotations import FOLDERS, Annotation, Counts, Record, box_of, image_size, share_out, stated_size
+from vrft.data.lookup import SUFFIXES, images_in, parts_of
+from vrft.data.textfiles import read_text
+from vrft.errors import DataError, reading
 
-FILES = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
+LISTS = {"train": ("train.txt",), "validation": ("val.txt", "valid.txt", "validation.txt"), "test": ("test.txt",)}
+"""What the list of a split is called."""
+
+Key = tuple[str, ...]
+"""Folders and stem of an annotation and its image, as they can be compared."""
+
+
+class Pairs:
+    """The annotations in a folder and the images in another, by their stems."""
+
+    def __init__(self, annotations: Path, images: Path) -> None:
+        self.annotations, self.images = annotations, images
+
+    @cached_property
+    def xml(self) -> dict[Key, Path]:
+        files = (path for path in sorted(self.annotations.rglob("*")) if path.suffix.lower() == ".xml")
+        return {_key(path, self.annotations): path for path in files if not path.name.startswith(".")}
+
+    @cached_property
+    def pictures(self) -> dict[Key, list[Path]]:
+        found: dict[Key, list[Path]] = {}
+        for path in images_in(self.images):
+            found.setdefault(_key(path, self.images), []).append(path)
+        return found
+
+    def key_of(self, entry: str) -> Key | None:
+        """The annotation or image that an entry of a list names; folders that are not here are left out."""
+        parts = parts_of(entry)
+        suffix = Path(parts[-1]).suffix if parts else ""
+        stems = [parts[-1], parts[-1].removesuffix(suffix)] if suffix in (*SUFFIXES, ".xml") else list(parts[-1:])
+        keys = ((*parts[at:-1], stem) for stem in stems for at in range(len(parts)))
+        return next((key for key in keys if key in self.xml or key in self.pictures), None)
+
+    def picture_of(self, key: Key, path: Path, named: str | None, counts: Counts) -> Path | None:
+        """The image of an annotation: that of the same stem, or the one that it names where there is none.
+
+        Raises:
+            DataError: two images have the stem, and the annotation does not tell which.
+        """
+        name = (parts_of(named or "") or ("",))[-1]
+        found = self.pictures.get(key, [])
+        if len(found) > 1:
+            told = [picture for picture in found if parts_of(picture.name)[-1] == name]
+            if len(told) != 1:
+                raise DataError(
+                    f"{found[1]}: {found[0].name} has the same stem, and {path} names {named!r}; remove one."
+                )
+            return told[0]
+        if found:
+            counts["filename differs"] += bool(name) and key[-1] not in (name, Path(name).stem)
+            return found[0]
+        every = [picture for pictures in self.pictures.values() for picture in pictures] if name else []
+        told = [picture for picture in every if parts_of(picture.name)[-1] == name]
+        counts["filename differs"] += len(told) == 1
+        return told[0] if len(told) == 1 else None
 
 
 class VOCReader:
@@ -23,53 +82,142 @@ class VOCReader:
 
     Args:
         root: the folder that holds ``Annotations``, ``JPEGImages`` and ``ImageSets/Main``.
+        encoding: of files that are not UTF-8, where it is known.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path, *, encoding: str | None = None) -> None:
+        self.root, self.encoding = Path(root), encoding
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        annotations = self._first("Annotations", "annotations", "xml", "xmls")
+        return Pairs(annotations, self._first("JPEGImages", "images", "Images", "jpegimages"))
+
+    def _first(self, *names: str) -> Path:
+        return next((path for name in names if (path := self.root / name).is_dir()), self.root)
 
     def read(self, split: str, counts: Counts) -> list[Record]:
-        listed = self.root / "ImageSets" / "Main" / FILES[split]
-        if listed.parent.is_dir():
-            try:
-                stems = listed.read_text(encoding="utf-8-sig").split()
-            except OSError as error:
-                told = f"cannot be read ({error.strerror}); it lists the stems of the split."
-                raise DataError(f"{listed}: {told}") from None
+        pairs, missing, where = self.pairs, list[str](), self.root
+        if place := self._lists():
+            found = self._list(place, split)
+            if found is None:
+                counts["list missing"] += 1
+                return []
+            where = found
+            with reading(where):
+                keys = self._listed(where, counts, missing)
+        elif pairs.annotations == self.root and any((self.root / name).is_dir() for name in FOLDERS["train"]):
+            folder = self._first(*FOLDERS[split])
+            pairs = Pairs(folder, folder)
+            keys = list(pairs.xml) if folder != self.root else []
         else:
-            everything = sorted(path.stem for path in (self.root / "Annotations").glob("*.xml"))
-            if not everything:
+            every = list(pairs.xml)
+            if not every:
                 lacking = "has neither ImageSets/Main nor Annotations/*.xml."
-                raise DataError(f"{self.root}: {lacking} Set root to the folder that holds them.")
-            stems = [stem for stem, taken in zip(everything, share_out(everything, split), strict=True) if taken]
-        records = []
-        for stem in stems:
-            image = next((p for s in SUFFIXES if (p := self.root / "JPEGImages" / f"{stem}{s}").is_file()), None)
-            if image is None:
-                counts["image missing"] += 1
-                continue
-            records.append(self._record(image, self.root / "Annotations" / f"{stem}.xml", counts))
-        return records
+                raise DataError(f"{self.root}: {lacking} Set data.root to the folder that holds them.")
+            shared = share_out([pairs.xml[key].stem for key in every], split)
+            keys = [key for key, taken in zip(every, shared, strict=True) if taken]
+        records: dict[Path, Record] = {}
+        for key in keys:
+            path = pairs.xml.get(key)
+            if path is None:
+                raise DataError(f"{pairs.annotations}: has no {key[-1]}.xml; {pairs.pictures[key][0].name} needs one.")
+            with reading(path):
+                record = self._record(pairs, key, path, counts)
+            if record is None:
+                missing.append(path.stem)
+            elif record.image in records:
+                counts["listed twice"] += 1
+                same = records[record.image].annotations == record.annotations
+                if not same:
+                    raise DataError(f"{path}: {record.image.name} has another annotation as well; leave one of them.")
+            else:
+                records[record.image] = record
+        if missing and not records:
+            total = len(missing)
+            raise DataError(
+                f"{where}: {total} of {total} images are missing, such as {missing[0]!r}; looked in {pairs.images} and "
+                f"{pairs.annotations}. Put them there, or set data.root to the folder that holds both."
+            )
+        counts["image missing"] += len(missing)
+        return list(records.values())
 
-    def _record(self, image: Path, path: Path, counts: Counts) -> Record:
+    def _lists(self) -> Path | None:
+        """The folder of the lists, or None where there are none.
+
+        Raises:
+            DataError: there is a folder ImageSets, and no list in it.
+        """
+        sets = self.root / "ImageSets"
+        inner = sorted(path for path in sets.glob("*") if path.is_dir() and path.name != "Main")
+        names = [name for listed in LISTS.values() for name in listed]
+        places = [place for place in (sets / "Main", sets, *inner, self.root) if place.is_dir()]
+        found = next((place for place in places if any((place / name).is_file() for name in names)), None)
+        if found is None and sets.is_dir():
+            raise DataError(f"{places[0]}: {self._lacking(places[0], 'train')}")
+        return found
+
+    def _list(self, place: Path, split: str) -> Path | None:
+        """The list of a split; that of validation or test may be missing."""
+        found = next((path for name in LISTS[split] if (path := place / name).is_file()), None)
+        if found is None and split == "train":
+            raise DataError(f"{place}: {self._lacking(place, split)}")
+        return found
+
+    def _lacking(self, place: Path, split: str) -> str:
+        has = ", ".join(path.name for path in sorted(place.glob("*.txt"))[:5]) or "no list"
+        told = "it lists the stems of the split (without any list, a hash shares out all images)"
+        return f"has no {LISTS[split][0]}, but {has}; {told}."
+
+    def _listed(self, path: Path, counts: Counts, missing: list[str]) -> list[Key]:
+        found: dict[Key, None] = {}
+        for line in read_text(path, counts, self.encoding).split("\n"):
+            if not line.strip():
+                continue
+            keys = self._in_line(line.strip())
+            if keys is None:
+                missing.append(line.strip())
+            for key in keys or ():
+                counts["listed twice"] += key in found
+                found[key] = None
+        return list(found)
+
+    def _in_line(self, line: str) -> list[Key] | None:
+        """What a line names: one stem, one and whether a class is there, an image and its annotation, or several."""
+        if key := self.pairs.key_of(line):
+            return [key]
+        if (match := re.fullmatch(r"(.*\S)\s+(?:-1|0|1)", line)) and (key := self.pairs.key_of(match[1])):
+            return [key]
+        keys = [self.pairs.key_of(word) for word in line.split()]
+        known = list(dict.fromkeys(key for key in keys if key is not None))
+        return known if len(keys) > 1 and None not in keys else None
+
+    def _record(self, pairs: Pairs, key: Key, path: Path, counts: Counts) -> Record | None:
+        text = read_text(path, counts, self.encoding)
+        before = len(text) - len(text.lstrip())
         try:
-            root = ElementTree.parse(path).getroot()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); {image.name} has no annotation.") from None
+            root = ElementTree.fromstring(text[before:])
         except ElementTree.ParseError as error:
-            raise DataError(f"{path}:{error.position[0]}: is no XML ({error}).") from None
-        size = image_size(image)
+            line = error.position[0] + text[:before].count("\n")
+            raise DataError(f"{path}:{line}: is no XML ({error}); mend it or write it anew.") from None
+        if root.tag.split("}")[-1] != "annotation":
+            raise DataError(f"{path}: is no annotation of Pascal VOC but <{root.tag}>; expected <annotation>.")
+        image = pairs.picture_of(key, path, root.findtext("filename"), counts)
+        if image is None:
+            return None
         stated = stated_size(root.findtext("size/width"), root.findtext("size/height"))
-        return Record(image, size, tuple(_annotation(path, item) for item in root.findall("object")), stated)
+        objects = [item for item in root.iter() if str(item.tag).split("}")[-1].lower() == "object"]
+        return Record(image, image_size(image), tuple(_annotation(path, item) for item in objects), stated)
+
+
+def _key(path: Path, folder: Path) -> Key:
+    relative = path.relative_to(folder)
+    return parts_of(str(relative.with_name(relative.stem)))
 
 
 def _annotation(path: Path, item: ElementTree.Element) -> Annotation:
-    texts = [item.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
+    texts: Sequence[str | None] = [item.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
     label = (item.findtext("name") or "").strip()
-    try:
-        x1, y1, x2, y2 = (float(text or "") for text in texts)
-    except ValueError:
-        raise DataError(f"{path}: the box of {label!r} is {texts}; expected xmin, ymin, xmax, ymax.") from None
     if not label:
         raise DataError(f"{path}: an object has no name.")
-    return Annotation(label, (x1, y1, x2, y2))
+    return Annotation(label, box_of(texts, f"{path}: the box of {label!r} is {texts}", "xmin, ymin, xmax, ymax"))
