@@ -258,18 +258,6 @@ def upright_box(box: Box, stored_size: Size, orientation: int) -> Box:
     return (y1, x1, y2, x2) if orientation in SWAPPING else (x1, y1, x2, y2)
 
 
-def stated_size(width: object, height: object) -> Size | None:
-    """The size of an image as an annotation states it, in numbers or texts; None where it states none.
-
-    >>> stated_size("640", 480.0), stated_size(None, 480)
-    ((640, 480), None)
-    """
-    try:
-        return int(float(str(width))), int(float(str(height)))
-    except (ValueError, OverflowError):
-        return None
-
-
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
