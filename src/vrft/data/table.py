@@ -172,7 +172,7 @@ class TableReader:
         """What parts the cells, and the titles: those in which all declared ones are."""
         first = next((line for line in text.split("\n") if line.strip()), "")
         wanted = [column for column in self.columns.used() if isinstance(column, str)]
-        rated = []
+        rated: list[tuple[int, int, int, str, list[str]]] = []
         for delimiter in DELIMITERS:
             try:
                 cells = next(csv.reader([first], delimiter=delimiter, skipinitialspace=delimiter != "\t"), [])

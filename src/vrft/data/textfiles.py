@@ -99,8 +99,8 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str] | None:
         sure = declared not in SEVERAL_BYTES or utf8[0].isascii() or max(utf8[0]) >= "\u0800"
         return utf8 if sure else _strictly(data, str(declared)) or utf8
     if utf8 is None:
-        for name in (declared, encoding and _wider(encoding)):
-            if name is not None and (found := _strictly(data, name)) and "\0" not in found[0]:
+        for named in (declared, encoding and _wider(encoding)):
+            if named is not None and (found := _strictly(data, named)) and "\0" not in found[0]:
                 return found
         if encoding is not None:
             return None

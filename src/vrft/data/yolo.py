@@ -99,7 +99,7 @@ class YOLOReader:
             raise DataError(f"{file}: has no names; expected names: [first class, ...].")
         places = {}
         for split, keys in KEYS.items():
-            told = next((content[key] for key in keys if content.get(key)), [])
+            told: Any = next((content[key] for key in keys if content.get(key)), [])
             base = content.get("path") if isinstance(content.get("path"), str) else ""
             listed = told if isinstance(told, list) else [told]
             places[split] = [path for one in listed if isinstance(one, str) for path in (f"{base}/{one}", one)]

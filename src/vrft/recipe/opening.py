@@ -63,6 +63,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         shared_out=data.splits == "hash",
         window=data.window,
         page=data.page,
+        unusable=data.unusable,
     )
 
 
@@ -70,17 +71,17 @@ def box_reader(data: BoxData) -> Reader:
     """The reader of a source of boxes."""
     root = Path(data.root)
     if isinstance(data, VOCData):
-        return VOCReader(root)
+        return VOCReader(root, encoding=data.encoding)
     if isinstance(data, COCOData):
-        return COCOReader(root, boxes=data.boxes, unannotated=data.unannotated)
+        return COCOReader(root, **data.model_dump(include={"boxes", "unannotated", "crowd", "encoding"}))
     if isinstance(data, YOLOData):
-        return YOLOReader(root)
+        return YOLOReader(root, encoding=data.encoding)
     if isinstance(data, MasksData):
         options: dict[str, Any] = data.model_dump(include={"classes", "merge", "least_area", "void"})
         return MaskReader(root / data.images, root / data.masks, **options)
     columns = Columns(**data.columns.model_dump())
-    options = {"columns": columns, "group": data.group, "negatives": data.negatives}
-    return TableReader(root / data.file, root / data.images, **options)
+    options = data.model_dump(include={"group", "negatives", "absent", "encoding"})
+    return TableReader(root / data.file, root / data.images, columns=columns, **options)
 
 
 def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
+from vrft.data.textfiles import ENCODINGS
 from vrft.knowledge import Attribute
 from vrft.rewards import AGGREGATIONS, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS, SCALINGS
 from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
@@ -76,19 +77,27 @@ class _Boxes(Section):
     """Classification of regions: a box is cut out, or shown in the whole image and told in the question."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
     """Of a crop: what is shown around the box, as a share of its longer side."""
+    unusable: Literal["skip", "refuse"] = "skip"
+    """An image with findings of which no box can be used (no area, corners swapped, outside, a crowd): it is left out
+    and counted, or the data is refused. It never counts as one in which nothing is there."""
     window: Annotated[tuple[float, float], AfterValidator(_rising)] | None = None
     """Of images with more than 8 bits: the values that become black and white; without it each image's own range."""
     page: Annotated[int, Field(ge=0)] | None = None
     """Of images with several pages, from 0; without it they are refused."""
 
 
-class VOCData(_Boxes):
+class _Texts(_Boxes):
+    encoding: Literal[*ENCODINGS] | None = None  # type: ignore[valid-type]
+    """Of annotation files that are not UTF-8; without it what can be told for sure is read, and the rest refused."""
+
+
+class VOCData(_Texts):
     """Pascal VOC XML files and lists of stems (`vrft.data.voc`)."""
 
     source: Literal["voc"]
 
 
-class COCOData(_Boxes):
+class COCOData(_Texts):
     """COCO JSON files, one a split (`vrft.data.coco`)."""
 
     source: Literal["coco"]
@@ -96,9 +105,12 @@ class COCOData(_Boxes):
     """The boxes as they are written, or those around the polygons."""
     unannotated: Literal["empty", "skip"] = "empty"
     """What an image without annotations is: nothing is there, or nobody looked."""
+    crowd: Literal["skip", "box"] = "skip"
+    """Regions with `iscrowd`, which hold a group of objects: they are left out and counted, or boxes as any other.
+    Where a file marks all annotations so, they are boxes."""
 
 
-class YOLOData(_Boxes):
+class YOLOData(_Texts):
     """YOLO or DOTA text files (`vrft.data.yolo`)."""
 
     source: Literal["yolo"]
@@ -137,7 +149,7 @@ class ColumnsOfATable(Section):
     """The split, where the table has one."""
 
 
-class TableData(_Boxes):
+class TableData(_Texts):
     """A CSV with one box a row (`vrft.data.table`)."""
 
     source: Literal["table"]
@@ -151,6 +163,9 @@ class TableData(_Boxes):
     """What stands before this text in a file name is the patient, who stays in one split."""
     negatives: bool = False
     """Images that the table does not name hold nothing."""
+    absent: list[str] = []
+    """Labels of rows without a box that say that nothing is there, beside empty ones, `0`, `No finding`, `normal` and
+    the like (`vrft.data.table`)."""
 
 
 BoxData = VOCData | COCOData | YOLOData | MasksData | TableData
