@@ -114,7 +114,8 @@ def completions_of(recipe_path: Path, place: Path, monkeypatch: pytest.MonkeyPat
     train_sft(load_policy("tiny"), stage, task, samples, StageDirectory(place), seed=0, reporter=Reporter(quiet=True))
     rows = made[0].train_dataset
     plain = made[0].train_dataset.with_format(None)
-    return [(samples[index], row["completion"][0]["content"]) for index, row in zip(plain["index"], rows, strict=True)]
+    texts = [row["completion"].removesuffix("<|im_end|>\n") for row in rows]
+    return [(samples[index], text) for index, text in zip(plain["index"], texts, strict=True)]
 
 
 def test_the_reason_that_is_learnt_is_what_the_card_says_of_the_true_class(

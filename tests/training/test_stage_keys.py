@@ -499,7 +499,7 @@ def written_in(folder: Path, samples: list[Sample], **keys: Any) -> list[str]:
     """The completions that an SFT stage learns."""
     _, options = given_to("SFTTrainer", load_policy("tiny"), SftStage(kind="sft", **keys), folder, samples=samples)
     rows = options["train_dataset"]
-    return [row["completion"][0]["content"] for row in (rows[index] for index in range(len(rows)))]
+    return [row["completion"].removesuffix("<|im_end|>\n") for row in (rows[index] for index in range(len(rows)))]
 
 
 def test_think_says_what_stands_before_an_answer(tmp_path: Path):
@@ -526,9 +526,8 @@ def test_sft_learns_the_completion_and_nothing_of_the_prompt(arguments, tmp_path
     batch = trainer.data_collator([trainer.train_dataset[index] for index in (0, 1)])
     for labels, row in zip(batch["labels"], (trainer.train_dataset[index] for index in (0, 1)), strict=True):
         learnt = policy.processor.tokenizer.decode(labels[labels != -100])
-        written = row["completion"][0]["content"]
-        assert learnt.startswith(written)
-        assert learnt[len(written) :].strip() == policy.processor.tokenizer.eos_token
+        assert learnt == row["completion"]
+        assert learnt.endswith(f"</answer>{policy.processor.tokenizer.eos_token}\n")
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------

@@ -54,6 +54,8 @@ def prompt_ends(value: Any, count: int) -> list[str]:
     Raises:
         ValueError: the list has another length than there are completions, or holds what is no text.
     """
+    if isinstance(value, str):
+        return [value] * count
     ends = [end or "" for end in spread(value, count, one=str)]
     for end in ends:
         if not isinstance(end, str):
