@@ -165,7 +165,8 @@ def opened(path: Path, page: int | None = None, data: bytes | None = None) -> It
         DataError: the file cannot be used.
     """
     try:
-        with Image.open(path if data is None else io.BytesIO(data)) as image:
+        # Pillow maps files that it opens by name into memory, and then shears TIFFs that are to be turned.
+        with path.open("rb") if data is None else io.BytesIO(data) as file, Image.open(file) as image:
             pages = _pages(image)
             _check_page(path, pages, page)
             if page:

@@ -1,6 +1,7 @@
 """Images are decoded and resized once, and the policy sees the very pixels that it would have seen."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 
 from vrft.errors import DataError
+from vrft.images import BLANK, NOT_FINITE, PictureLog
 from vrft.policies import load_policy
 from vrft.policies.image_cache import ImageCache
-from vrft.sample import ImageFile, Sample
+from vrft.sample import Grey, ImageFile, Sample
 
 SIZES = [(300, 200), (60, 40), (28, 28), (1100, 700), (333, 517)]
 
@@ -55,6 +57,66 @@ def test_the_policy_is_given_the_same_pixels_when_made_and_when_found(tmp_path, 
         assert image.size == policy.processed_size(plain_size)
         assert policy.cache.hits == hits
         assert torch.equal(given(policy, image), given(policy, plain))
+
+
+def odd_pictures(folder: Path) -> dict[str, Path]:
+    """Files that are read in ways of their own."""
+    rng = np.random.default_rng(1)
+    deep = rng.integers(800, 3000, (200, 300)).astype(np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(deep).save(folder / "deep.png")
+    Image.fromarray(deep).save(folder / "deep-turned.png", exif=exif)
+    Image.fromarray(rng.integers(0, 255, (200, 300, 3), dtype=np.uint8)).save(folder / "turned.jpg", exif=exif)
+    Image.fromarray(rng.integers(0, 9, (200, 300), dtype=np.uint8)).convert("P").save(folder / "palette.png")
+    Image.fromarray(rng.integers(0, 255, (200, 300, 4), dtype=np.uint8)).save(folder / "alpha.png")
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["deep", "deep-turned", "turned", "palette", "alpha"])
+@pytest.mark.parametrize("region", [None, (3, 5, 103, 125)])
+def test_odd_files_are_given_as_they_are_without_a_cache(tmp_path, policy, name, region):
+    (tmp_path / "files").mkdir()
+    path = odd_pictures(tmp_path / "files")[name]
+    sample = Sample("a", ImageFile(path, region, window=(900, 2000)), "What?", "x", "train")
+    plain, plain_size = policy.open(sample)
+    assert plain_size == ((100, 120) if region else (200, 300) if "turned" in name else (300, 200))
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    for hits in (0, 1):
+        image, size = policy.open(sample)
+        assert (size, policy.cache.hits) == (plain_size, hits)
+        assert torch.equal(given(policy, image), given(policy, plain))
+
+
+def test_windows_and_pages_are_kept_apart(tmp_path, policy):
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    path = tmp_path / "a.tif"
+    first, second = (
+        Image.fromarray(np.full((100, 100), value, np.uint16) + np.eye(100, dtype=np.uint16)) for value in (300, 500)
+    )
+    first.save(path, save_all=True, append_images=[second])
+    for window in (None, (0, 1000)):
+        for page in (0, 1):
+            policy.open(Sample("a", ImageFile(path, window=window, page=page), "What?", "x", "train"))
+    assert policy.cache.hits == 0
+    assert len(kept_in(tmp_path / "cache")) == 4
+    with pytest.raises(DataError, match=r"a\.tif: holds 2 pages"):
+        policy.open(sample_of(path))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_pictures_of_one_value_are_noted_each_time_that_they_are_met_anew(tmp_path, policy, cached):
+    Image.new("RGB", (300, 200), "navy").save(tmp_path / "a.png")
+    Image.fromarray(np.array([[np.nan, 0.5], [0.2, 1]], np.float32)).resize((90, 90), 0).save(tmp_path / "b.tif")
+    samples = [replace(sample_of(tmp_path / name), id=name) for name in ("a.png", "b.tif")]
+    samples += [sample_of(picture(tmp_path, (300, 200))), replace(samples[0], image=Grey(samples[0]), id="grey")]
+    if cached:
+        policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    for _ in range(2):
+        policy.pictures = PictureLog()
+        for sample in samples:
+            policy.open(sample)
+        assert policy.pictures.met() == {BLANK: ["a.png"], NOT_FINITE: ["b.tif"]}
 
 
 def test_the_key_tells_content_regions_and_settings_apart(tmp_path, policy):
