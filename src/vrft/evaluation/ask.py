@@ -12,7 +12,7 @@ from vrft.evaluation.predict import prediction
 from vrft.images import Window, oddities
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.of_recipe import frame_for, load_arm
-from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
+from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of
 from vrft.response import ORDERS, parse
 from vrft.runs import RunDirectory
 from vrft.sample import Grey, ImageFile, Sample, open_image
@@ -48,8 +48,8 @@ def ask_run(
     recipe = read_recipe(directory.recipe, [])
     source = open_source(recipe)
     task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
-    window = getattr(recipe.data, "window", None) if window is None else window
-    page = getattr(recipe.data, "page", None) if page is None else page
+    reading = reading_of(recipe.data)
+    window, page = window or reading["window"], reading["page"] if page is None else page
     samples = _files(images, question or recipe.task.question or source.question, window, page)
     if split:
         asked = question or recipe.task.question

@@ -31,6 +31,7 @@ from vrft.recipe.opening import (
     names_of_samples,
     open_knowledge,
     open_source,
+    reading_of,
 )
 from vrft.recipe.recipe import Recipe
 from vrft.recipe.sections import (
@@ -79,5 +80,6 @@ __all__ = [
     "open_knowledge",
     "open_source",
     "read_recipe",
+    "reading_of",
     "texts_of",
 ]

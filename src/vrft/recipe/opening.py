@@ -17,6 +17,7 @@ from vrft.recipe.recipe import Recipe
 from vrft.recipe.sections import (
     BoxData,
     COCOData,
+    Data,
     MasksData,
     MedMNISTData,
     PhantomData,
@@ -25,9 +26,10 @@ from vrft.recipe.sections import (
     VOCData,
     YOLOData,
 )
+from vrft.response import scale_of
 from vrft.sample import file_of
 from vrft.tasks import TrainableTask, task_from
-from vrft.tasks.sections import LocalizationTask
+from vrft.tasks.sections import GradingTask, LocalizationTask
 
 
 def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Source:
@@ -61,10 +63,16 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         region=data.region,
         margin=data.margin,
         shared_out=data.splits == "hash",
-        window=data.window,
-        page=data.page,
+        **reading_of(data),
         unusable=data.unusable,
     )
+
+
+def reading_of(data: Data) -> dict[str, Any]:
+    """How the image files of a section are read: ``window`` and ``page`` of ``read_image``."""
+    if not isinstance(data, BoxData):
+        return {"window": None, "page": None}
+    return {"window": (data.window[0], data.window[1]) if data.window else None, "page": data.page}
 
 
 def box_reader(data: BoxData) -> Reader:
@@ -111,10 +119,21 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
         raise DataError(f"knowledge.irrelevant describes {min(shared)!r} too; name a card about something else.")
     return Injection(
         texts,
+        called=_called(recipe, source),
         label_first=section.label_first,
         shuffle=section.shuffle,
         other=[other.text_of(label) for label in other.classes] if other else ELSEWHERE,
     )
+
+
+def _called(recipe: Recipe, source: Source) -> dict[str, str]:
+    """How grades are written, by their number, where their names hold numerals."""
+    section, levels = recipe.task, source.levels or 0
+    if not isinstance(section, GradingTask):
+        return {}
+    names = section.levels if isinstance(section.levels, list) else section.names
+    scale = scale_of(levels, names)
+    return {} if scale.by_index else {str(grade): scale.written(grade) for grade in range(levels)}
 
 
 def names_of_samples(source: Source) -> Iterator[str]:

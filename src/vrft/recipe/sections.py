@@ -60,7 +60,7 @@ class MedMNISTData(Section):
     """Fetch the file when it is missing, and verify its checksum."""
 
 
-def _rising(window: tuple[float, float]) -> tuple[float, float]:
+def _rising(window: list[float]) -> list[float]:
     if not window[0] < window[1]:
         raise ValueError("the first value must be below the second")
     return window
@@ -80,7 +80,7 @@ class _Boxes(Section):
     unusable: Literal["skip", "refuse"] = "skip"
     """An image with findings of which no box can be used (no area, corners swapped, outside, a crowd): it is left out
     and counted, or the data is refused. It never counts as one in which nothing is there."""
-    window: Annotated[tuple[float, float], AfterValidator(_rising)] | None = None
+    window: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)] | None = None
     """Of images with more than 8 bits: the values that become black and white; without it each image's own range."""
     page: Annotated[int, Field(ge=0)] | None = None
     """Of images with several pages, from 0; without it they are refused."""
