@@ -42,9 +42,10 @@ from vrft.recipe import (
     open_knowledge,
     open_source,
 )
+from vrft.rewards.perfect import attainable, unpaid
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Grey, Sample, open_image
-from vrft.tasks import TrainableTask
+from vrft.tasks import Localization, TrainableTask
 from vrft.training import PeakMemory, Validation, check_processes, train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
@@ -223,15 +224,36 @@ def open_job(recipe: Recipe, reporter: Reporter) -> Job:
     if not train or not held_out:
         hint = " (data.splits: hash shares all images out anew)" if isinstance(source, BoxSource) else ""
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
+    _check_targets(task, [*train, *held_out], reporter)
     injection = open_knowledge(recipe, source)
     if injection is not None:
         check_budget(recipe, injection, train[0])
     check_envelopes(recipe)
     job = Job(recipe, task, source, train, held_out, injection, reporter)
+    for stage in {one.model_dump_json(): one for arm in recipe.arm_names() for one in recipe.stages_of(arm)}.values():
+        if stage.task is not None:
+            own, its_source = job.asked(stage)
+            _check_targets(own, list(its_source.samples("train")), reporter)
     if recipe.validate is not None:
         for stage in (one for arm in recipe.arm_names() for one in recipe.stages_of(arm)):
             job.validation_samples(stage)  # which must be there before anything is trained
     return job
+
+
+def _check_targets(task: TrainableTask, samples: Sequence[Sample], reporter: Reporter) -> None:
+    """Make sure that a right answer earns everything, before a policy is loaded.
+
+    Raises:
+        DataError: it does not, for some targets; the message tells how many, and shows one.
+    """
+    faults = list(unpaid(task, samples))
+    if faults:
+        raise DataError(
+            f"{faults[0]}; a right answer to {len(faults)} of the targets would not earn the full reward. "
+            f"Rename labels or grades that cannot be told apart, or mend the boxes."
+        )
+    if isinstance(task, Localization) and (most := attainable(task, samples)) < 0.99:
+        reporter.say(f"  boxes are rounded in the frame {task.frame!r}: a right answer overlaps by {most:.3f}, on average")
 
 
 def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, reporter: Reporter) -> dict[str, Any]:

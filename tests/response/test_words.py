@@ -170,7 +170,7 @@ def test_a_name_that_two_labels_share_is_no_label():
         ("3 (mild)", None),
         ("2, no wait", None),
         ("2 (uncertain)", None),
-        ("2 (no haemorrhage)", 2),
+        ("2 (no haemorrhage)", None),
         ("2 or 3", None),
         ("2–3", None),
         ("2/4", None),

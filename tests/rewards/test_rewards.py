@@ -113,7 +113,7 @@ def test_no_completion_of_any_shape_makes_a_reward_fail(completion: object):
 
 
 def test_answers_to_questions_are_paid():
-    assert accuracy_reward([written("No, it is clear."), written("yes or no")], "no", answers="yes_no") == [1.0, 0.0]
+    assert accuracy_reward([written("No, there is no mass."), written("yes or no")], "no", answers="yes_no") == [1.0, 0.0]
     choices = {"A": "benign", "B": "malignant"}
     assert accuracy_reward([written("B."), written("B. benign")], "B", choices=choices) == [1.0, 0.0]
     opened = [written("Left-Lung."), written("right lung")]

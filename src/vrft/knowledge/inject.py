@@ -5,7 +5,7 @@ is given, are ours: descriptions exchanged between classes, and words about some
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import cycle, islice
 from typing import Any, Literal
@@ -40,16 +40,18 @@ class Injection:
         label_first: a line is ``label: text``; otherwise ``text label``, as the embedded policy was taught.
         shuffle: the order of the lines is drawn anew for each sample, so that it tells nothing.
         other: texts about something else, for the variant ``irrelevant``.
+        called: how an answer calls a class, where that is not its key in ``texts`` (a grade by its name).
     """
 
     texts: Mapping[str, str]
     label_first: bool = True
     shuffle: bool = False
     other: Sequence[str] = ELSEWHERE
+    called: Mapping[str, str] = field(default_factory=dict)
 
     def into(self, sample: Sample, variant: Told = "card") -> Sample:
         """The sample with what the policy is told, and what a recitation is compared with: always the true card."""
-        card = " ".join(f"{label}: {text}" for label, text in self.texts.items())
+        card = " ".join(f"{self._name(label)}: {text}" for label, text in self.texts.items())
         prompt = self.prompt(variant, self._order(sample))
         own = self.texts.get(str(sample.target), card)
         others = tuple(text for label, text in self.texts.items() if label != str(sample.target))
@@ -62,7 +64,8 @@ class Injection:
 
     def facts(self) -> dict[str, Any]:
         """All that decides what samples are told, as plain data."""
-        return {key: list(value) if key == "other" else value for key, value in vars(self).items()}
+        facts = {key: list(value) if key == "other" else value for key, value in vars(self).items()}
+        return {key: value for key, value in facts.items() if key != "called" or value}
 
     def told(self, variant: Told) -> dict[str, str]:
         """What a variant says of each class.
@@ -105,4 +108,7 @@ class Injection:
         return [labels[i] for i in np.random.default_rng(number).permutation(len(labels))]
 
     def _line(self, label: str, text: str) -> str:
-        return f"- {label}: {text}" if self.label_first else f"- {text} {label}"
+        return f"- {self._name(label)}: {text}" if self.label_first else f"- {text} {self._name(label)}"
+
+    def _name(self, label: str) -> str:
+        return self.called.get(label, label)

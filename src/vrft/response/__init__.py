@@ -1,8 +1,9 @@
 """The think/answer envelope, and the reading of answers.
 
 The rule of all readings: an answer is read only where it is unmistakable. A broken envelope costs the format reward,
-not the answer; two different answers, a negation or a range are no answer. Everything is parsed, never evaluated, in
-time linear in the length of the text.
+not the answer. A closed answer counts where it is made of declared names and of listed words alone
+(``vocabulary.py``); two different answers, a negation, a doubt or a range are no answer. Everything is parsed, never
+evaluated, in time linear in the length of the text.
 """
 
 from vrft.response.answers import read_choice, read_open, read_yes_no, same_text
@@ -17,7 +18,7 @@ from vrft.response.envelope import (
     render,
     whole_turn,
 )
-from vrft.response.grades import mentioned_grade, read_grade
+from vrft.response.grades import Scale, mentioned_grade, read_grade, scale_of
 from vrft.response.labels import mentioned_label, read_label
 from vrft.response.words import Reading, normalise
 
@@ -27,6 +28,7 @@ __all__ = [
     "ORDERS",
     "Envelope",
     "Reading",
+    "Scale",
     "cannot_open",
     "mentioned_grade",
     "mentioned_label",
@@ -40,5 +42,6 @@ __all__ = [
     "read_yes_no",
     "render",
     "same_text",
+    "scale_of",
     "whole_turn",
 ]

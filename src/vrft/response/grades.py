@@ -1,63 +1,187 @@
-"""Reading a grade: one integer of the scale, however spelt.
+"""Reading a grade: one grade of the scale, however spelt.
 
-The numbers of the folded answer are found first, whether digits, words or Roman numerals; all must be one and the same.
-What stands before the number must introduce it (``the final answer is``, ``WHO grade``), what stands behind must
-explain it (``(moderate)``, ``: several haemorrhages``), and neither may deny or doubt it.
+An answer is a sequence of names, numbers and words of scales (``tokens.py``); whatever else stands in it makes it
+unread, and all names and numbers in it must mean one and the same grade. Of a scale whose names hold no numerals a
+number is the index of a grade, from 0. Where a name holds one (``PI-RADS 3``, ``II``, ``4A``), a number means the name
+that holds it, and nothing where two do.
 """
 
 import re
-import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
+from vrft.response import vocabulary
 from vrft.response.labels import Synonyms
-from vrft.response.words import LONGEST, NEGATION, Reading, mentioned, normalise, one_line, unwrapped
+from vrft.response.tokens import (
+    ELLIPSIS,
+    Phrases,
+    Token,
+    article_at,
+    folded,
+    is_loose,
+    lead_ins,
+    tokens_of,
+    words_in,
+)
+from vrft.response.words import LONGEST, NEGATION, Reading
 
-_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-_ROMANS = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii"]
-_HAN = "零一二三四五六七八九十"
-_UNITS = "级期度"
-_VALUES = {name: value for value, name in enumerate(_WORDS)} | {name: value for value, name in enumerate(_HAN)}
-_VALUES |= {name: value for value, name in enumerate(_ROMANS, start=1)}
-
-_TITLE = (
-    r"(?:grad(?:e|o|ing)?|sta(?:ge|de|ging)|level|score|class|category|severity|rating|degree|group"
-    r"|bi ?rads|pi ?rads|ti ?rads|分级|级别|等级|第)"
-)
-_TITLED = re.compile(rf"(?:\b|(?<=[{_UNITS}])){_TITLE}\s*(?:(?:is|of|as|no|number)\b\.?\s*)?[:=#]?\s*[(\[]?\s*\Z")
-_SHORT_ROMAN = re.compile(rf"({_TITLE}[\s:=#(\[]*)({'|'.join(_ROMANS)})\b")
-_NUMBER = re.compile(
-    rf"(?<![\w.])\d+(?:\.\d+)?(?![a-z0-9_])|(?<={_UNITS[0]})\d+|(?<=第)\d+|\b(?:{'|'.join(_WORDS)})\b"
-    rf"|\b(?:{'|'.join(roman for roman in _ROMANS if len(roman) > 1)})(?=\b|[{_UNITS}])|[{_HAN}](?=\s*[{_UNITS}]|\Z)"
-)
-_PREFIX = re.compile(
-    r"(?:(?:so|thus|therefore|hence),?\s*)?(?:(?:the|this|it|final|overall|my|answer|diagnosis|disease|severity|dr|kl|isup"
-    r"|predicted|estimated|kellgren lawrence)\b\s*)*(?:(?:is|was|it's)\b\s*)?[:=#]?\s*(?:a\s+)?[(\[]?\s*"
-)
-_EXPLAINS = re.compile(rf"[)\]{_UNITS}\s]*(?:\Z|[(\[,:;=—.]|[-–]\s)|\s*[)\]{_UNITS}]")
+_CARDINALS = {words_in(word)[0]: str(n) for n, words in enumerate(vocabulary.CARDINALS) for word in words.split()}
+_ROMANS = {roman: str(n) for n, roman in enumerate(vocabulary.ROMANS, start=1)}
+_ORDINALS = frozenset(word for ordinal in vocabulary.ORDINALS.split() for word in words_in(ordinal))
+_ROMAN_WITH_LETTER = re.compile(r"(x|x?(?:i{1,3}|iv|vi{0,3}|ix))([a-f])")
+_GLUED_ROMAN = re.compile(rf"\b(gra[dun]\w?|sta[dg]\w+?|class|level|type)(?=(?:{'|'.join(vocabulary.ROMANS)})\b)")
 _PLAIN = re.compile(r"\s*([0-9]{1,2})\s*")
+_SEPARATOR = re.compile(r"\s+[-–—:=]\s+|[:=]\s*|\s*[()]")
+"""Between the numeral of a name and its words: ``2 - mild``, ``2: mild``, ``mild (2)``."""
 
-_DENIED = re.compile(
-    r"\b(?:not?|non|never|neither|nor|without|than|least|most|between|either|or|to|up|above|below|under|over|less|more"
-    r"|higher|lower|worse|better|if|from|may|might|could|maybe|possibl\w+|perhaps|probably|likely|unlikely|uncertain|unsure"
-    r"|exclud\w+|rul\w+ out|den(?:y|ies|ied)|false|wrong)\b|n't\b|\?"
-)
-"""What, before a grade, denies or doubts it."""
 
-_TAKEN_BACK = re.compile(
-    r"\b(?:or|to|between|than|wait|least|most|higher|lower|wrong|incorrect|false|plus|minus|think|believe|guess)\b"
-    rf"|\b(?:not|but)\b(?=\W*(?:\d|sure|certain|quite|really|maybe|could|might|possibly|not\b|i\b|{'|'.join(_WORDS)}|\Z))"
-    r"|\b(?:maybe|possibl\w+|probably|likely|unlikely|uncertain|unsure|perhaps|could|might)\b|\?|n't\b|[:,;]\s*no\b\W*\Z"
-)
-"""What, behind a grade, withdraws or doubts it."""
+class Scale:
+    """What the grades of a scale are called.
 
-_SIGNED = re.compile(r"\d\s*[-‐‑–—~/+](?!\s*[^\W\d]{2}|\s+I\s)|(?<!\w)[-–—−+]\d|[~/<>≤≥]\s*\d")
-"""Ranges, fractions, signs and bounds; ``2 - moderate`` and ``grade-2`` are none of them."""
+    Args:
+        levels: how many grades there are.
+        names: their names, lowest first; without them grades are numbers alone.
+        synonyms: pairs of a grade (its number written out, or its name) and further names of it.
+
+    Raises:
+        ValueError: two grades share a name or cannot be told apart.
+    """
+
+    def __init__(
+        self, levels: int, names: Sequence[str] | None = None, synonyms: Sequence[tuple[str, Sequence[str]]] = ()
+    ) -> None:
+        self.levels, self.names = levels, tuple(names or ())
+        roman = any(word in _ROMANS and len(word) > 1 for name in self.names for word in words_in(name))
+        spelt = [_spelt(name, roman) for name in self.names]
+        shared = set.intersection(*map(set, spelt)) if len(spelt) > 1 else set()
+        self.shared = {token for token in shared if token.isalpha()}
+        """The words that all names have, such as the name of the scale; they may stand around a number."""
+        self.numerals = [_numerals(name, roman) for name in self.names]
+        self.by_index = not any(self.numerals)
+        """Whether a number is the index of a grade."""
+        own = [token for tokens in spelt for token in tokens if token.isalpha() and token not in self.shared]
+        self.undeclared = all(len(token) <= 2 and token.isascii() for token in own)
+        """Whether no name is a word, so that one word of severity may stand beside a number."""
+        self._owners: dict[tuple[str, ...], int] = {}
+        for grade, name in enumerate(self.names):
+            self._add(tuple(spelt[grade]), grade, name)
+            self._add(tuple(words_in(name)), grade, name)
+        for owner, others in synonyms:
+            named = self._owners.get(tuple(_spelt(owner, roman)), self.grade_of(owner))
+            for other in others if named is not None else ():
+                self._add(tuple(_spelt(other, roman)), named or 0, other)
+                self._add(tuple(words_in(other)), named or 0, other)
+        self._add_parts(spelt, roman)
+        self.phrases = Phrases(self._owners.items())
+        self.sums = [_sum_of(tokens) for tokens in spelt]
+
+    def _add(self, sequence: tuple[str, ...], grade: int, name: str) -> None:
+        other = self._owners.setdefault(sequence, grade) if sequence else grade
+        if other != grade:
+            told = self.names[other] if self.names else str(other)
+            raise ValueError(f"{name!r} and {told!r} cannot be told apart in an answer")
+
+    def _add_parts(self, spelt: Sequence[Sequence[str]], roman: bool) -> None:
+        """What names a grade in short: a name without the words that all share, or without its numeral or brackets."""
+        parts: dict[tuple[str, ...], set[int]] = {}
+        for grade, name in enumerate(self.names):
+            shorter = [
+                [token for token in tokens if token not in self.shared] for tokens in (spelt[grade], words_in(name))
+            ]
+            shorter += [part for text in _SEPARATOR.split(name) if (part := _spelt(text, roman)) and _has_word(part)]
+            for part in shorter:
+                parts.setdefault(tuple(part), set()).add(grade)
+        for sequence, grades in parts.items():
+            if sequence and len(grades) == 1:
+                self._owners.setdefault(sequence, grades.pop())
+
+    def named(self, words: Sequence[str], spelt: Sequence[str], place: int) -> tuple[int, int] | None:
+        """The longest name that begins at a place, as it is written or with its numerals in digits: length, grade."""
+        return max(self.phrases.at(words, place), self.phrases.at(spelt, place), key=_length)
+
+    def grade_of(self, number: str) -> int | None:
+        """The grade that a bare number means, written in digits; None where it means none, or could mean several."""
+        if self.by_index:
+            return int(number) if number.isdecimal() and len(number) < 7 and int(number) < self.levels else None
+        held = [grade for grade, numerals in enumerate(self.numerals) if number in numerals]
+        return held[0] if len(held) == 1 else None
+
+    def written(self, grade: int) -> str:
+        """How a grade is written: its number, or its name where names hold numerals."""
+        return str(grade) if self.by_index else self.names[grade]
+
+
+def _spelt(name: str, roman: bool) -> list[str]:
+    """The tokens of a name, numerals in digits: ``Stage IIF`` is stage, 2, f.
+
+    Args:
+        name: of a grade.
+        roman: whether single letters are Roman numerals.
+    """
+    spelt: list[str] = []
+    for word in words_in(name):
+        if word[0].isdecimal():
+            spelt.append(_digits(word))
+        elif word in _ROMANS and (roman or len(word) > 1):
+            spelt.append(_ROMANS[word])
+        elif found := _ROMAN_WITH_LETTER.fullmatch(word) if roman else None:
+            spelt += [_ROMANS[found[1]], found[2]]
+        else:
+            spelt.append(word)
+    return spelt
+
+
+def _numerals(name: str, roman: bool) -> frozenset[str]:
+    """The numerals that a name holds, those of the first of its parts that has one."""
+    for part in _SEPARATOR.split(name):
+        if numerals := [token for token in _spelt(part, roman) if token[0].isdecimal()]:
+            return frozenset(numerals)
+    return frozenset()
+
+
+def _sum_of(tokens: Sequence[str]) -> str | None:
+    """Of a name such as ``3+4`` the sum, which may be written behind it."""
+    signs, numbers = tokens[1::2], tokens[0::2]
+    is_sum = len(tokens) % 2 and len(tokens) > 1 and set(signs) == {"+"} and all(one.isdecimal() for one in numbers)
+    return str(sum(map(int, numbers))) if is_sum else None
+
+
+def _has_word(tokens: Sequence[str]) -> bool:
+    return any(token[0].isalpha() for token in tokens)
+
+
+def _digits(number: str) -> str:
+    """A number without leading zeros and without a fraction of zeros; digits of any script become 0 to 9."""
+    whole, _, fraction = number.partition(".")
+    whole = "".join(str(int(digit)) for digit in whole[:20]).lstrip("0") or "0"
+    fraction = "".join(str(int(digit)) for digit in fraction[:20]).rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+@lru_cache(maxsize=256)
+def _scale(levels: int, names: tuple[str, ...], synonyms: tuple[tuple[str, tuple[str, ...]], ...]) -> Scale:
+    return Scale(levels, names, synonyms)
+
+
+def scale_of(levels: int, names: Sequence[str] | None = None, synonyms: Synonyms = None) -> Scale:
+    """The scale of a task; one that was made before is found again.
+
+    Raises:
+        ValueError: two grades share a name or cannot be told apart.
+    """
+    further = tuple((owner, tuple(others or ())) for owner, others in synonyms.items()) if synonyms else ()
+    return _scale(levels, tuple(names or ()), further)
+
+
+@lru_cache(maxsize=1)
+def _severities() -> Phrases[str]:
+    return Phrases((tuple(words_in(word)), word) for word in vocabulary.SEVERITIES.split())
 
 
 def read_grade(
     answer: str | None, levels: int, names: Sequence[str] | None = None, synonyms: Synonyms = None
 ) -> Reading:
-    """Read one grade of 0 .. levels - 1, however spelt: ``2``, ``2.0``, ``Grade 2``, ``Stage II``, ``grade three``.
+    """Read one grade, however spelt: ``2``, ``2.0``, ``Grade 2``, ``Stage II``, ``grade three``, ``2级``.
 
     Args:
         answer: what stands inside the answer tags; None where nothing does.
@@ -65,66 +189,91 @@ def read_grade(
         names: the names of the grades, lowest first; an answer that is one of them counts.
         synonyms: further names, by the grade's number written out or by its name.
 
-    A range, a value off the scale, and a number whose name disagrees with it are no grade.
+    A range, a value off the scale, a doubt in any language, and a number whose name disagrees with it are no grade.
 
-    >>> [read_grade(text, 5).answer for text in ("2 (moderate)", "Stage IV", "2-3", "2.5", "7")]
-    [2, 4, None, None, None]
+    >>> [read_grade(text, 5).answer for text in ("2 (moderate)", "Stage IV", "2-3", "2.5", "7", "2, vielleicht")]
+    [2, 4, None, None, None, None]
+    >>> read_grade("PI-RADS 3", 5, [f"PI-RADS {grade}" for grade in (1, 2, 3, 4, 5)]).answer
+    2
     """
     if not answer:
         return Reading(None)
-    if plain := _PLAIN.fullmatch(answer):
-        found: int | None = int(plain[1])
+    scale = scale_of(levels, names, synonyms)
+    if scale.by_index and (plain := _PLAIN.fullmatch(answer)):
+        found = scale.grade_of(_digits(plain[1]))
     else:
-        found = None if len(answer) > LONGEST else _grade(answer, _named(names, synonyms))
-    return Reading(found) if found is not None and found < levels else Reading(None, ("not_a_grade",))
+        found = None if len(answer) > LONGEST or ELLIPSIS.search(answer) else _grade(answer, scale)
+    return Reading(found) if found is not None else Reading(None, ("not_a_grade",))
 
 
-def _grade(answer: str, named: dict[str, int]) -> int | None:
-    answer = answer if answer.isascii() else unicodedata.normalize("NFKC", answer)
-    if _SIGNED.search(re.sub(r"</?[a-z]{1,6}>", "", answer)):
+def _grade(answer: str, scale: Scale) -> int | None:
+    """The only grade in an answer, where nothing else stands in it."""
+    tokens = tokens_of(_GLUED_ROMAN.sub(r"\1 ", folded(answer)))
+    words = [token.text for token in tokens]
+    spelt = [_numeral(word) for word in words]
+    grades: set[int | None] = set()
+    severities: set[str] = set()
+    totals: set[str] = set()
+    place, titled = 0, False
+    while place < len(tokens):
+        length = 1
+        listed = lead_ins().at(words, place)
+        if words[place] in _ROMANS and len(words[place]) == 1 and (titled or _is_title(words, place + 1)):
+            spelt[place] = _ROMANS[words[place]]
+        named = scale.named(words, spelt, place)
+        if named and _length(named) >= _length(listed):
+            length = named[0]
+            grades.add(named[1])
+            titled = False
+        elif spelt[place][0].isdecimal():
+            meant = scale.grade_of(spelt[place])
+            if meant is None and spelt[place] in scale.sums:
+                totals.add(spelt[place])
+            else:
+                grades.add(meant)
+            titled = False
+        elif words[place] in scale.shared:
+            titled = True
+        elif scale.undeclared and (severity := _severities().at(words, place)):
+            length, word = severity
+            severities.add(word)
+            titled = False
+        elif listed and (listed[1] != "article" or article_at(tokens, place)):
+            length, kind = listed
+            titled = kind == "title" or (titled and kind == "other")
+        elif titled and words[place] in ("no", "nr", "n") and _is_abbreviated(tokens, place):
+            length = 2
+        elif words[place] in _ORDINALS and tokens[place].glued and tokens[place - 1].is_number:
+            pass
+        elif not is_loose(tokens, place):
+            return None
+        place += length
+    (grade,) = grades if len(grades) == 1 else (None,)
+    if grade is None or len(severities) > 1 or totals - {scale.sums[grade] if scale.sums else None}:
         return None
-    folded = normalise(re.sub(r"(?<=\d)[-–](?=[^\W\d])", " - ", one_line(unwrapped(answer))))
-    if folded in named:
-        return named[folded]
-    folded = _SHORT_ROMAN.sub(lambda found: f"{found[1]}{_VALUES[found[2]]}", folded)
-    folded = re.sub(rf"({_TITLE})(?=\d)", r"\1 ", folded)
-    numbers = list(_NUMBER.finditer(folded))
-    if not numbers:
-        introduced = _PREFIX.sub("", re.sub(rf"\b{_TITLE}\s*[:=]?\s*", "", folded, count=1), count=1)
-        return named.get(introduced)
-    values = {_value(number.group()) for number in numbers}
-    grade = values.pop()
-    before, behind = folded[: numbers[0].start()], folded[numbers[0].end() :]
-    called = mentioned(folded, {name: str(value) for name, value in named.items()})[0]
-    if values or grade is None or called - {str(grade)}:
-        return None
-    for name in named:  # "no DR" and "moderate" are no words that deny
-        before, behind = before.replace(name, " "), behind.replace(name, " ()")
-    titled = _TITLED.search(before)
-    bracketed = re.search(r"[^\W\d]\s*[(\[]\s*\Z", before) and behind.strip()[:1] in (")", "]")
-    introduced_ = titled or bracketed or _PREFIX.fullmatch(before) or not before.strip(" -–—,")
-    before = before[: titled.start()] if titled else before
-    if _DENIED.search(before) or not introduced_ or not (titled or _EXPLAINS.match(behind)):
-        return None
-    return None if _TAKEN_BACK.search(behind) else grade
+    return grade
 
 
-def _value(number: str) -> int | None:
-    """The integer that a number is; None for one with a fraction."""
-    if number in _VALUES:
-        return _VALUES[number]
-    whole, _, fraction = number.partition(".")
-    return None if fraction.strip("0") else int(whole[:7])
+def _numeral(word: str) -> str:
+    """A number in digits; other words, and the letters I, V and X, as they are."""
+    if word[0].isdecimal():
+        return _digits(word)
+    return _CARDINALS.get(word) or (_ROMANS.get(word) if len(word) > 1 else None) or word
 
 
-def _named(names: Sequence[str] | None, synonyms: Synonyms) -> dict[str, int]:
-    """Folded name -> grade, the longest names first."""
-    named = {normalise(name): grade for grade, name in enumerate(names or ())}
-    for owner, others in (synonyms or {}).items():
-        grade = named.get(normalise(owner), int(owner) if owner.isdecimal() else None)
-        if grade is not None:
-            named |= {normalise(name): grade for name in others or ()}
-    return {name: named[name] for name in sorted(named, key=len, reverse=True) if name}
+def _length(phrase: tuple[int, object] | None) -> int:
+    return phrase[0] if phrase else 0
+
+
+def _is_title(words: Sequence[str], place: int) -> bool:
+    """Whether a word names a place on a scale, behind its number: the 级 of Ⅱ级."""
+    listed = lead_ins().at(words, place) if place < len(words) else None
+    return listed is not None and listed[1] == "title"
+
+
+def _is_abbreviated(tokens: Sequence[Token], place: int) -> bool:
+    """Whether *No.* introduces a number."""
+    return place + 2 < len(tokens) and tokens[place + 1].text in (".", "°") and tokens[place + 2].is_number
 
 
 def mentioned_grade(
@@ -137,15 +286,35 @@ def mentioned_grade(
     >>> mentioned_grade("Grade 2 or 3.", 5) is None
     True
     """
-    folded = normalise(text[-LONGEST:])
     whole = read_grade(text.strip(), levels, names, synonyms).answer
     if isinstance(whole, int):
         return whole
-    titled = {int(n) for n in re.findall(rf"\b{_TITLE}\s*[:=]?\s*(?:is\s+)?(\d{{1,6}})(?![\w.])", folded)}
-    numbers = {int(number) for number in re.findall(r"(?<![\w.])(\d{1,6})(?![\w.])", folded)}
-    spelt = re.search(rf"\b(?:{'|'.join(_WORDS)})\b", folded)
-    doubted = _SIGNED.search(text[-LONGEST:]) or NEGATION.search(folded)
-    if len(titled) == 1 and numbers == titled and not spelt and not doubted:
-        (grade,) = titled
-        return grade if grade < levels else None
-    return None
+    scale = scale_of(levels, names, synonyms)
+    text = folded(text[-LONGEST:])
+    if NEGATION.search(text) or _SIGNED.search(text):
+        return None
+    tokens = tokens_of(text)
+    words = [token.text for token in tokens]
+    spelt = [_numeral(word) for word in words]
+    found: set[int | None] = set()
+    place, titled = 0, False
+    while place < len(tokens):
+        length = 1
+        named = scale.named(words, spelt, place)
+        listed = lead_ins().at(words, place)
+        if not scale.by_index and named and (named[0] > 1 or titled):
+            length, grade = named
+            found.add(grade)
+        elif spelt[place][0].isdecimal():
+            found.add(scale.grade_of(spelt[place]) if titled else None)
+        elif listed and not is_loose(tokens, place):
+            length = listed[0]
+        titled = (words[place] in scale.shared or bool(listed and listed[1] == "title")) or (
+            titled and (is_loose(tokens, place) or words[place] == "is")
+        )
+        place += length
+    return found.pop() if len(found) == 1 else None
+
+
+_SIGNED = re.compile(r"\d\s?[-–—~/+]|(?<!\w)[-–—−+]\d|[~/<>≤≥]\s?\d")
+"""Ranges, fractions, signs and bounds."""

@@ -1,15 +1,16 @@
-"""Reading a label: the whole answer is compared, never a part of it."""
+"""Reading a label: the whole answer counts, never a part of it; only lead-ins may stand beside the label."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from vrft.response.tokens import Phrases, named_in, phrases_of
 from vrft.response.words import LONGEST, NEGATION, Reading, folded_names, mentioned, normalise
 
 Synonyms = Mapping[str, Sequence[str]] | None
 
 
 def read_label(answer: str | None, labels: Sequence[str], synonyms: Synonyms = None) -> Reading:
-    """Read one label: the whole answer must be a label or a declared synonym.
+    """Read one label: the answer holds a label or a declared synonym, and else lead-ins alone (``tokens.py``).
 
     Args:
         answer: what stands inside the answer tags; None where nothing does.
@@ -30,12 +31,12 @@ def read_label(answer: str | None, labels: Sequence[str], synonyms: Synonyms = N
         return Reading(None, ("not_a_label",))
     folded = normalise(answer)
     label = names.get(folded) or squeezed.get(folded.replace(" ", ""))
-    if label is None and folded.endswith(")"):  # a name and another name of the same label: "malignant (cancer)"
-        first, _, second = folded[:-1].partition("(")
-        label = names.get(first.strip()) if names.get(first.strip()) == names.get(second.strip()) else None
     if label is not None:
         return Reading(label)
-    return Reading(None, ("several_labels" if len(mentioned(folded, names)[0]) > 1 else "not_a_label",))
+    found, whole = named_in(answer, _phrases(tuple(names.items())))
+    if len(found) == 1 and whole:
+        return Reading(found.pop())
+    return Reading(None, ("several_labels" if len(found) > 1 else "not_a_label",))
 
 
 def mentioned_label(text: str, labels: Sequence[str], synonyms: Synonyms = None) -> str | None:
@@ -55,6 +56,11 @@ def _names(labels: Sequence[str], synonyms: Synonyms) -> tuple[dict[str, str], d
     pairs: list[tuple[str, tuple[str, ...]]] = [(label, (label,)) for label in labels]
     pairs += [(label, tuple(others or ())) for label, others in (synonyms or {}).items()]
     return _both(tuple(pairs))
+
+
+@lru_cache(maxsize=256)
+def _phrases(names: tuple[tuple[str, str], ...]) -> Phrases[str]:
+    return phrases_of(dict(names))
 
 
 @lru_cache(maxsize=256)

@@ -55,14 +55,6 @@ def normalise(text: str, *, keep_case: bool = False) -> str:
     return text if keep_case else text.casefold()
 
 
-def unwrapped(answer: str) -> str:
-    """The value of an object with one key (``{"answer": "B"}``); other texts as they are."""
-    if not answer.lstrip().startswith("{") or len(answer) > LONGEST:
-        return answer
-    inner = re.fullmatch(r"""\s*\{\s*["']?\w{1,40}["']?\s*:\s*["']?([^{}"']*)["']?\s*\}\s*""", answer)
-    return inner[1] if inner else answer
-
-
 def one_line(answer: str) -> str:
     """A line break ends a sentence."""
     return answer if "`" in answer else re.sub(r"[.\s]*\n\s*", ". ", answer.strip())

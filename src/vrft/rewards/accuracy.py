@@ -57,7 +57,7 @@ def accuracy_reward(
     [1.0, 0.0]
     >>> accuracy_reward(["<answer>Grade II</answer>"], [2], levels=5)
     [1.0]
-    >>> accuracy_reward(["<answer>No, the lung is clear.</answer>"], "no", answers="yes_no")
+    >>> accuracy_reward(["<answer>No, there is no effusion.</answer>"], "no", answers="yes_no")
     [1.0]
     """
     n = len(completions)

@@ -11,11 +11,11 @@ A prompt, and a completion that earns everything::
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from vrft.boxes import Size
-from vrft.response import INSTRUCTIONS, Reading, mentioned_grade, parse, read_grade
+from vrft.response import INSTRUCTIONS, Reading, mentioned_grade, parse, read_grade, scale_of
 from vrft.sample import Target
 from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
 
@@ -23,9 +23,14 @@ from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
 def grading_prompt(
     question: str, levels: int, names: Sequence[str] | None = None, known: str = "", order: str = "think-answer"
 ) -> str:
-    """The words of the prompt: the question, the scale (and the names of its grades), what is known, the envelope."""
+    """The words of the prompt: the question, the scale, what is known, the envelope.
+
+    Of names that hold numerals the names alone are listed, one a line, since a number would mean two things.
+    """
     scale = [f"Answer with one grade from 0 to {levels - 1}."]
-    if names:
+    if names and not scale_of(levels, names).by_index:
+        scale = ["Answer with one of these grades, the lowest first:", *names]
+    elif names:
         scale.append("The grades are: " + "; ".join(f"{grade} = {name}" for grade, name in enumerate(names)) + ".")
     return prompt_lines(question, *scale, known, INSTRUCTIONS[order])
 
@@ -36,7 +41,8 @@ class Grading(Task):
 
     Args:
         levels: how many grades the scale has, at least 2.
-        names: the names of the grades, lowest first, or None.
+        names: the names of the grades, lowest first, or None. Where one holds a numeral (``PI-RADS 3``, ``4A``), the
+            prompt lists the names alone, and a number in an answer means the name that holds it.
         synonyms: further names that an answer may use, by the grade's number written out or by its name.
     """
 
@@ -68,9 +74,16 @@ class Grading(Task):
         return read_grade(answer, self.levels, self.names, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
-        if not isinstance(target, Integral) or isinstance(target, bool) or not 0 <= int(target) < self.levels:
+        """A grade from 0; a whole number that a table wrote as 2.0 is one."""
+        is_whole = isinstance(target, Integral) or (isinstance(target, Real) and float(target).is_integer())
+        if not is_whole or isinstance(target, bool) or not 0 <= target < self.levels:
             raise ValueError(f"the target {target!r} is no grade from 0 to {self.levels - 1}")
         return int(target)
+
+    def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
+        """The number of a grade, or its name where names hold numerals."""
+        assert isinstance(target, int)
+        return scale_of(self.levels, self.names).written(target)
 
     def read_leniently(self, completion: str) -> Target | None:
         """What a patient reader would take the answer to be: the strict reading, else the only grade mentioned."""

@@ -1,13 +1,13 @@
 """The section ``task`` of a recipe and of a line of ``vrft score``: typed, unknown keys are errors."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from vrft.boxes import FRAMES
 from vrft.errors import nearest
-from vrft.response import ORDERS, normalise
+from vrft.response import ORDERS, Reading, normalise, read_choice, read_grade, read_label, scale_of
 from vrft.tasks.base import Task
 from vrft.tasks.classification import Classification
 from vrft.tasks.grading import Grading
@@ -110,6 +110,11 @@ def task_from(
             if label not in known:
                 raise ValueError(f"task.synonyms names {label!r}, which is no label")
         _all_different("labels", known)
+        _is_read("labels", known, lambda label: read_label(label, known, section.synonyms).answer)
+        for label, others in section.synonyms.items():
+            for other in others:
+                if read_label(other, known, section.synonyms).answer != label:
+                    raise ValueError(f"task.synonyms: {other!r} is a name of {label!r} and of another, or is no text")
         return Classification(tuple(known), section.synonyms, order=section.envelope)
     if isinstance(section, GradingTask):
         names = section.levels if isinstance(section.levels, list) else section.names
@@ -121,10 +126,16 @@ def task_from(
         if isinstance(section.levels, list) and section.names not in (None, section.levels):
             raise ValueError("task.levels and task.names both name the grades; give one of them")
         _all_different("names", names or ())
+        try:
+            scale = scale_of(count, names, section.synonyms)
+        except ValueError as error:
+            raise ValueError(f"task.names or task.synonyms: {error}; rename one") from None
         for grade in section.synonyms:
-            if grade not in (names or ()) and not (grade.isdecimal() and int(grade) < count):
+            if grade not in (names or ()) and (not grade.isdecimal() or scale.grade_of(grade) is None):
                 raise ValueError(f"task.synonyms names {grade!r}, which is neither a grade nor the name of one")
-        return Grading(count, tuple(names) if names else None, section.synonyms, order=section.envelope)
+        named = tuple(names or ())
+        _is_read("names", named, lambda name: _name_of(read_grade(name, count, named, section.synonyms), named))
+        return Grading(count, named or None, section.synonyms, order=section.envelope)
     if isinstance(section, LocalizationTask):
         if not (section.frame or frame):
             raise ValueError(f"task.frame is missing; expected one of {', '.join(FRAMES)}")
@@ -133,6 +144,7 @@ def task_from(
     if section.answers == "choice" and len(section.choices) < 2:
         raise ValueError("task.choices needs two or more, each a letter and its text")
     _all_different("choices", section.choices)
+    _is_read("choices", section.choices, lambda letter: read_choice(letter, section.choices).answer)
     if unknown := [word for word in section.synonyms if word not in ("yes", "no")]:
         raise ValueError(f"task.synonyms names {unknown[0]!r}; expected 'yes' or 'no'")
     return Vqa(section.answers, section.choices, section.synonyms, order=section.envelope)
@@ -148,6 +160,19 @@ def _all_different(key: str, names: Iterable[str]) -> None:
         if folded in seen:
             raise ValueError(f"task.{key} has {seen[folded]!r} and {name!r}, which are read as the same")
         seen[folded] = name
+
+
+def _is_read(key: str, names: Iterable[str], read: Callable[[str], Any]) -> None:
+    """A name that is not read as itself would never earn anything."""
+    for name in names:
+        if read(name) != name:
+            raise ValueError(
+                f"task.{key} has {name!r}, which is also a name of another, or no text that an answer could hold; rename it"
+            )
+
+
+def _name_of(reading: Reading, names: Sequence[str]) -> str | None:
+    return names[reading.answer] if isinstance(reading.answer, int) else None
 
 
 def read_section(raw: Mapping[str, Any]) -> Section:
