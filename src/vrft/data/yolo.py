@@ -268,7 +268,7 @@ def _beside(path: Path, root: Path, name: str) -> Path:
 def _labels(image: Path, root: Path) -> Iterator[Path]:
     """Where the annotations of an image may be."""
     for name in ("labels", "labelTxt", "Labels", "images"):
-        yield _beside(image, root, name).with_suffix(".txt")
+        yield from (_beside(image, root, name).with_suffix(suffix) for suffix in (".txt", ".TXT"))
     yield image.with_suffix(".txt")
 
 
