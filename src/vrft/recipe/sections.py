@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
@@ -62,7 +63,7 @@ class MedMNISTData(Section):
 
 def _rising(window: list[float]) -> list[float]:
     if not window[0] < window[1]:
-        raise ValueError("the first value must be below the second")
+        raise PydanticCustomError("window", "the first value must be below the second")
     return window
 
 
