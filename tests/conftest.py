@@ -95,8 +95,8 @@ def shared() -> Path:
 @pytest.fixture
 def cases(shared: Path) -> list[dict[str, Any]]:
     """Real completions with the right results, each written out as a row of ``vrft score`` with what is wanted."""
-    lines = (shared / "cases" / "open.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    files = [shared / "cases" / name for name in ("open.jsonl", "more.jsonl")]
+    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     for row in rows:
         if isinstance(written := row["completion"], dict):  # what to repeat, and what stands around it
             body = written["repeat"] * written["times"]

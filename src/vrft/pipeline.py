@@ -253,7 +253,8 @@ def _check_targets(task: TrainableTask, samples: Sequence[Sample], reporter: Rep
             f"Rename labels or grades that cannot be told apart, or mend the boxes."
         )
     if isinstance(task, Localization) and (most := attainable(task, samples)) < 0.99:
-        reporter.say(f"  boxes are rounded in the frame {task.frame!r}: a right answer overlaps by {most:.3f}, on average")
+        told = f"a right answer overlaps by {most:.3f} on average"
+        reporter.say(f"  boxes are rounded in the frame {task.frame!r}: {told}")
 
 
 def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, reporter: Reporter) -> dict[str, Any]:

@@ -113,11 +113,20 @@ def test_no_completion_of_any_shape_makes_a_reward_fail(completion: object):
 
 
 def test_answers_to_questions_are_paid():
-    assert accuracy_reward([written("No, there is no mass."), written("yes or no")], "no", answers="yes_no") == [1.0, 0.0]
+    assert accuracy_reward([written("No, there is no mass."), written("yes or no")], "no", answers="yes_no") == [
+        1.0,
+        0.0,
+    ]
     choices = {"A": "benign", "B": "malignant"}
     assert accuracy_reward([written("B."), written("B. benign")], "B", choices=choices) == [1.0, 0.0]
     opened = [written("Left-Lung."), written("right lung")]
     assert accuracy_reward(opened, [["left lung", "left"], ["left lung"]], answers="open") == [1.0, 0.0]
+
+
+def test_whole_grades_as_tables_write_them_are_grades():
+    written_2 = [written("2")] * 3
+    assert accuracy_reward(written_2, [2.0, float("nan"), 1.0], levels=5.0) == [1.0, None, 0.0]
+    assert fuzzy_reward([written("PI-RADS 3")], 2.0, names=[f"PI-RADS {n}" for n in range(1, 6)]) == [1.0]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ _TOKEN = re.compile(rf"\d+(?:\.\d+)?|(?:(?![{_UNSPACED}])[^\W\d_])+|\S")
 _LOOSE = frozenset(".,:;=#()[]{}。、・'—")
 """Signs that may stand anywhere between words; a hyphen may where spaces are around it."""
 
+_RANGE = re.compile(r"(?<=\d) ?[-‐‑–—−] ?(?=\d)")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 
 
@@ -48,7 +49,7 @@ def folded(text: str) -> str:
     >>> folded("Réponse : Étape 2")
     'reponse : etape 2'
     """
-    text = normalise(text.replace("º", "°").replace("№", "#"))
+    text = _RANGE.sub(" ", normalise(text.replace("º", "°").replace("№", "#")))
     if text.isascii():
         return text
     return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
@@ -143,10 +144,11 @@ def named_in(answer: str, names: Phrases[T]) -> tuple[set[T], bool]:
     found: set[T] = set()
     place, whole = 0, not ELLIPSIS.search(answer)
     while place < len(tokens):
-        if name := names.at(texts, place):
+        name, listed = names.at(texts, place), lead_ins().at(texts, place)
+        if name and (listed is None or listed[0] <= name[0]):
             found.add(name[1])
             place += name[0]
-        elif (listed := lead_ins().at(texts, place)) and (listed[1] != "article" or article_at(tokens, place)):
+        elif listed and (listed[1] != "article" or article_at(tokens, place)):
             place += listed[0]
         else:
             whole = whole and is_loose(tokens, place)

@@ -39,7 +39,7 @@ label option choice letter definitely certainly clearly absolutely i-choose i-se
 antwort die das der ist lautet endgültige diagnose befund ergebnis bild zeigt es dieses
 réponse la le est finale c'est diagnostic résultat image l'image montre cette de du
 respuesta el es diagnóstico resultado imagen muestra esta correcta
-resposta o é diagnóstico imagem mostra correta
+resposta a-resposta o é diagnóstico o-diagnóstico imagem a-imagem mostra correta
 risposta il è diagnosi risultato immagine mostra di
 ответ окончательный итоговый диагноз результат это изображение показывает
 الإجابة الاجابة النهائية هي هو الجواب التشخيص النتيجة الصورة

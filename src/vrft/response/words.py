@@ -51,8 +51,14 @@ def normalise(text: str, *, keep_case: bool = False) -> str:
     if text.startswith("```") and (fenced := _FENCE.fullmatch(text)):
         text = fenced[1]
     text = _AROUND.sub(r"\1", _GLUE.sub(" ", _EMPHASIS.sub("", text)))
-    text = text.strip("$'‘ ").rstrip(".。!").strip("$'‘ ").rstrip(".。!")
+    text = _without_stop(_without_stop(text.strip("$'‘ ")).strip("$'‘ "))
     return text if keep_case else text.casefold()
+
+
+def _without_stop(text: str) -> str:
+    """A text without the stop at its end; dots that leave a sentence open stay."""
+    text = text.rstrip("!")
+    return text[:-1] if text.endswith((".", "。")) and not text[:-1].rstrip().endswith((".", "。")) else text
 
 
 def one_line(answer: str) -> str:

@@ -39,7 +39,7 @@ def accuracy_reward(
         target: the true label, grade, ``yes`` or ``no``, letter or text, one or n of them.
         labels: all labels of a classification.
         synonyms: further names of labels or grades, or words for yes and no, that count.
-        levels: how many grades the scale has, 0 .. levels - 1.
+        levels: how many grades the scale has, 0 .. levels - 1; without it as many as there are names.
         names: the names of the grades, lowest first.
         answers: of a question, ``yes_no``, ``choice`` or ``open``.
         choices: letter -> text.
@@ -62,7 +62,7 @@ def accuracy_reward(
     """
     n = len(completions)
     tasks = tasks_of(n, labels=labels, synonyms=synonyms, levels=levels, names=names, answers=answers, choices=choices)
-    targets = spread(target, n, one=(str, int))
+    targets = spread(target, n, one=(str, int, float))
 
     def reward(_: int, task: Task, reading: Reading, true: Target) -> float:
         return accuracy(task, reading, true)

@@ -101,7 +101,7 @@ def tasks_of(
     columns = zip(
         spread(labels, count, one=(list, tuple)),
         spread(synonyms, count, one=Mapping),
-        spread(levels, count, one=int),
+        spread(levels, count, one=(int, float)),
         spread(names, count, one=(list, tuple)),
         spread(answers, count, one=str),
         spread(choices, count, one=Mapping),
@@ -116,7 +116,9 @@ def _task(labels: Any, synonyms: Any, levels: Any, names: Any, answers: Any, cho
         return Vqa(answers or "choice", given, synonyms or {})
     if labels:
         return Classification(labels, synonyms or {})
-    return Grading(levels, names, synonyms or {}) if levels else None
+    if is_missing(levels):
+        levels = len(names) if names else None
+    return Grading(int(levels), names, synonyms or {}) if levels else None
 
 
 def localizations_of(
@@ -126,6 +128,11 @@ def localizations_of(
     tasks = [Localization(spoken) if spoken else None for spoken in spread(frame, count, one=str)]
     of_image, processed = (spread(column, count, one=(list, tuple)) for column in (image_size, processed_size))
     return tasks, list(zip(of_image, processed, strict=True))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a column holds nothing: None, or NaN as tables write it."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def pay(
@@ -152,7 +159,7 @@ def pay(
     paid: list[float | None] = []
     ends = prompt_ends(prompt_end, len(completions))
     for index, (completion, true, task) in enumerate(zip(completions, targets, tasks, strict=True)):
-        if task is None or true is None:
+        if task is None or is_missing(true):
             paid.append(None)
             continue
         size, processed = sizes[index] if sizes else (None, None)

@@ -40,7 +40,7 @@ def fuzzy_reward(
     Args:
         completions: texts or chat messages, length n.
         target: the true grades, one or n, each in 0 .. levels - 1.
-        levels: how many grades the scale has.
+        levels: how many grades the scale has; without it as many as there are names.
         names: the names of the grades, lowest first.
         synonyms: further names of a grade, by its number written out or by its name.
         schedule: a key of ``FUZZY_SCHEDULES``.
@@ -67,4 +67,4 @@ def fuzzy_reward(
         assert isinstance(grade, int)
         return fuzzy(reading, grade, schedules[index])
 
-    return pay(completions, spread(target, n, one=(str, int)), tasks, reward, prompt_end=prompt_end)
+    return pay(completions, spread(target, n, one=(str, int, float)), tasks, reward, prompt_end=prompt_end)

@@ -166,9 +166,8 @@ def _is_read(key: str, names: Iterable[str], read: Callable[[str], Any]) -> None
     """A name that is not read as itself would never earn anything."""
     for name in names:
         if read(name) != name:
-            raise ValueError(
-                f"task.{key} has {name!r}, which is also a name of another, or no text that an answer could hold; rename it"
-            )
+            told = "which is also a name of another, or no text that an answer could hold; rename it"
+            raise ValueError(f"task.{key} has {name!r}, {told}")
 
 
 def _name_of(reading: Reading, names: Sequence[str]) -> str | None:
