@@ -34,14 +34,19 @@ def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
         return Reading(None)
     if len(answer) > LONGEST:
         return Reading(None, ("too_long",))
-    names = cached_names(tuple((name, (name, *((synonyms or {}).get(name) or ()))) for name in ("yes", "no")))
+    return _yes_no(answer, tuple((word, (word, *((synonyms or {}).get(word) or ()))) for word in ("yes", "no")))
+
+
+@lru_cache(maxsize=4096)
+def _yes_no(answer: str, words: tuple[tuple[str, tuple[str, ...]], ...]) -> Reading:
+    names = cached_names(words)
     folded = normalise(one_line(answer))
     if folded in names:
         return Reading(names[folded])
     phrases = _phrases(tuple(names.items()))
     found, whole = named_in(answer, phrases)
     if len(found) == 1 and whole:
-        return Reading(found.pop())
+        return Reading(*found)
     first, _, rest = _split(folded)
     said, alone = named_in(first, phrases)
     if len(said) == 1 and alone and not DOUBT.search(rest):

@@ -206,8 +206,9 @@ def read_grade(
     return Reading(found) if found is not None else Reading(None, ("not_a_grade",))
 
 
+@lru_cache(maxsize=4096)
 def _grade(answer: str, scale: Scale) -> int | None:
-    """The only grade in an answer, where nothing else stands in it."""
+    """The only grade in an answer, where nothing else stands in it; answers come again and again."""
     tokens = tokens_of(_GLUED_ROMAN.sub(r"\1 ", folded(answer)))
     words = [token.text for token in tokens]
     spelt = [_numeral(word) for word in words]

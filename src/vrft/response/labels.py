@@ -26,16 +26,16 @@ def read_label(answer: str | None, labels: Sequence[str], synonyms: Synonyms = N
     """
     if not answer:
         return Reading(None)
-    names, squeezed = _names(labels, synonyms)
+    names, squeezed, phrases = _names(labels, synonyms)
     if len(answer) > LONGEST + 4 * max(map(len, names), default=0):
         return Reading(None, ("not_a_label",))
     folded = normalise(answer)
     label = names.get(folded) or squeezed.get(folded.replace(" ", ""))
     if label is not None:
         return Reading(label)
-    found, whole = named_in(answer, _phrases(tuple(names.items())))
+    found, whole = named_in(answer, phrases)
     if len(found) == 1 and whole:
-        return Reading(found.pop())
+        return Reading(*found)
     return Reading(None, ("several_labels" if len(found) > 1 else "not_a_label",))
 
 
@@ -52,19 +52,17 @@ def mentioned_label(text: str, labels: Sequence[str], synonyms: Synonyms = None)
     return found.pop() if len(found) == 1 and not NEGATION.search(rest) else None
 
 
-def _names(labels: Sequence[str], synonyms: Synonyms) -> tuple[dict[str, str], dict[str, str]]:
+def _names(labels: Sequence[str], synonyms: Synonyms) -> tuple[dict[str, str], dict[str, str], Phrases[str]]:
     pairs: list[tuple[str, tuple[str, ...]]] = [(label, (label,)) for label in labels]
     pairs += [(label, tuple(others or ())) for label, others in (synonyms or {}).items()]
-    return _both(tuple(pairs))
+    return _forms(tuple(pairs))
 
 
 @lru_cache(maxsize=256)
-def _phrases(names: tuple[tuple[str, str], ...]) -> Phrases[str]:
-    return phrases_of(dict(names))
-
-
-@lru_cache(maxsize=256)
-def _both(pairs: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[dict[str, str], dict[str, str]]:
-    """Folded name -> label, and the same with all spaces taken out, where that names no two labels."""
+def _forms(
+    pairs: tuple[tuple[str, tuple[str, ...]], ...],
+) -> tuple[dict[str, str], dict[str, str], Phrases[str]]:
+    """Folded name -> label; the same with all spaces taken out, where that names no two labels; names in tokens."""
     names = folded_names(pairs)
-    return names, folded_names((label, [name.replace(" ", "")]) for name, label in names.items())
+    squeezed = folded_names((label, [name.replace(" ", "")]) for name, label in names.items())
+    return names, squeezed, phrases_of(names)

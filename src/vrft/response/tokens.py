@@ -132,12 +132,13 @@ def article_at(tokens: Sequence[Token], place: int) -> bool:
 ELLIPSIS = re.compile(r"\.\s?\.|…")
 
 
-def named_in(answer: str, names: Phrases[T]) -> tuple[set[T], bool]:
-    """What an answer names, and whether nothing but names and lead-ins stands in it.
+@lru_cache(maxsize=4096)
+def named_in(answer: str, names: Phrases[T]) -> tuple[frozenset[T], bool]:
+    """What an answer names, and whether nothing but names and lead-ins stands in it; answers come again and again.
 
     >>> names = Phrases([(["benign"], 0), (["malignant"], 1)])
     >>> named_in("The answer is: benign.", names), named_in("vielleicht benign", names)
-    (({0}, True), ({0}, False))
+    ((frozenset({0}), True), (frozenset({0}), False))
     """
     tokens = tokens_of(folded(answer))
     texts = [token.text for token in tokens]
@@ -153,7 +154,7 @@ def named_in(answer: str, names: Phrases[T]) -> tuple[set[T], bool]:
         else:
             whole = whole and is_loose(tokens, place)
             place += 1
-    return found, whole
+    return frozenset(found), whole
 
 
 def phrases_of(names: Mapping[str, T]) -> Phrases[T]:
