@@ -223,7 +223,8 @@ def open_job(recipe: Recipe, reporter: Reporter) -> Job:
     held_out = _with_question(source.samples(recipe.evaluation.split), recipe.task)[: recipe.evaluation.limit]
     if not train or not held_out:
         hint = " (data.splits: hash shares all images out anew)" if isinstance(source, BoxSource) else ""
-        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
+        found = _counted_in_words(source) if isinstance(source, BoxSource) else ""
+        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.{found}")
     _check_targets(task, [*train, *held_out], reporter)
     injection = open_knowledge(recipe, source)
     if injection is not None:
@@ -238,6 +239,13 @@ def open_job(recipe: Recipe, reporter: Reporter) -> Job:
         for stage in (one for arm in recipe.arm_names() for one in recipe.stages_of(arm)):
             job.validation_samples(stage)  # which must be there before anything is trained
     return job
+
+
+def _counted_in_words(source: BoxSource) -> str:
+    splits = (
+        f"{split}: " + ", ".join(f"{what} {n:,}" for what, n in one.items()) for split, one in source.counted().items()
+    )
+    return " Found: " + "; ".join(splits) + "."
 
 
 def _check_targets(task: TrainableTask, samples: Sequence[Sample], reporter: Reporter) -> None:

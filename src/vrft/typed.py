@@ -5,6 +5,7 @@ expected, and the nearest right spelling.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -12,7 +13,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vrft.errors import Fault
+from vrft.errors import DataError, Fault
+from vrft.textfiles import read_text
 
 
 class Section(BaseModel):
@@ -50,9 +52,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Places, list[Fault]]:
         YamlError: it cannot be read at all.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise YamlError(Fault(str(path), f"cannot be read as text ({error}).")) from None
+        text = read_text(path, Counter(), key=None)
+    except DataError as error:
+        raise YamlError(Fault(str(path), str(error).removeprefix(f"{path}: "))) from None
     try:
         raw = yaml.load(text, Loader)
         tree = yaml.compose(text)

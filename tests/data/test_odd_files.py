@@ -16,10 +16,10 @@ from vrft.data.annotations import BoxSource, Reader, clean, names_apart
 from vrft.data.coco import COCOReader
 from vrft.data.lookup import ImageFiles
 from vrft.data.table import Columns, TableReader
-from vrft.data.textfiles import decode, read_text
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, UserError, reading
+from vrft.textfiles import decode, read_text
 
 SIZE = (64, 48)
 

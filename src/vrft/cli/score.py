@@ -1,5 +1,7 @@
 """``vrft score``: rewards of completions from a file or standard input, without torch."""
 
+import codecs
+import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -94,7 +96,18 @@ def _lines(file: str) -> Iterator[Iterable[bytes]]:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}).") from None
     with stream as lines:
-        yield lines
+        with Path(file).open("rb") as opened:
+            mark = opened.read(4)
+        yield _recoded(lines, file) if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else lines
+
+
+def _recoded(stream: Any, file: str) -> Iterator[bytes]:
+    """The lines of a UTF-16 file, which some shells write, in UTF-8."""
+    try:
+        for line in io.TextIOWrapper(stream, encoding="utf-16", newline="\n"):
+            yield line.encode()
+    except UnicodeError as error:
+        raise DataError(f"{file}: is no UTF-16 text, though it begins as one ({error}); save it as UTF-8.") from None
 
 
 def _size(option: str | None, name: str) -> list[int] | None:

@@ -30,9 +30,9 @@ from vrft.data.annotations import (
     stated_size,
 )
 from vrft.data.lookup import ImageFiles
-from vrft.data.textfiles import read_text
 from vrft.errors import DataError, reading
 from vrft.sample import Box
+from vrft.textfiles import read_text
 
 NO_BOXES = {"captions", "keypoints", "panoptic", "stuff", "info"}
 """Words in the names of files beside those with boxes."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vrft.errors import DataError
+from vrft.errors import DataError, reading
 from vrft.sample import Sample
 
 FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "medmnist.json").read_text())
@@ -98,7 +98,8 @@ class MedMNISTSource:
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in the order of the file."""
-        images, targets = self._arrays(split)
+        with reading(self.path):
+            images, targets = self._arrays(split)
         for index, (pixels, target) in enumerate(zip(images, targets, strict=True)):
             yield Sample(
                 id=f"{self.name}-{split}-{index:05d}",

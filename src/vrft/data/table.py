@@ -15,9 +15,9 @@ from pathlib import Path
 
 from vrft.data.annotations import SPLITS, Annotation, Counts, Record, box_of, image_size, share_out
 from vrft.data.lookup import ImageFiles, images_in
-from vrft.data.textfiles import read_text
 from vrft.errors import DataError, reading
 from vrft.sample import Box
+from vrft.textfiles import read_text
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 
 from vrft.data.annotations import FOLDERS, Annotation, Counts, Record, box_of, image_size, share_out, stated_size
 from vrft.data.lookup import SUFFIXES, images_in, parts_of
-from vrft.data.textfiles import read_text
 from vrft.errors import DataError, reading
+from vrft.textfiles import read_text
 
 LISTS = {"train": ("train.txt",), "validation": ("val.txt", "valid.txt", "validation.txt"), "test": ("test.txt",)}
 """What the list of a split is called."""

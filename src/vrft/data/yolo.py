@@ -22,8 +22,8 @@ import yaml
 from vrft.boxes import Size, hull
 from vrft.data.annotations import FOLDERS, SPLITS, Annotation, Counts, Record, image_size, number_of
 from vrft.data.lookup import SUFFIXES, ImageFiles, images_in, one_a_stem
-from vrft.data.textfiles import read_text
 from vrft.errors import DataError, reading
+from vrft.textfiles import read_text
 
 KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 """Of data.yaml, and the names of lists: where the images of a split are."""

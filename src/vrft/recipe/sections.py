@@ -7,10 +7,10 @@ from pydantic_core import PydanticCustomError
 
 from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
-from vrft.data.textfiles import ENCODINGS
 from vrft.knowledge import Attribute
 from vrft.rewards import AGGREGATIONS, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS, SCALINGS
 from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
+from vrft.textfiles import ENCODINGS
 from vrft.typed import Section
 
 Positive = Annotated[int, Field(ge=1)]

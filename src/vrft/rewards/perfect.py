@@ -11,7 +11,7 @@ from vrft.rewards.overlap import overlap
 from vrft.sample import Box, Sample, file_of, open_image
 from vrft.tasks import Localization, Task
 
-ROUNDING = {"pixel": 0.5, "resized": 0.5, "thousand": 0.0005, "unit": 0.00005}
+ROUNDING = {"pixel": 1.0, "resized": 1.0, "thousand": 0.001, "unit": 0.0001}
 """By how much the writing of a coordinate may move it: in pixels, or as a share of the image's side."""
 
 

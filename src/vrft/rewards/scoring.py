@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from vrft.boxes import Size
-from vrft.errors import DataError
+from vrft.errors import DataError, UserError, first_line
 from vrft.response import ORDERS, parse
 from vrft.rewards.accuracy import accuracy
 from vrft.rewards.columns import text_of
@@ -210,6 +210,11 @@ def score_lines(
             raise DataError(f"{name}:{number}: is no JSON that can be read: it is nested too deeply.") from None
         except ValueError as error:
             raise DataError(f"{name}:{number}: {_sentence(error)}") from None
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # the last resort, as errors.reading
+            what = f"{type(error).__name__}: {first_line(error)[:200]}"
+            raise DataError(f"{name}:{number}: could not be scored ({what}); please report this line.") from error
         yield scores
 
 

@@ -9,6 +9,7 @@ A prompt, and a completion that earns everything, where the truth is one box and
     <think>A dense shadow in the lower lobe.</think><answer>[{"bbox_2d":[100,120,300,320]}]</answer>
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -39,13 +40,25 @@ FRAMES_IN_WORDS = {
 def write_boxes(boxes: Sequence[Box], frame: str, image_size: Size, processed_size: Size | None = None) -> str:
     """Boxes in pixels as a JSON list in a frame: whole numbers, or shares with four digits.
 
+    A box that rounding would leave without area is written one unit wide.
+
     >>> write_boxes([(160, 120, 480, 360)], "thousand", (640, 480))
     '[{"bbox_2d":[250,250,750,750]}]'
     """
-    digits = 4 if frame == "unit" else None
     turned = [from_pixels(box, frame, image_size, processed_size) for box in boxes]
-    items = [",".join(str(round(number, digits)) for number in box) for box in turned]
+    items = [",".join(map(str, _rounded(box, 4 if frame == "unit" else None))) for box in turned]
     return "[" + ",".join(f'{{"bbox_2d":[{item}]}}' for item in items) + "]"
+
+
+def _rounded(box: Box, digits: int | None) -> list[float]:
+    """The coordinates of a box with so many digits; sides that would become equal go outwards."""
+    numbers = [round(number, digits) for number in box]
+    unit = 10 ** (digits or 0)
+    for low, high in ((0, 2), (1, 3)):
+        if numbers[low] == numbers[high]:
+            sides = math.floor(box[low] * unit) / unit, math.ceil(box[high] * unit) / unit
+            numbers[low], numbers[high] = sides if digits else map(int, sides)
+    return numbers
 
 
 def pointing_question(

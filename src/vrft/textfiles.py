@@ -57,13 +57,16 @@ _FOREIGN = re.compile(
 )
 
 
-def read_text(path: Path, counts: Counter[str], encoding: str | None = None) -> str:
+def read_text(
+    path: Path, counts: Counter[str], encoding: str | None = None, *, key: str | None = "data.encoding"
+) -> str:
     r"""Read a text file by the rule of this module; line ends become ``\n``.
 
     Args:
         path: of the file.
         counts: ``text in ENCODING`` is counted where it is not UTF-8.
         encoding: of a file that is not UTF-8, where the recipe states it.
+        key: of the recipe that states it, for messages; None where there is none.
 
     Raises:
         DataError: the file is missing, or its encoding cannot be told.
@@ -75,7 +78,8 @@ def read_text(path: Path, counts: Counter[str], encoding: str | None = None) -> 
         if b"\0" in data or data[:4] == b"PK\x03\x04":
             raise DataError(f"{path}: is no text but binary data (a workbook?); save it as plain text in UTF-8.")
         told = f", and not {encoding} either" if encoding else ", and which encoding it has cannot be told"
-        raise DataError(f"{path}: is not UTF-8{told}; save it as UTF-8, or set data.encoding to what it is.")
+        mend = f", or set {key} to what it is" if key else ""
+        raise DataError(f"{path}: is not UTF-8{told}; save it as UTF-8{mend}.")
     text, name = found
     if name not in ("utf-8", "utf-8-sig"):
         counts[f"text in {name}"] += 1
