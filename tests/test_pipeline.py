@@ -376,3 +376,35 @@ def test_the_region_that_was_asked_about_is_marked_in_the_gallery(tmp_path: Path
     assert one.getcolors() == [(90 * 60, (255, 0, 0))]
     assert {colour for _, colour in two.getcolors()} == {(255, 0, 0), (255, 255, 255), (0, 0, 0)}
     assert two.getpixel((40, 25)) == two.getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_a_scale_whose_names_hold_numerals_is_asked_learnt_and_read_by_its_names(tmp_path: Path):
+    path = tmp_path / "pirads.yaml"
+    path.write_text("""
+name: pirads
+data: {source: phantom, samples: {train: 12, validation: 1, test: 8}}
+task: {kind: grading, levels: [PI-RADS 1, PI-RADS 2, PI-RADS 3, PI-RADS 4, PI-RADS 5]}
+stages: [{kind: sft, steps: 2, batch_size: 4, learning_rate: 1.0e-4}]
+arms: [majority, base, sft]
+evaluation: {bootstrap: 100, batch_size: 8}
+""")
+    result = vrft("run", path, "--out", tmp_path / "run", "--quiet")
+    assert result.returncode == 0, result.stderr
+    run = RunDirectory(tmp_path / "run")
+    rows = read_jsonl(run.arm("majority", 0).predictions)
+    assert {row["completion"][-23:] for row in rows} == {f"<answer>PI-RADS {rows[0]['answer'] + 1}</answer>"[-23:]}
+    assert 0 < read_json(run.metrics)["arms"]["majority"]["accuracy"]["value"] < 1
+
+
+def test_names_that_cannot_be_told_apart_are_refused_with_the_recipe(tmp_path: Path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("""
+name: twice
+data: {source: phantom, samples: {train: 12, validation: 1, test: 8}}
+task: {kind: grading, levels: [Stage 1, Stage 2, Stage II, Stage 3, Stage 4]}
+stages: [{kind: sft, steps: 2}]
+""")
+    result = vrft("run", path, "--out", tmp_path / "run")
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert "'Stage II' and 'Stage 2' cannot be told apart" in line

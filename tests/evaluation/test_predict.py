@@ -27,6 +27,14 @@ def test_the_constant_arm_is_well_formed_and_read():
     assert all(not row["problems"] for row in rows)
 
 
+def test_the_constant_grade_is_called_by_its_name_where_names_hold_numerals():
+    samples = list(PhantomSource("grading", sizes={"train": 1, "validation": 0, "test": 0}).samples("train"))
+    task = Grading(5, tuple(f"PI-RADS {grade}" for grade in range(1, 6)))
+    (row,) = predict_majority(task, [replace(samples[0], target=2)], samples)
+    assert row["completion"].endswith("<answer>PI-RADS 3</answer>")
+    assert row["answer"] == 2
+
+
 def test_the_constant_box_is_written_in_shares_and_read_in_pixels():
     source = PhantomSource("localization", sizes={"train": 30, "validation": 0, "test": 4})
     rows = predict_majority(Localization("resized"), list(source.samples("train")), list(source.samples("test")))

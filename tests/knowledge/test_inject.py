@@ -1,5 +1,7 @@
 """What is known goes into samples, or something else in its place."""
 
+from pathlib import Path
+
 import pytest
 
 from vrft.data.phantom import ATTRIBUTES
@@ -85,3 +87,13 @@ def test_what_is_irrelevant_names_nothing_that_a_phantom_shows():
     told = Injection({str(n): "large round" for n in range(6)}).told("irrelevant")
     assert len(set(told.values())) == 6
     assert all(len(text.split()) == 2 for text in told.values())
+
+
+def test_a_grade_is_called_as_an_answer_calls_it():
+    injection = Injection({"0": "round", "1": "angular"}, called={"0": "PI-RADS 1", "1": "PI-RADS 2"})
+    sample = injection.into(Sample("a", Path("a.png"), "Which?", 1, "train"))
+    assert sample.knowledge is not None
+    assert sample.knowledge.prompt == "What is known:\n- PI-RADS 1: round\n- PI-RADS 2: angular"
+    assert sample.knowledge.own == "angular"
+    assert "PI-RADS 2: angular" in sample.knowledge.card
+    assert "called" not in Injection({"0": "round"}).facts()

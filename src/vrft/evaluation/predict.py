@@ -155,7 +155,8 @@ def predict_majority(task: TrainableTask, train: Sequence[Sample], samples: Sequ
     """The rows of the arm that gives the same answer to every sample, fitted on the training split."""
     thought = "The same answer for every image."
     if not isinstance(task, Localization):
-        completion = render(thought, str(constant_answer(task, [sample.target for sample in train])), task.order)
+        constant = constant_answer(task, [sample.target for sample in train])
+        completion = render(thought, task.written(constant), task.order)
         return [prediction(task, sample, completion, 0) for sample in samples]
     boxes = [(_target_boxes(sample), open_image(sample).size) for sample in train]
     fitted = [{"bbox_2d": list(constant_box(boxes))}] if any(true for true, _ in boxes) else []

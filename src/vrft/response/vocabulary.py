@@ -14,7 +14,7 @@ stadio livello categoria punteggio gravità gruppo
 степень степени стадия стадии класс класса категория категории уровень балл балла баллов градация группа тип тяжесть
 тяжести оценка
 درجة الدرجة بدرجة مرحلة المرحلة فئة الفئة مستوى المستوى صنف الصنف تصنيف التصنيف شدة الشدة
-级 级别 期 度 等级 分级 分期 分类 类 类别 程度 评分 分 阶段 型 第 严重程度
+级 级别 病变 期 度 等级 分级 分期 分类 类 类别 程度 评分 分 阶段 型 第 严重程度
 級 級別 等級 分級 分類 類 類別 評分 階段 嚴重程度
 グレード ステージ クラス レベル スコア カテゴリー カテゴリ 段階 重症度 病期
 등급 단계 급 기 도 등급은 레벨 클래스 점 점수 스테이지 그레이드 범주 중증도 병기 제
@@ -23,7 +23,7 @@ stadio livello categoria punteggio gravità gruppo
 
 SCALES = """
 bi-rads birads pi-rads pirads ti-rads tirads acr-ti-rads li-rads lirads lr lung-rads lungrads o-rads orads ni-rads
-nirads c-rads vi-rads cad-rads rads gleason isup who icdr etdrs npdr pdr dr dme rop amd kl kellgren lawrence
+nirads ckd gg c-rads vi-rads cad-rads rads gleason isup who icdr etdrs npdr pdr dr dme rop amd kl kellgren lawrence
 kellgren-lawrence oarsi ajcc uicc tnm figo bosniak fitzpatrick
 mayo forrest schatzker tanner pfirrmann meary modic fazekas nyha asa ecog
 child-pugh metavir ishak nas banff fuhrman bloom-richardson nottingham her2 ihc breslow clark aspects mrs nihss
