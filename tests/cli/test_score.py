@@ -23,6 +23,12 @@ def text(rows: list[dict]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
+def score(file: str, given: bytes) -> bytes:
+    """The output of the command in a process of its own, with something on its standard input."""
+    command = [sys.executable, "-m", "vrft", "score", file]
+    return subprocess.run(command, input=given, capture_output=True, check=True).stdout
+
+
 def test_a_file_and_a_pipe_give_the_same_lines(tmp_path: Path):
     file = tmp_path / "rows.jsonl"
     file.write_text(text(ROWS))
@@ -33,6 +39,17 @@ def test_a_file_and_a_pipe_give_the_same_lines(tmp_path: Path):
     first, second = map(json.loads, from_file.stdout.splitlines())
     assert first == {"format": 1.0, "accuracy": 1.0, "answer": "malignant", "problems": []}
     assert (second["accuracy"], second["answer"]) == (0.0, None)
+
+
+def test_utf_16_is_read_from_a_file_and_a_pipe_and_a_pipe_is_read_once(tmp_path: Path):
+    task = {"kind": "grading", "levels": 5}
+    rows = [{"completion": f"<answer>{grade}</answer>", "target": 1, "task": task} for grade in (1, 2)]
+    expected = score("-", text(rows).encode())
+    assert len(expected.splitlines()) == 2
+    (tmp_path / "a.jsonl").write_text(text(rows), encoding="utf-16")
+    assert score(str(tmp_path / "a.jsonl"), b"") == expected
+    assert score("-", text(rows).encode("utf-16")) == expected
+    assert score("/dev/stdin", text(rows).encode()) == expected
 
 
 def test_the_summary_goes_to_standard_error():

@@ -163,6 +163,13 @@ def test_lead_ins_may_stand_around_every_closed_answer(lead: str):
         ("numbers", "2级（中度）", 2),
         ("numbers", "mild to moderate (2)", None),
         ("numbers", "mild severe 2", None),
+        ("numbers", "重症度: 2 (中等度)", 2),
+        ("numbers", "严重程度：2（中度）", 2),
+        ("numbers", "2 (PDR)", None),
+        ("numbers", "grade 2 none", None),
+        ("numbers", "0 severe", None),
+        ("numbers", "Grade 0 (none)", 0),
+        ("numbers", "2,2", None),
         ("words", "2 (mild)", None),
         ("words", "Answer: Moderate", 2),
         ("words", "no", None),
@@ -176,3 +183,19 @@ def test_numbers_and_names_of_a_scale(scale: str, answer: str, grade: int | None
 def test_a_scale_that_cannot_be_told_apart_is_refused(names: list[str]):
     with pytest.raises(ValueError, match="cannot be told apart"):
         read_grade("x", len(names), names)
+
+
+def test_a_name_of_a_disease_is_no_lead_in_of_other_answers():
+    assert read_yes_no("No. The image shows retinopathy").answer is None
+    assert read_label("normal, DR", ["normal", "pneumonia"]).answer is None
+
+
+def test_names_that_differ_in_accents_alone_are_read_as_they_are_written():
+    assert read_label("côté", ["côte", "côté"]).answer == "côté"
+    assert read_label("Réponse : côté", ["côte", "côté"]).answer is None
+
+
+def test_a_letter_is_told_from_the_word_that_is_written_like_it():
+    choices = {letter: f"text {letter}" for letter in "ABCDE"}
+    assert [read_choice(text, choices).answer for text in ("A resposta é B", "É", "E")] == ["B", None, "E"]
+    assert read_yes_no("答案是：否", {"yes": ["是"], "no": ["否"]}).answer == "no"

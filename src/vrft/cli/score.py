@@ -1,11 +1,11 @@
 """``vrft score``: rewards of completions from a file or standard input, without torch."""
 
 import codecs
-import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,7 +83,7 @@ def score(
 def _lines(file: str) -> Iterator[Iterable[bytes]]:
     """The lines of a file, under a progress bar where a person watches, or of standard input."""
     if file == "-":
-        yield typer.get_binary_stream("stdin")
+        yield _in_utf8(typer.get_binary_stream("stdin"), "standard input")
         return
     try:
         if sys.stderr.isatty() and not sys.stdout.isatty():
@@ -96,16 +96,23 @@ def _lines(file: str) -> Iterator[Iterable[bytes]]:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}).") from None
     with stream as lines:
-        with Path(file).open("rb") as opened:
-            mark = opened.read(4)
-        yield _recoded(lines, file) if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else lines
+        yield _in_utf8(lines, file)
 
 
-def _recoded(stream: Any, file: str) -> Iterator[bytes]:
-    """The lines of a UTF-16 file, which some shells write, in UTF-8."""
+def _in_utf8(lines: Iterable[bytes], file: str) -> Iterator[bytes]:
+    """Lines as they come; those of UTF-16 with its mark, which some shells write, in UTF-8."""
+    stream = iter(lines)
+    first = next(stream, b"")
+    if first[:2] not in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        yield first
+        yield from stream
+        return
+    decoder, rest = codecs.getincrementaldecoder("utf-16")(), ""
     try:
-        for line in io.TextIOWrapper(stream, encoding="utf-16", newline="\n"):
-            yield line.encode()
+        for block in chain([first], stream):
+            *whole, rest = (rest + decoder.decode(block)).split("\n")
+            yield from (line.encode() for line in whole)
+        yield (rest + decoder.decode(b"", final=True)).encode()
     except UnicodeError as error:
         raise DataError(f"{file}: is no UTF-16 text, though it begins as one ({error}); save it as UTF-8.") from None
 

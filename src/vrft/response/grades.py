@@ -26,6 +26,7 @@ from vrft.response.tokens import (
 from vrft.response.words import LONGEST, NEGATION, Reading
 
 _CARDINALS = {words_in(word)[0]: str(n) for n, words in enumerate(vocabulary.CARDINALS) for word in words.split()}
+_NONE = frozenset(vocabulary.NONE.split())
 _ROMANS = {roman: str(n) for n, roman in enumerate(vocabulary.ROMANS, start=1)}
 _ORDINALS = frozenset(word for ordinal in vocabulary.ORDINALS.split() for word in words_in(ordinal))
 _ROMAN_WITH_LETTER = re.compile(r"(x|x?(?:i{1,3}|iv|vi{0,3}|ix))([a-f])")
@@ -235,24 +236,34 @@ def _grade(answer: str, scale: Scale) -> int | None:
             titled = False
         elif words[place] in scale.shared:
             titled = True
-        elif scale.undeclared and (severity := _severities().at(words, place)):
+        elif (
+            scale.undeclared
+            and (severity := _severities().at(words, place))
+            and _length(severity) > (_length(listed) if listed and listed[1] == "title" else 0)
+        ):
             length, word = severity
             severities.add(word)
             titled = False
         elif listed and (listed[1] != "article" or article_at(tokens, place)):
             length, kind = listed
-            titled = kind == "title" or (titled and kind == "other")
+            titled = kind == "title" or (titled and kind != "article")
         elif titled and words[place] in ("no", "nr", "n") and _is_abbreviated(tokens, place):
             length = 2
         elif words[place] in _ORDINALS and tokens[place].glued and tokens[place - 1].is_number:
             pass
-        elif not is_loose(tokens, place):
+        elif not is_loose(tokens, place) or _is_decimal(tokens, place):
             return None
         place += length
     (grade,) = grades if len(grades) == 1 else (None,)
     if grade is None or len(severities) > 1 or totals - {scale.sums[grade] if scale.sums else None}:
         return None
-    return grade
+    return None if any((word in _NONE) != (grade == 0) for word in severities) else grade
+
+
+def _is_decimal(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a comma stands between two numbers: ``2,2``."""
+    between = 0 < place < len(tokens) - 1 and tokens[place - 1].is_number and tokens[place + 1].is_number
+    return between and tokens[place].text == ","
 
 
 def _numeral(word: str) -> str:

@@ -23,6 +23,7 @@ _TOKEN = re.compile(rf"\d+(?:\.\d+)?|(?:(?![{_UNSPACED}])[^\W\d_])+|\S")
 _LOOSE = frozenset(".,:;=#()[]{}。、・'—")
 """Signs that may stand anywhere between words; a hyphen may where spaces are around it."""
 
+_IS = re.compile(r"\b[éè]\b")
 _RANGE = re.compile(r"(?<=\d) ?[-‐‑–—−] ?(?=\d)")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 
@@ -44,12 +45,12 @@ class Token(NamedTuple):
 
 
 def folded(text: str) -> str:
-    """``normalise``, without accents on letters.
+    """``normalise``, without accents on letters; the Portuguese and Italian *is* stays apart from the letter E.
 
     >>> folded("Réponse : Étape 2")
     'reponse : etape 2'
     """
-    text = _RANGE.sub(" ", normalise(text.replace("º", "°").replace("№", "#")))
+    text = _RANGE.sub(" ", _IS.sub("est", normalise(text.replace("º", "°").replace("№", "#"))))
     if text.isascii():
         return text
     return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
@@ -98,11 +99,14 @@ def words_in(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def lead_ins() -> Phrases[str]:
-    """The phrases that may stand around any closed answer; the value says ``title``, ``article`` or ``other``."""
+    """The phrases that may stand around closed answers; the value says ``title``, ``article``, ``scale`` or ``other``.
+
+    Names of scales may stand around grades alone.
+    """
     listed: dict[tuple[str, ...], str] = {}
     for kind, text in (
+        ("scale", vocabulary.SCALES),
         ("other", vocabulary.LEAD_INS),
-        ("other", vocabulary.SCALES),
         ("title", vocabulary.TITLES),
         ("article", vocabulary.ARTICLES),
     ):
@@ -149,7 +153,7 @@ def named_in(answer: str, names: Phrases[T]) -> tuple[frozenset[T], bool]:
         if name and (listed is None or listed[0] <= name[0]):
             found.add(name[1])
             place += name[0]
-        elif listed and (listed[1] != "article" or article_at(tokens, place)):
+        elif listed and listed[1] != "scale" and (listed[1] != "article" or article_at(tokens, place)):
             place += listed[0]
         else:
             whole = whole and is_loose(tokens, place)
@@ -158,5 +162,8 @@ def named_in(answer: str, names: Phrases[T]) -> tuple[frozenset[T], bool]:
 
 
 def phrases_of(names: Mapping[str, T]) -> Phrases[T]:
-    """The phrases of names, by what they name."""
-    return Phrases((sequence, value) for name, value in names.items() if (sequence := words_in(name)))
+    """The phrases of names, by what they name; one that two of them would have is none."""
+    owners: dict[tuple[str, ...], set[T]] = {}
+    for name, value in names.items():
+        owners.setdefault(tuple(words_in(name)), set()).add(value)
+    return Phrases((words, next(iter(values))) for words, values in owners.items() if words and len(values) == 1)

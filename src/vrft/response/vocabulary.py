@@ -23,18 +23,18 @@ stadio livello categoria punteggio gravità gruppo
 
 SCALES = """
 bi-rads birads pi-rads pirads ti-rads tirads acr-ti-rads li-rads lirads lr lung-rads lungrads o-rads orads ni-rads
-nirads ckd gg c-rads vi-rads cad-rads rads gleason isup who icdr etdrs npdr pdr dr dme rop amd kl kellgren lawrence
-kellgren-lawrence oarsi ajcc uicc tnm figo bosniak fitzpatrick
+nirads ckd gg c-rads vi-rads cad-rads rads gleason isup who icdr etdrs npdr dr dme rop amd kl kellgren lawrence
+kellgren-lawrence oarsi disease ajcc uicc tnm figo bosniak fitzpatrick
 mayo forrest schatzker tanner pfirrmann meary modic fazekas nyha asa ecog
 child-pugh metavir ishak nas banff fuhrman bloom-richardson nottingham her2 ihc breslow clark aspects mrs nihss
 diabetic-retinopathy retinopathy osteoarthritis 糖尿病视网膜病变 糖尿病網膜症 rétinopathie diabétique
 retinopatía diabética диабетическая ретинопатия retinopatia diabetica diabetische retinopathie
 """
-"""Names of scales."""
+"""Names of scales, and of what they grade; they stand around grades alone."""
 
 LEAD_INS = """
 answer answers final the this it is its it's i'd prediction predicted diagnosis finding findings result conclusion
-assessment impression overall my correct therefore thus so hence image scan picture photo radiograph shows of disease
+assessment impression overall my correct therefore thus so hence image scan picture photo radiograph shows of
 label option choice letter definitely certainly clearly absolutely i-choose i-select i-pick i-say i-would-say
 antwort die das der ist lautet endgültige diagnose befund ergebnis bild zeigt es dieses
 réponse la le est finale c'est diagnostic résultat image l'image montre cette de du
@@ -43,7 +43,7 @@ resposta a-resposta o é diagnóstico o-diagnóstico imagem a-imagem mostra corr
 risposta il è diagnosi risultato immagine mostra di
 ответ окончательный итоговый диагноз результат это изображение показывает
 الإجابة الاجابة النهائية هي هو الجواب التشخيص النتيجة الصورة
-答案 最终 最终答案 是 为 结果 诊断 结论 因此 所以 该 图像 显示 选 选择 选项 项 的 正确
+答案 答案是 答案为 最终答案是 最终答案为 回答是 结果是 结果为 诊断是 诊断为 最终 最终答案 是 为 结果 诊断 结论 因此 所以 该 图像 显示 选 选择 选项 项 的 正确
 答え 回答 は です である 診断 結果 最終 最終的な 選択肢 選択 の
 답 정답 답변 은 는 이 가 입니다 이다 최종 진단 결과 의 선택
 最終 是 為 診斷 結果 選 選擇 選項 圖像 顯示 正確
@@ -63,6 +63,9 @@ léger légère modéré modérée sévère minime leve moderado moderada severo
 경도 경증 중등도 중증 고도 정상 심한
 """
 """How severe a grade is, in words that no scale has declared; at most one of them may stand beside a number."""
+
+NONE = "normal none keine норма طبيعي 正常 정상"
+"""Those of them that only the lowest grade has."""
 
 CARDINALS = [
     "zero zéro cero ноль нулевая 零 〇 영",
