@@ -89,16 +89,21 @@ def _lines(node: yaml.Node | None, keys: Keys = ()) -> Iterator[tuple[Keys, int]
             yield from _lines(value, (*keys, index))
 
 
+def repeated_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
+    """The keys that one mapping holds twice, with their lines: YAML keeps the last in silence."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            yield key.start_mark.line + 1, key.value
+        seen.add(key.value)
+
+
 def _duplicates(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """Keys that a mapping holds twice: YAML keeps the last in silence."""
+    """Keys that a mapping holds twice, in all of a file."""
     children: list[Any] = []
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                yield key.start_mark.line + 1, key.value
-            seen.add(key.value)
-            children.append(value)
+        yield from repeated_keys(node)
+        children = [value for _, value in node.value]
     elif isinstance(node, yaml.SequenceNode):
         children = node.value
     for child in children:

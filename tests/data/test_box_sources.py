@@ -231,8 +231,8 @@ def test_a_table_with_a_map_of_its_columns(tmp_path: Path):
     assert targets["1_a"][0] == ((1, 2, 4.5, 6),)
     assert targets["1_a"][1] == targets["1_b"][1]  # one patient, one split
     table.write_text("File,Finding\n1_a.png,mass\n")
-    with pytest.raises(DataError, match=r"boxes\.csv:2: has no column 2; it has File, Finding"):
-        BoxSource(reader, kind="localization").check()
+    with pytest.raises(DataError, match=r"boxes\.csv:1: has no column 2; it has File, Finding"):
+        BoxSource(TableReader(table, tmp_path / "images", columns=columns), kind="localization").check()
 
 
 def test_regions_are_cut_out_with_a_margin(tmp_path: Path):

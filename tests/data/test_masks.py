@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrft.data.annotations import SPLITS, BoxSource, Record
+from vrft.data.annotations import SPLITS, BoxSource, Record, share_out
 from vrft.data.masks import MaskReader
+from vrft.data.table import Columns, TableReader
 from vrft.errors import DataError
 
 LIVER, TUMOUR = (5, 4, 15, 14), (20, 8, 30, 18)
@@ -141,6 +142,38 @@ def test_masks_without_any_class_and_with_other_values_are_refused(tmp_path):
     folder = pair(tmp_path, Image.fromarray(values((255, LIVER))))
     with pytest.raises(DataError, match=r"a\.png: holds none of the values of data\.classes \(1, 2\).* found 255\."):
         records(folder)
+
+
+def test_a_small_split_without_any_class_is_no_fault(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    stems = {split: [f"s{i}" for i in range(40) if share_out([f"s{i}"], split)[0]][:2] for split in SPLITS}
+    for split, names in stems.items():
+        for name in names:
+            Image.new("RGB", (40, 30)).save(tmp_path / "images" / f"{name}.jpg")
+            palette(values((1 if split == "train" else 2, LIVER))).save(tmp_path / "masks" / f"{name}.png")
+    reader = MaskReader(tmp_path / "images", tmp_path / "masks", classes={1: "liver"})
+    for split in ("validation", "train", "test"):  # also where the splits with the class are read later
+        counts = Counter()
+        assert [bool(record.annotations) for record in reader.read(split, counts)] == [split == "train"] * 2
+        assert counts["masks with 2, which no class has"] == (0 if split == "train" else 2)
+    with pytest.raises(DataError, match=r"holds none of the values of data\.classes \(7\), nor does any mask .*found"):
+        MaskReader(tmp_path / "images", tmp_path / "masks", classes={7: "liver"}).read("validation", Counter())
+
+
+def test_whatever_goes_wrong_with_a_mask_or_a_table_names_the_file(tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyError("unforeseen")
+
+    folder = pair(tmp_path, palette(BOTH))
+    monkeypatch.setattr("vrft.data.masks.read_mask", fail)
+    with pytest.raises(DataError, match=r"masks/a\.png: could not be read \(KeyError: 'unforeseen'\)"):
+        BoxSource(MaskReader(folder / "images", folder / "masks", classes=CLASSES), kind="localization").check()
+    monkeypatch.setattr("vrft.data.table.image_size", fail)
+    (tmp_path / "t.csv").write_text("image,label,x1,y1,x2,y2\na.jpg,liver,1,1,9,9\n")
+    columns = Columns("image", "label", corners=["x1", "y1", "x2", "y2"])
+    with pytest.raises(DataError, match=r"t\.csv: could not be read \(KeyError: 'unforeseen'\)"):
+        BoxSource(TableReader(tmp_path / "t.csv", folder / "images", columns=columns), kind="localization").check()
 
 
 def test_specks_are_findings_without_a_box(tmp_path):

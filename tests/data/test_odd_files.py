@@ -1,6 +1,7 @@
 """Files of users in each format: what is read as its maker meant it, and what is refused by name."""
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from pycocotools import mask
 
 from vrft.data.annotations import BoxSource, Reader, clean, names_apart
 from vrft.data.coco import COCOReader
-from vrft.data.lookup import ImageFiles
+from vrft.data.lookup import ImageFiles, images_in
 from vrft.data.table import Columns, TableReader
-from vrft.data.voc import VOCReader
+from vrft.data.voc import Pairs, VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, UserError, reading
 from vrft.textfiles import decode, read_text
@@ -274,6 +275,50 @@ def test_a_folder_without_images_is_named(tmp_path: Path):
         read(YOLOReader(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("names: {0: a, 0: b}", r"data\.yaml:1: '0' is given twice"),
+        ("names:\n  0: a\n  1: b\n  '0': c", r"data\.yaml:4: '0' is given twice"),
+        ("names: [a]\ntrain: x\ntrain: y", r"data\.yaml:3: 'train' is given twice"),
+        ("names: {0: a, 00: b}", r"data\.yaml: names has the class 0 twice"),
+    ],
+)
+def test_a_class_that_is_named_twice_is_refused(tmp_path: Path, names: str, message: str):
+    with pytest.raises(DataError, match=message):
+        YOLOReader(yolo(tmp_path, "0 .5 .5 .2 .2", names))
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_whole_and_relative_names_of_one_image_are_one_image(in_folder: Path):
+    root = Path("set")
+    yolo(root, "0 .5 .5 .25 .25").joinpath("train").rename(root / "obj")
+    picture(in_folder / "other" / "images" / "a.jpg")
+    write(in_folder / "other" / "labels" / "a.txt", "")
+    whole, other = in_folder / "set/obj/images/a.jpg", in_folder / "other/images/a.jpg"
+    write(root / "train.txt", f"{whole}\nobj/images/a.jpg\nobj/../obj/images/a.jpg\n{other}\n")
+    source = BoxSource(YOLOReader(root), kind="localization")
+    assert {sample.id: sample.target for sample in source.samples("train")} == {
+        "set_obj_images_a": ((24.0, 18.0, 40.0, 30.0),),
+        "other_images_a": (),
+    }
+    assert source.counts["train"]["listed twice"] == 2
+    assert [record.image for record in source.records("train")] == [root / "obj/images/a.jpg", other]
+
+
+def test_a_root_that_is_a_link_is_where_its_images_are(in_folder: Path):
+    yolo(in_folder / "set", "0 .5 .5 .25 .25").joinpath("train").rename(in_folder / "set" / "obj")
+    (in_folder / "link").symlink_to(in_folder / "set")
+    write(in_folder / "set" / "train.txt", f"obj/images/a.jpg\n{in_folder}/set/obj/images/a.jpg")
+    (record,) = YOLOReader(Path("link")).read("train", Counter())
+    assert record.image == Path("link/obj/images/a.jpg")
+
+
 # --- COCO ------------------------------------------------------------------------------------------------------------
 
 IMAGE = {"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}
@@ -453,6 +498,15 @@ def test_the_image_that_an_annotation_names_is_found(tmp_path: Path):
     assert (targets, met["filename differs"]) == ({"scan_7": [(5, 5, 20, 20)]}, 1)
 
 
+def test_a_named_image_is_found_among_thousands(tmp_path: Path):
+    pairs = Pairs(tmp_path, tmp_path)
+    pairs.__dict__["pictures"] = {(str(number),): [tmp_path / f"scan_{number}.jpg"] for number in range(4000)}
+    began = time.process_time()
+    found = [pairs.picture_of(("x",), tmp_path, f"scan_{number}.JPG", Counter()) for number in range(4000)]
+    assert time.process_time() - began < 3
+    assert found == [tmp_path / f"scan_{number}.jpg" for number in range(4000)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -529,7 +583,7 @@ def test_a_decimal_comma_beside_semicolons(tmp_path: Path):
         ("a.png,,5,5,20,20,train", r"t\.csv:2: has a box without a label"),
         (",mass,5,5,20,20,train", r"t\.csv:2: names no image"),
         ("a.png,mass,5,5,20,20,train,more", r"t\.csv:2: has 8 cells"),
-        ("a.png,mass,5,5,20", r"t\.csv:2: has no column"),
+        ("a.png,mass,5,5,20", r"t\.csv:2: has 5 of 7 cells"),
         ("x.png,mass,5,5,20,20,train", "1 of 1 images are missing, such as 'x.png'; looked in"),
         ("a.png,mass,,,,,train", "no row of an image that is there has a box"),
         ("a.png,mass,5,5,20,20,train\na.png,mass,6,6,20,20,test", r"t\.csv:3: a\.png is in test here and in train"),
@@ -538,6 +592,57 @@ def test_a_decimal_comma_beside_semicolons(tmp_path: Path):
 def test_a_faulty_row_is_named(tmp_path: Path, row: str, message: str):
     with pytest.raises(DataError, match=message):
         read(table(tmp_path, TITLES + row, negatives=True))
+
+
+@pytest.mark.parametrize("row", ['a.png,"mass,5,5,20,20,train', 'a.png,"mass" or so,5,5,20,20,train'])
+@pytest.mark.parametrize("rest", ["", '\na.png,"cyst",5,5,20,20,train'])
+def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path: Path, row: str, rest: str):
+    rows = ["a.png,mass,5,5,20,20,train\n"] * 3
+    text = TITLES + "".join(rows) + row + rest + "\n" + "".join(rows)
+    with pytest.raises(DataError, match=r"t\.csv:5: is no CSV table .*a quote on this line is not closed"):
+        read(table(tmp_path, text, negatives=True))
+    with pytest.raises(DataError, match=r"t\.csv:1: is no CSV table"):
+        read(table(tmp_path, '"' + TITLES + "a.png,mass,5,5,20,20,train\n"))
+
+
+def test_a_quoted_text_may_hold_delimiters_quotes_and_lines(tmp_path: Path):
+    text = TITLES + 'a.png,"a ""b"", c\nd",5,5,20,20,train\na.png,x,,1,2,3,train'
+    with pytest.raises(DataError, match=r"t\.csv:4: 1 of the 4 cells"):
+        read(table(tmp_path, text))
+    (record,) = table(tmp_path, text.rpartition("\n")[0]).read("train", Counter())
+    assert record.annotations[0].label == 'a "b", c\nd'
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=; ", '"sep=;"', "\ufeffsep=;\r"])
+def test_the_line_in_which_excel_names_the_delimiter_is_no_title(tmp_path: Path, first: str):
+    text = f"{first}\n{TITLES}a.png,mass,5,5,20,20,train\n".replace(",", ";")
+    assert read(table(tmp_path, text))[0] == {"a": [(5, 5, 20, 20)]}
+    with pytest.raises(DataError, match=r"t\.csv:4: has 2 of 7 cells"):
+        read(table(tmp_path, text + "a.png;mass"))
+    with pytest.raises(DataError, match=r"t\.csv:2: has no column 'image'; it has image,label"):
+        read(table(tmp_path, text.replace(";", ",").replace("=,", "=:")))
+
+
+@pytest.mark.parametrize("number", ["1_0", "inf", "-Infinity", "1e400"])
+def test_what_only_python_takes_for_a_number_is_none(tmp_path: Path, number: str):
+    with pytest.raises(DataError, match=r"t\.csv:2: .*are no four numbers"):
+        read(table(tmp_path / "table", f"{TITLES}a.png,mass,{number},5,20,20,train"))
+    with pytest.raises(DataError, match=r"a\.txt:1: expected class"):
+        read(YOLOReader(yolo(tmp_path / "yolo", f"0 .5 .5 .2 {number}")))
+
+
+def test_a_table_is_read_and_its_folder_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    met: Counter[str] = Counter()
+    for name in ("read_text", "images_in"):
+        where = f"vrft.data.{'table' if name == 'read_text' else 'lookup'}.{name}"
+        whole = {"read_text": read_text, "images_in": images_in}[name]
+        monkeypatch.setattr(where, lambda *args, name=name, whole=whole: met.update([name]) or whole(*args))
+    source = BoxSource(
+        table(tmp_path, TITLES + "a.png,mass,5,5,20,20,train\n", "a.png", "b.png", negatives=True), kind="localization"
+    )
+    source.check()
+    assert met == {"read_text": 1, "images_in": 1}
+    assert sum(counts["image without row"] for counts in source.counts.values()) == 1
 
 
 def test_columns_that_are_not_there_are_named(tmp_path: Path):
@@ -566,12 +671,42 @@ def test_two_names_do_not_lead_to_one_file_in_silence(tmp_path: Path):
     assert files.find("p1/a.jpg", Counter()) == tmp_path / "a.jpg"
     with pytest.raises(DataError, match=r"p1/a\.jpg and p2/a\.jpg would both be this file"):
         files.find("p2/a.jpg", Counter())
+    with pytest.raises(DataError, match=r"p1/a\.jpg and home/p2/a\.jpg would both be this file"):
+        files.find("/home/p2/a.jpg", Counter())
+    assert files.find(str(tmp_path / "a.jpg"), Counter()) == tmp_path / "a.jpg"
+
+
+def test_thousands_of_files_of_one_name_are_found_in_a_second(tmp_path: Path):
+    for number in range(4000):
+        place = tmp_path / "set" / f"p{number}" / "jpeg"
+        place.mkdir(parents=True)
+        (place / "1-1.png").touch()
+    files, began = ImageFiles([tmp_path / "set"], bare=False), time.process_time()
+    for number in range(4000):  # the first folder is not here; other cases; no suffix; contradicted by all files
+        found = [files.find(name, Counter()) for name in (f"x/P{number}/jpeg/1-1.png", f"x\\p{number}\\JPEG\\1-1")]
+        assert found == [tmp_path / "set" / f"p{number}" / "jpeg" / "1-1.png"] * 2
+        assert files.find(f"q{number}/1-1.png", Counter()) is None
+    assert time.process_time() - began < 8  # about 1; a comparison with every file would take hours
+    for name in ("1-1.png", "elsewhere/jpeg/1-1.png"):
+        with pytest.raises(DataError, match="has the same name"):
+            files.find(name, Counter())
+
+
+def test_of_namesakes_the_one_with_most_of_the_folders_is_taken(tmp_path: Path):
+    inner = [picture(tmp_path / place / "a.png") for place in ("x/1", "y/1", "y/2", "1", "")]
+    files = ImageFiles([tmp_path, tmp_path / "y"])
+    for told, file in {"h/X/1/a": inner[0], "h/y/1/A.png": inner[1], "2/a.PNG": inner[2], "q/A.png": inner[4]}.items():
+        assert files.find(told, Counter()) == file
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"has the same name, and 'a' does not tell which"):
+        ImageFiles([tmp_path]).find("a", Counter())
 
 
 def test_samples_of_one_stem_have_names_of_their_own():
     images = [Path("x/1/a.png"), Path("x/2/a.png"), Path("x/2/a.jpg"), Path("x/b.png")]
     names = names_apart(images)
     assert names == ["1_a", "2_a.png", "2_a.jpg", "b"]
+    assert names_apart([Path("x/a.png"), Path("y/a.png").absolute()]) == ["x_a", "y_a"]
 
 
 @pytest.mark.parametrize(

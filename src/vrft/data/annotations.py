@@ -41,7 +41,7 @@ FOLDERS = {"train": ("train",), "validation": ("valid", "val", "validation"), "t
 """What exports call the folder of a split."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One box and what it holds."""
 
@@ -122,11 +122,13 @@ def box_of(values: Iterable[object], where: str, expected: str) -> Box:
 def number_of(value: object) -> float | None:
     """A finite number, also one that is written as text; None for anything else.
 
-    >>> number_of(" 2.5"), number_of("nan"), number_of(True), number_of([1])
-    (2.5, None, None, None)
+    >>> number_of(" 2.5"), number_of("nan"), number_of("1_0"), number_of(True), number_of([1])
+    (2.5, None, None, None, None)
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and "_" in value:
+        return None  # Python reads 1_0 as 10, and no other program does
     try:
         number = float(value)
     except (ValueError, OverflowError):
@@ -264,7 +266,7 @@ class BoxSource:
         return False
 
     def _read(self, split: str, counts: Counts) -> list[Record]:
-        with reading(getattr(self.reader, "root", "the data")):
+        with reading(getattr(self.reader, "root", getattr(self.reader, "images", "the data"))):
             if not self.shared_out:
                 return self.reader.read(split, counts)
             if self._every is None:
@@ -364,9 +366,12 @@ def names_apart(images: Sequence[Path]) -> list[str]:
     stems = Counter(image.stem for image in images)
     if len(stems) == len(images):
         return [image.stem for image in images]
-    base = os.path.commonpath([image.parent for image in images])
-    longer = ["_".join(image.relative_to(base).with_suffix("").parts) for image in images]
-    full = ["_".join(image.relative_to(base).parts) for image in images]
+    whole = [Path(os.path.abspath(image)) for image in images]  # some may be relative, others not
+    roots = {path.anchor for path in whole}  # several where there are several drives
+    base = Path(os.path.commonpath([path.parent for path in whole])) if len(roots) == 1 else None
+    inner = [path.relative_to(base or path.anchor) for path in whole]
+    longer = ["_".join(path.with_suffix("").parts) for path in inner]
+    full = ["_".join(path.parts) for path in inner]
     names = [one if stems[image.stem] > 1 else image.stem for image, one in zip(images, longer, strict=True)]
     often = Counter(names)
     names = [whole if often[name] > 1 else name for name, whole in zip(names, full, strict=True)]

@@ -4,8 +4,10 @@ Such names were written on other machines: with folders that are not here or wit
 other cases, without the suffix. A name leads to one file or to none; what could be two is refused.
 """
 
+import os
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from unicodedata import normalize
@@ -15,6 +17,9 @@ from vrft.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif")
 """Of images beside annotations."""
+
+Folders = tuple[str, ...]
+"""Names of folders, in a form that can be compared."""
 
 
 def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
@@ -57,6 +62,56 @@ def _same(part: str) -> str:
     return normalize("NFC", part.strip()).casefold()
 
 
+def below(path: Path, folders: Sequence[Path]) -> Path:
+    """The path of a file from one of some folders on, where it lies below one; else the path as it is."""
+    for whole in (os.path.abspath, os.path.realpath):
+        place = Path(whole(path.parent)) / path.name
+        for folder in folders:
+            if place.is_relative_to(whole(folder)):
+                found = folder / place.relative_to(whole(folder))
+                if found.exists() and found.samefile(path):
+                    return found
+    return path
+
+
+class Namesakes:
+    """Files of one name, in the order of their folders from the inner one out: those that agree with a name are
+    neighbours, so that a look-up takes as long for thousands of them as for two.
+
+    Args:
+        files: with their folders, the inner one first.
+        folders: where the files are looked for.
+    """
+
+    def __init__(self, files: Sequence[tuple[Folders, Path]], folders: Sequence[Path]) -> None:
+        in_order = sorted(files, key=lambda one: one[0])
+        self.keys, self.files = [key for key, _ in in_order], [path for _, path in in_order]
+        rank = {folder: index for index, folder in enumerate(folders)}
+        # Those that lie in the folders themselves, the ones in the first folder first.
+        self.direct = sorted((p for p in self.files if p.parent in rank), key=lambda path: rank[path.parent])
+
+    def nearest(self, told: Folders) -> Sequence[Path]:
+        """The files that share most of the folders that are told, counted from the inner one out.
+
+        A file that shares none of them contradicts the name, unless it lies where files are looked for.
+        """
+        if not told:
+            return self.files
+        wanted = told[::-1]
+        at = bisect_left(self.keys, wanted)
+        shared = max(_length_shared(key, wanted) for key in self.keys[max(at - 1, 0) : at + 1])
+        if not shared:
+            return self.direct
+        first = bisect_left(self.keys, wanted[:shared], key=lambda key: key[:shared])
+        return self.files[first : bisect_right(self.keys, wanted[:shared], key=lambda key: key[:shared])]
+
+
+def _length_shared(one: Folders, other: Folders) -> int:
+    """How many folders two have in common from the first on."""
+    differing = (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
 class ImageFiles:
     """Finds image files in some folders and the folders inside them.
 
@@ -70,26 +125,34 @@ class ImageFiles:
     def __init__(self, folders: Sequence[Path], *, without: Sequence[Path] = (), bare: bool = True) -> None:
         self.folders, self.without, self.bare = list(dict.fromkeys(folders)), list(without), bare
         self._asked: dict[Path, tuple[str, ...]] = {}
+        self._first_path: dict[Path, Path] = {}
+        self._real_folder: dict[Path, Path] = {}
         self.missing: list[str] = []
         self.found = 0
 
     def find(self, name: str, counts: Counter[str]) -> Path | None:
         """The file of a name, or None; ``found by stem`` is counted where the name has no or another suffix.
 
+        One file has one path, however it is named: below one of the folders where it lies there.
+
         Raises:
             DataError: two files fit, or the file was found by a name that means another one.
         """
         parts = parts_of(name)
-        file = self._find(name.strip(), parts, counts) if parts else None
+        there = self._at_name(name, parts) if parts else None
+        file = there or (self._nearest(parts, counts) if parts else None)
         if file is None:
             self.missing.append(name)
             return None
         self.found += 1
+        if there and _is_elsewhere(name):  # no folder above those that are looked in contradicts another name
+            inner = (file.relative_to(folder) for folder in self.folders if file.is_relative_to(folder))
+            parts = parts_of(str(next(inner, file)))
         other = self._asked.setdefault(file, parts)
         shorter, longer = sorted((other[:-1], parts[:-1]), key=len)
         if shorter and longer[-len(shorter) :] != shorter:
             raise DataError(f"{file}: {'/'.join(other)} and {'/'.join(parts)} would both be this file; expected two.")
-        return file
+        return self._first_path.setdefault(self._real(file.parent) / file.name, file)
 
     def check_found(self, where: Path | str) -> None:
         """See that some of the images that were asked for are there.
@@ -105,60 +168,75 @@ class ImageFiles:
                 f"the folders inside. Put them there, or set data.root to the folder that holds them."
             )
 
-    def _find(self, name: str, parts: tuple[str, ...], counts: Counter[str]) -> Path | None:
-        plain = name.replace("\\", "/").strip("\"'")
+    @cached_property
+    def files(self) -> list[Path]:
+        """All image files, folder by folder in a fixed order."""
+        every = (path for folder in self.folders if folder.is_dir() for path in images_in(folder, self.without))
+        return list(dict.fromkeys(every))
+
+    def _at_name(self, name: str, parts: tuple[str, ...]) -> Path | None:
+        """The file that a name leads to as it is written."""
+        plain = _plain(name)
         if self.bare or len(parts) > 1:
             for folder in (Path(), *self.folders) if Path(plain).is_absolute() else self.folders:
                 if (file := folder / plain).suffix.lower() in SUFFIXES and file.is_file():
-                    return file
-        files, (last, stem, suffix) = self._by_name, (parts[-1], *_split(parts[-1]))
-        if fitting := self._choose(files[last], parts):
+                    return below(file, self.folders) if _is_elsewhere(name) else file
+        return None
+
+    def _nearest(self, parts: tuple[str, ...], counts: Counter[str]) -> Path | None:
+        """The file that is called so, in whatever folder that does not contradict the name."""
+        last, stem, suffix = parts[-1], *_split(parts[-1])
+        if fitting := self._choose(self._by_name.get(last), parts):
             return fitting
         # A name that ends in no suffix of an image is a stem with a dot in it, or that of a file before conversion.
         for wanted in (last, stem) if suffix else (last,):
-            if fitting := self._choose(self._by_stem[wanted], parts):
+            if fitting := self._choose(self._by_stem.get(wanted), parts):
                 counts["found by stem"] += 1
                 return fitting
         return None
 
-    def _choose(self, files: Sequence[Path], parts: tuple[str, ...]) -> Path | None:
+    def _real(self, folder: Path) -> Path:
+        if folder not in self._real_folder:
+            self._real_folder[folder] = Path(os.path.realpath(folder))
+        return self._real_folder[folder]
+
+    def _choose(self, namesakes: Namesakes | None, parts: tuple[str, ...]) -> Path | None:
         """Of files with the right name the one with most of the folders that are told, if any."""
-        rated = [(shared, file) for file in files if (shared := self._agreement(file, parts)) is not None]
-        best = [file for shared, file in rated if shared == max(rated)[0]]
-        if len(best) > 1 and self.bare:
-            best = [one for one in best if one.parent in self.folders][:1] or best
+        best = namesakes.nearest(parts[:-1]) if namesakes else []
+        if namesakes and len(best) > 1 and self.bare:
+            direct = [one for one in namesakes.direct if len(parts) == 1 or one in best]
+            best = [one for one in direct if one.parent == direct[0].parent] or best
         if len(best) > 1:
-            raise DataError(f"{best[1]}: {best[0]} has the same name, and {'/'.join(parts)!r} tells no folder.")
+            raise DataError(f"{best[1]}: {best[0]} has the same name, and {'/'.join(parts)!r} does not tell which.")
         return best[0] if best else None
 
-    def _agreement(self, file: Path, parts: tuple[str, ...]) -> int | None:
-        """How many of the folders that are told are those of the file; None where they contradict it."""
-        folders = [_same(part) for part in file.parent.parts]
-        shared = 0
-        for here, told in zip(reversed(folders), reversed(parts[:-1]), strict=False):
-            if here != told:
-                break
-            shared += 1
-        return shared if shared or len(parts) == 1 or file.parent in self.folders else None
+    @cached_property
+    def _by_name(self) -> dict[str, Namesakes]:
+        return self._grouped(lambda path: path.name)
 
     @cached_property
-    def _files(self) -> list[Path]:
-        every = (path for folder in self.folders if folder.is_dir() for path in images_in(folder, self.without))
-        return list(dict.fromkeys(every))
+    def _by_stem(self) -> dict[str, Namesakes]:
+        return self._grouped(lambda path: path.stem)
 
-    @cached_property
-    def _by_name(self) -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = defaultdict(list)
-        for path in self._files:
-            found[_same(path.name)].append(path)
-        return found
+    def _grouped(self, name_of: Callable[[Path], str]) -> dict[str, Namesakes]:
+        inner_first: dict[Path, Folders] = {}
+        found: dict[str, list[tuple[Folders, Path]]] = defaultdict(list)
+        for path in self.files:
+            folder = path.parent
+            if folder not in inner_first:
+                inner_first[folder] = tuple(_same(part) for part in reversed(folder.parts))
+            found[_same(name_of(path))].append((inner_first[folder], path))
+        return {name: Namesakes(files, self.folders) for name, files in found.items()}
 
-    @cached_property
-    def _by_stem(self) -> dict[str, list[Path]]:
-        found: dict[str, list[Path]] = defaultdict(list)
-        for path in self._files:
-            found[_same(path.stem)].append(path)
-        return found
+
+def _plain(name: str) -> str:
+    return name.strip().replace("\\", "/").strip("\"'")
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Whether a name does not begin at the folder in which it is looked for."""
+    path = Path(_plain(name))
+    return path.is_absolute() or ".." in path.parts
 
 
 def _split(name: str) -> tuple[str, str]:

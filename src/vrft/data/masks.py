@@ -11,8 +11,8 @@ What the pixels of a mask mean:
 - 8-bit grey, and colours whose channels are equal, hold grey values. Where those of the classes are at least 16 apart,
   a pixel belongs to the nearest one, since lossy masks hold values in between; closer ones are numbers of classes.
 - Other colours are refused, transparency is ignored, 0 is background.
-- A value that no class has is background too, and is counted by its name; masks in which no class is found and such
-  values are, are refused.
+- A value that no class has is background too, and is counted by its name; where no mask of the set, in whatever split,
+  has a class and some have such values, they are refused.
 - A mask is turned by its own EXIF orientation; one of the size of the image as it is stored is turned with the image.
 """
 
@@ -26,7 +26,7 @@ from PIL import Image
 
 from vrft.data.annotations import Annotation, Counts, Record, share_out
 from vrft.data.lookup import SUFFIXES, one_a_stem
-from vrft.errors import DataError
+from vrft.errors import DataError, reading
 from vrft.images import DEEP, TURNS, ImageFacts, inspect, load_upright, opened
 
 APART = 16
@@ -71,6 +71,8 @@ class MaskReader:
     ) -> None:
         self.images, self.masks = Path(images), Path(masks)
         self.classes, self.merge, self.least_area, self.void = dict(classes), merge, least_area, void
+        self._holds_a_class = False
+        """Whether a class occurred in any mask so far, of whatever split."""
         if void in self.classes:
             raise DataError(f"data.void is {void}, the value of the class {self.classes[void]!r}; leave one out.")
 
@@ -89,28 +91,41 @@ class MaskReader:
             )
         mine = [file for file, inside in zip(files, share_out([f.stem for f in files], split), strict=True) if inside]
         records = []
-        found, strange = False, dict[int, Path]()  # whether a class occurs, and where each value of no class does
+        strange: dict[int, Path] = {}  # where each value of no class occurs first
         for file in mine:
             mask = masks.get(file)
             if mask is None:
                 counts["not annotated"] += 1
                 continue
-            facts = inspect(file, any_page=True)
-            values, known = self._classified(mask, *read_mask(mask, facts), counts, strange)
-            inside = known & np.isin(values, list(self.classes))
-            found = found or bool(inside.any())
-            annotations, specks = self._annotations(values, inside, counts)
-            if not inside.any() and self.void is not None and (known & (values == self.void)).any():
-                counts["only void"] += 1
-                continue
-            records.append(Record(file, facts.size, tuple(annotations), left_out=tuple(specks)))
-        if strange and not found:
+            with reading(mask):
+                record = self._record(file, mask, counts, strange)
+            records += [record] if record else []
+        others = ((file, masks[file]) for file in masks.keys() - set(mine))
+        if strange and not self._holds_a_class and not any(self._occurs(*pair) for pair in others):
             met = ", ".join(map(str, sorted(strange)[:NAMED])) + (", ..." if len(strange) > NAMED else "")
             raise DataError(
                 f"{next(iter(strange.values()))}: holds none of the values of data.classes "
-                f"({', '.join(map(str, self.classes))}), nor does any mask of the split; found {met}."
+                f"({', '.join(map(str, self.classes))}), nor does any mask of another image; found {met}."
             )
         return records
+
+    def _record(self, file: Path, mask: Path, counts: Counts, strange: dict[int, Path]) -> Record | None:
+        """An image and the boxes of its mask, or None where the mask is void alone."""
+        facts = inspect(file, any_page=True)
+        values, known = self._classified(mask, *read_mask(mask, facts), counts, strange)
+        inside = known & np.isin(values, list(self.classes))
+        self._holds_a_class = self._holds_a_class or bool(inside.any())
+        annotations, specks = self._annotations(values, inside, counts)
+        if not inside.any() and self.void is not None and (known & (values == self.void)).any():
+            counts["only void"] += 1
+            return None
+        return Record(file, facts.size, tuple(annotations), left_out=tuple(specks))
+
+    def _occurs(self, file: Path, mask: Path) -> bool:
+        """Whether a class occurs in a mask, which may be one of another split."""
+        with reading(mask):
+            self._record(file, mask, Counts(), {})
+        return self._holds_a_class
 
     def _mask(self, image: Path) -> Path | None:
         places = (self.masks / f"{image.stem}{suffix}" for suffix in (".png", *SUFFIXES))

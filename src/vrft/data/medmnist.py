@@ -22,7 +22,7 @@ from PIL import Image
 from vrft.errors import DataError, reading
 from vrft.sample import Sample
 
-FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "medmnist.json").read_text())
+FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "medmnist.json").read_text(encoding="utf-8"))
 """Facts of every 2D set by its name."""
 
 DATASETS = tuple(FACTS)

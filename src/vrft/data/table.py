@@ -1,20 +1,23 @@
 """Tables of boxes: a CSV with one box a row, and a declared map of its columns.
 
-Cells are parted by commas, semicolons, tabs or bars: by what makes the declared columns. A row whose four cells of the
-box are empty states that its image holds nothing where its label says so (empty, 0, ``no finding``, ``ABSENT``) and has
-no box in another row; any other label is a finding whose place is not told, and no statement that nothing is there.
+Cells are parted by commas, semicolons, tabs or bars: by what makes the declared columns, or by what a first line
+``sep=;`` names. A quote that is not closed is refused, since it would swallow the rows below it. A row whose four cells
+of the box are empty states that its image holds nothing where its label says so (empty, 0, ``no finding``, ``ABSENT``)
+and has no box in another row; any other label is a finding whose place is not told, and no statement that nothing is
+there.
 """
 
 import csv
-import io
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vrft.data.annotations import SPLITS, Annotation, Counts, Record, box_of, image_size, share_out
-from vrft.data.lookup import ImageFiles, images_in
+from vrft.data.lookup import ImageFiles
 from vrft.errors import DataError, reading
 from vrft.sample import Box
 from vrft.textfiles import read_text
@@ -60,15 +63,30 @@ ABSENT |= {"正常", "阴性", "无"}
 DELIMITERS = (",", ";", "\t", "|")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row: the name of an image, what it holds, and where; no box where the cells are empty."""
+SEPARATOR = re.compile(r"""\s*"?sep=([^\w\s"'.+-]|\t)"?[^\S\n]*(?:\n|$)""", re.IGNORECASE)
+"""The first line of a table in which Excel names what parts the cells."""
 
-    where: str
-    name: str
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one row says of its image: what it holds, and where; no box where the cells are empty."""
+
+    line: int
     label: str
     box: Box | None
     split: str | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows, by the images that are there."""
+
+    rows: dict[Path, list[Row]]
+    images: list[Path]
+    """All images in the folder, also those that no row names."""
+    boxed: set[str]
+    """The labels of boxes."""
+    counts: Counts
 
 
 class TableReader:
@@ -103,97 +121,119 @@ class TableReader:
     def read(self, split: str, counts: Counts) -> list[Record]:
         if not self.images.is_dir():
             raise DataError(f"{self.images}: no such folder; it holds the images of {self.path}: set data.images.")
-        met: Counts = Counts()
         with reading(self.path):
-            found = self._of_images(met)
+            return self._records(self._table, split, counts)
+
+    def _records(self, table: Table, split: str, counts: Counts) -> list[Record]:
         if split == SPLITS[0]:
-            counts.update(met)  # once, not for every split
-        every = {path: found.get(path, []) for path in images_in(self.images)} if self.negatives else found
-        if split == SPLITS[0]:
-            counts["image without row"] += sum(path not in found for path in images_in(self.images))
-        files = sorted(every, key=lambda path: (path.name, path))
+            counts.update(table.counts)  # once, not for every split
+            counts["image without row"] += sum(path not in table.rows for path in table.images)
+        files = sorted(table.images if self.negatives else table.rows, key=lambda path: (path.name, path))
         groups = [file.name.split(self.group)[0] if self.group else file.name for file in files]
         shared = share_out(groups, split)  # of what the table gives no split
-        boxed = {row.label for rows in found.values() for row in rows if row.box}
-        if not boxed:
+        if not table.boxed:
             raise DataError(f"{self.path}: no row of an image that is there has a box; see data.columns.")
         records = []
         for file, taken in zip(files, shared, strict=True):
-            rows = every[file]
-            stated = _split_of(rows)
+            rows = table.rows.get(file, [])
+            stated = self._split_of(file, rows)
             if not (taken if stated is None else stated == split):
                 continue
             boxes = tuple(Annotation(row.label, row.box) for row in rows if row.box)
             without = [row.label for row in rows if row.box is None]
-            left_out = tuple(one for one in without if one in boxed or one.lower() not in self.absent)
+            left_out = tuple(one for one in without if one in table.boxed or one.lower() not in self.absent)
             counts["finding without box"] += len(left_out)
             counts["empty row beside boxes"] += len(without) - len(left_out) if boxes else 0
             records.append(Record(file, image_size(file), boxes, left_out=left_out))
         return records
 
-    def _of_images(self, counts: Counts) -> dict[Path, list[Row]]:
-        """The rows of each image that is there."""
-        rows = self._rows(counts)
+    @cached_property
+    def _table(self) -> Table:
+        """The table, read once for all splits."""
+        counts: Counts = Counts()
         files = ImageFiles([self.images], bare=False)
         found: dict[Path, list[Row]] = defaultdict(list)
         of_name: dict[str, Path | None] = {}
-        for row in rows:
-            if row.name not in of_name:
-                of_name[row.name] = files.find(row.name, counts)
-            if file := of_name[row.name]:
+        for name, row in self._rows(counts):
+            if name not in of_name:
+                of_name[name] = files.find(name, counts)
+            if file := of_name[name]:
                 found[file].append(row)
             else:
                 counts["row without image"] += 1
         files.check_found(self.path)
-        return dict(found)
+        boxed = {row.label for rows in found.values() for row in rows if row.box}
+        return Table(dict(found), files.files, boxed, counts)
 
-    def _rows(self, counts: Counts) -> list[Row]:
-        """All rows, with their line numbers."""
+    def _split_of(self, file: Path, rows: Sequence[Row]) -> str | None:
+        """The split of an image, where its rows state one."""
+        for row in rows:
+            if row.split != rows[0].split:
+                told = f"{file.name} is in {row.split} here and in {rows[0].split} before; choose one."
+                raise DataError(f"{self.path}:{row.line}: {told}")
+        return rows[0].split if rows else None
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def _rows(self, counts: Counts) -> Iterator[tuple[str, Row]]:
+        """The name of the image and what is said of it, row by row; of the cells those of declared columns are kept."""
         if not self.path.is_file():
             raise DataError(f"{self.path}: cannot be read as a CSV table (no such file); set data.file to the table.")
         text = read_text(self.path, counts, self.encoding)
-        delimiter, titles = self._titles(text)
-        reader = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=delimiter != "\t")
+        stated = SEPARATOR.match(text)
+        begin = stated.end() if stated else 0
+        line, delimiter, titles = self._titles(text, begin, (stated[1],) if stated else DELIMITERS)
+        positions = {column: self._position(column, titles, line) for column in self.columns.used()}
+        least = max(positions.values()) + 1
+        rows = _cells(text, begin, delimiter)
+        next(rows)  # the titles
         try:
-            cells = [(reader.line_num, row) for row in reader if any(map(str.strip, row))][1:]
-        except csv.Error as error:
-            raise DataError(f"{self.path}:{reader.line_num}: is no CSV table ({error}).") from None
-        for line, row in cells:
-            if more := [cell for cell in row[len(titles) :] if cell.strip()]:
-                told = f"has {len(row)} cells, and the first row {len(titles)} titles ({more[0]!r} has none)"
-                raise DataError(f"{self.path}:{line}: {told}; put texts that hold a {delimiter!r} in quotes.")
-        rows = [{**dict(zip(titles, row, strict=False)), **dict(enumerate(row))} for _, row in cells]
-        decimal_comma = delimiter != ","
-        return [
-            self._row(row, f"{self.path}:{line}", decimal_comma) for (line, _), row in zip(cells, rows, strict=True)
-        ]
+            for line, cells in rows:
+                where = f"{self.path}:{line}"
+                if more := [cell for cell in cells[len(titles) :] if cell.strip()]:
+                    told = f"has {len(cells)} cells, and the first row {len(titles)} titles ({more[0]!r} has none)"
+                    raise DataError(f"{where}: {told}; put texts that hold a {delimiter!r} in quotes.")
+                if len(cells) < least:
+                    told = f"has {len(cells)} of {len(titles)} cells"
+                    raise DataError(f"{where}: {told}; fill in the others, which may be empty, or remove the row.")
+                taken = {column: cells[at].strip() for column, at in positions.items()}
+                yield self._row(taken, where, line, decimal_comma=delimiter != ",")
+        except NotClosedError as error:
+            raise DataError(f"{self.path}:{error}") from None
 
-    def _titles(self, text: str) -> tuple[str, list[str]]:
-        """What parts the cells, and the titles: those in which all declared ones are."""
-        first = next((line for line in text.split("\n") if line.strip()), "")
+    def _titles(self, text: str, begin: int, delimiters: Sequence[str]) -> tuple[int, str, list[str]]:
+        """The line of the titles, what parts the cells, and the titles: those in which all declared ones are."""
         wanted = [column for column in self.columns.used() if isinstance(column, str)]
-        rated: list[tuple[int, int, int, str, list[str]]] = []
-        for delimiter in DELIMITERS:
+        rated: list[tuple[int, int, int, int, str, list[str]]] = []
+        fault = "1: is no CSV table; expected a row of titles."
+        for delimiter in delimiters:
             try:
-                cells = next(csv.reader([first], delimiter=delimiter, skipinitialspace=delimiter != "\t"), [])
-            except csv.Error:
+                line, cells = next(_cells(text, begin, delimiter))
+            except StopIteration:
+                continue
+            except NotClosedError as error:
+                fault = str(error)
                 continue
             titles = [cell.strip() for cell in cells]
-            rated.append((sum(one in titles for one in wanted), len(titles), -len(rated), delimiter, titles))
+            rated.append((sum(one in titles for one in wanted), len(titles), -len(rated), line, delimiter, titles))
         if not rated:
-            raise DataError(f"{self.path}:1: is no CSV table; expected a row of titles.")
-        _, _, _, delimiter, titles = max(rated)
-        for title in wanted:
-            if titles.count(title) != 1:
-                many = "has several columns" if title in titles else "has no column"
-                raise DataError(f"{self.path}:1: {many} {title!r}; it has {', '.join(titles)[:300]}.")
-        return delimiter, titles
+            raise DataError(f"{self.path}:{fault}")
+        return max(rated)[3:]
 
-    def _row(self, row: dict[str | int, str], where: str, decimal_comma: bool) -> Row:
-        name = self._cell(row, self.columns.image, where)
-        label = self._cell(row, self.columns.label, where)
-        columns = self.columns.corners or self.columns.corner_and_size or ()
-        cells = [self._cell(row, column, where) for column in columns]
+    def _position(self, column: str | int, titles: Sequence[str], line: int) -> int:
+        """Which cell of a row belongs to a column."""
+        if isinstance(column, int):
+            if not 0 <= column < len(titles):
+                raise DataError(f"{self.path}:{line}: has no column {column}; it has {', '.join(titles)[:300]}.")
+            return column
+        if titles.count(column) != 1:
+            many = "has several columns" if column in titles else "has no column"
+            raise DataError(f"{self.path}:{line}: {many} {column!r}; it has {', '.join(titles)[:300]}.")
+        return titles.index(column)
+
+    def _row(self, row: dict[str | int, str], where: str, line: int, *, decimal_comma: bool) -> tuple[str, Row]:
+        name, label = row[self.columns.image], row[self.columns.label]
+        cells = [row[column] for column in self.columns.corners or self.columns.corner_and_size or ()]
         if name.lower() in EMPTY:
             raise DataError(f"{where}: names no image (the cell is {name!r}); fill it in or remove the row.")
         box = None if all(cell.lower() in EMPTY for cell in cells) else self._box(cells, where, decimal_comma)
@@ -203,22 +243,16 @@ class TableReader:
             )
         whole = re.fullmatch(r"([+-]?\d+)\.0+", label)  # a whole number that pandas wrote beside empty cells
         split = None if self.columns.split is None else self._split(row, where)
-        return Row(where, name, whole[1] if whole else label, box, split)
+        return name, Row(line, sys.intern(whole[1] if whole else label), box, split)
 
     def _split(self, row: dict[str | int, str], where: str) -> str:
         assert self.columns.split is not None
-        stated = self._cell(row, self.columns.split, where)
+        stated = row[self.columns.split]
         found = next((split for split, names in NAMES.items() if stated.lower() in names), None)
         if found is None:
             expected = ", ".join(sorted(set().union(*NAMES.values())))
             raise DataError(f"{where}: the split is {stated!r}; expected one of {expected}.")
         return found
-
-    def _cell(self, row: dict[str | int, str], column: str | int, where: str) -> str:
-        if column not in row:
-            titles = ", ".join(key for key in row if isinstance(key, str))
-            raise DataError(f"{where}: has no column {column!r}; it has {titles}.")
-        return row[column].strip()
 
     def _box(self, cells: list[str], where: str, decimal_comma: bool) -> Box:
         if decimal_comma:
@@ -231,11 +265,32 @@ class TableReader:
         return (a, b, c, d) if self.columns.corners else (a, b, a + c, b + d)
 
 
-def _split_of(rows: Sequence[Row]) -> str | None:
-    """The split of an image, where its rows state one."""
-    for row in rows:
-        if row.split != rows[0].split:
-            raise DataError(
-                f"{row.where}: {row.name} is in {row.split} here and in {rows[0].split} before; choose one."
-            )
-    return rows[0].split if rows else None
+class NotClosedError(ValueError):
+    """A quote in a table is not closed, or text follows it; the message begins with the line."""
+
+
+def _cells(text: str, begin: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row begins, and its cells; rows without any are left out.
+
+    Raises:
+        NotClosedError: a quote is at fault.
+    """
+    before = text.count("\n", 0, begin)
+    reader = csv.reader(_lines(text, begin), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
+    line = before + 1
+    try:
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield line, cells
+            line = before + reader.line_num + 1
+    except csv.Error as error:
+        told = f"is no CSV table ({error}): a quote on this line is not closed, or text follows the closing one"
+        raise NotClosedError(f"{line}: {told}; write a quote inside a text twice.") from None
+
+
+def _lines(text: str, begin: int) -> Iterator[str]:
+    """The lines of a text with their ends; a list of them all would take as much memory as the text."""
+    while begin < len(text):
+        end = text.find("\n", begin) + 1 or len(text)
+        yield text[begin:end]
+        begin = end

@@ -45,6 +45,13 @@ class Pairs:
             found.setdefault(_key(path, self.images), []).append(path)
         return found
 
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in (path for paths in self.pictures.values() for path in paths):
+            found.setdefault(parts_of(path.name)[-1], []).append(path)
+        return found
+
     def key_of(self, entry: str) -> Key | None:
         """The annotation or image that an entry of a list names; folders that are not here are left out."""
         parts = parts_of(entry)
@@ -71,8 +78,7 @@ class Pairs:
         if found:
             counts["filename differs"] += bool(name) and key[-1] not in (name, Path(name).stem)
             return found[0]
-        every = [picture for pictures in self.pictures.values() for picture in pictures] if name else []
-        told = [picture for picture in every if parts_of(picture.name)[-1] == name]
+        told = self._by_name.get(name, [])
         counts["filename differs"] += len(told) == 1
         return told[0] if len(told) == 1 else None
 

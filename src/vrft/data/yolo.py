@@ -21,9 +21,10 @@ import yaml
 
 from vrft.boxes import Size, hull
 from vrft.data.annotations import FOLDERS, SPLITS, Annotation, Counts, Record, image_size, number_of
-from vrft.data.lookup import SUFFIXES, ImageFiles, images_in, one_a_stem
+from vrft.data.lookup import SUFFIXES, ImageFiles, below, images_in, one_a_stem
 from vrft.errors import DataError, reading
 from vrft.textfiles import read_text
+from vrft.typed import repeated_keys
 
 KEYS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 """Of data.yaml, and the names of lists: where the images of a split are."""
@@ -91,12 +92,15 @@ class YOLOReader:
         try:
             # Without types: a class may be called no, on or 1.0.
             content = yaml.load(text, yaml.BaseLoader)
+            tree = yaml.compose(text, yaml.BaseLoader)
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             problem = str(getattr(error, "problem", None) or "it cannot be read").replace("\n", " ")
             raise DataError(f"{file}:{mark.line + 1 if mark else 1}: is no YAML: {problem}.") from None
         if not isinstance(content, dict) or "names" not in content:
             raise DataError(f"{file}: has no names; expected names: [first class, ...].")
+        for line, key in _repeated(tree):
+            raise DataError(f"{file}:{line}: {key!r} is given twice; leave one of them.")
         places = {}
         for split, keys in KEYS.items():
             told: Any = next((content[key] for key in keys if content.get(key)), [])
@@ -130,7 +134,8 @@ class YOLOReader:
         name = name.replace("\\", "/").strip()
         inner = "/".join(part for part in name.split("/") if part not in ("", ".", ".."))
         tried = [Path(name)] if Path(name).is_absolute() else [self.root / name, self.root / inner]
-        return next((path for path in tried if inner and (path.is_dir() or path.is_file())), None)
+        found = next((path for path in tried if inner and (path.is_dir() or path.is_file())), None)
+        return below(found, [self.root]) if found and found.is_absolute() else found
 
     def _in_folder(self, folder: Path, counts: Counts) -> list[Path]:
         found = one_a_stem(list(images_in(folder)))
@@ -239,10 +244,21 @@ def _names(file: Path, told: Any) -> dict[int, str]:
             raise DataError(f"{file}: names has the key {key!r}; expected the id of a class, a number from 0.")
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{file}: the name of class {key} is {str(name)[:50]!r}; expected a text.")
+        if int(key) in names:
+            raise DataError(f"{file}: names has the class {int(key)} twice; leave one of them.")
         names[int(key)] = name.strip()
     if not names:
         raise DataError(f"{file}: names holds no list of classes; expected names: [first class, ...].")
     return names
+
+
+def _repeated(tree: yaml.Node | None) -> Iterator[tuple[int, str]]:
+    """The keys that are given twice in data.yaml or its names, with their lines."""
+    if isinstance(tree, yaml.MappingNode):
+        yield from repeated_keys(tree)
+        for key, value in tree.value:
+            if key.value == "names" and isinstance(value, yaml.MappingNode):
+                yield from repeated_keys(value)
 
 
 def _keypoints(file: Path, told: Any) -> tuple[int, int] | None:
