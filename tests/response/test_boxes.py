@@ -170,3 +170,16 @@ def test_json_and_python_literals_are_read_alike(boxes: list[tuple[int, int, int
 @pytest.mark.parametrize("kind", ADVERSARIAL)
 def test_time_is_linear_in_the_length_of_an_answer(kind: str, is_linear: Callable[..., bool]):
     assert is_linear(lambda text: read_boxes(text, "pixel", SIZE), ADVERSARIAL[kind])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[[10, 20, 30, 40; 50, 60, 70, 80]]",
+        "[10 20 30 40\n 50 60 70 80]",
+        "x1=10, y1=20, x2=30, y2=40; x1=50, y1=60, x2=70, y2=80",
+        "x1: 10, y1: 20, x2: 30, y2: 40\nx1: 50, y1: 60, x2: 70, y2: 80",
+    ],
+)
+def test_every_row_of_several_boxes_counts(answer: str):
+    assert read_boxes(answer, "pixel", (100, 100)).answer == ((10, 20, 30, 40), (50, 60, 70, 80))

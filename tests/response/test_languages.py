@@ -170,6 +170,20 @@ def test_lead_ins_may_stand_around_every_closed_answer(lead: str):
         ("numbers", "0 severe", None),
         ("numbers", "Grade 0 (none)", 0),
         ("numbers", "2,2", None),
+        ("numbers", "2程度", None),
+        ("numbers", "程度2", 2),
+        ("numbers", "≠2", None),
+        ("numbers", "2̶", None),
+        ("numbers", "The final answer is $\\boxed{2}$.", 2),
+        ("numbers", "[ ] 2", None),
+        ("numbers", "second grade", 2),
+        ("numbers", "2-я степень", 2),
+        ("numbers", "Kellgren and Lawrence grade 2", 2),
+        ("shares", "5%-33%", 1),
+        ("shares", "5", None),
+        ("shares", "\\boxed{5-33\\%}", 1),
+        ("shares", "&lt;5%", 0),
+        ("stages", "stage two", 1),
         ("words", "2 (mild)", None),
         ("words", "Answer: Moderate", 2),
         ("words", "no", None),
@@ -177,6 +191,25 @@ def test_lead_ins_may_stand_around_every_closed_answer(lead: str):
 )
 def test_numbers_and_names_of_a_scale(scale: str, answer: str, grade: int | None):
     assert read_grade(answer, *SCALES[scale]).answer == grade
+
+
+@pytest.mark.parametrize(
+    ("names", "answers", "grade"),
+    [
+        (["一级", "二级", "三级"], ["2级", "Ⅱ级", "2", "二级"], 1),
+        (["Grade one", "Grade two", "Grade three"], ["Grade 2", "Grade two", "II"], 1),
+        (["first-degree", "second-degree", "third-degree"], ["2nd degree", "second degree", "2"], 1),
+        (["일등급", "이등급", "삼등급"], ["2등급", "이등급"], 1),
+        (["-1", "0", "1"], ["答案是-1", "score-1", "-1", "−1", "答えは-1です"], 0),
+        (["0", "0.5", "1", "1.5"], ["0.5", "0,5", "Score 0.5"], 1),
+        (["-", "+", "++"], ["−", "-"], 0),
+        (["HER2 0", "HER2 1+", "HER2 2+", "HER2 3+"], ["2+", "HER2: 2+", "IHC 2+", "2", "HER2(2+)"], 2),
+        (["No ROP", "Stage 1", "Stage 4A", "Stage 4B"], ["4A", "ROP 4a", "Stage 4A"], 2),
+        (["<1%", "1%-49%", "≥50%"], [">=50%", "≥ 50 %"], 2),
+    ],
+)
+def test_names_of_many_kinds(names: list[str], answers: list[str], grade: int):
+    assert [read_grade(answer, len(names), names).answer for answer in answers] == [grade] * len(answers)
 
 
 @pytest.mark.parametrize("names", [["I", "1", "II"], ["Grade 2", "Grade II"], ["5-33%", "5 33%"], ["mild", "Mild."]])
@@ -199,3 +232,10 @@ def test_a_letter_is_told_from_the_word_that_is_written_like_it():
     choices = {letter: f"text {letter}" for letter in "ABCDE"}
     assert [read_choice(text, choices).answer for text in ("A resposta é B", "É", "E")] == ["B", None, "E"]
     assert read_yes_no("答案是：否", {"yes": ["是"], "no": ["否"]}).answer == "no"
+
+
+@pytest.mark.parametrize(
+    "answer", ["No answer.", "No image", "Yes, there is a chance", "[ ] Yes", ":( Yes", "≠Yes", "Y̶e̶s̶"]
+)
+def test_a_refusal_and_half_a_yes_are_no_answers(answer: str):
+    assert read_yes_no(answer).answer is None

@@ -71,3 +71,28 @@ def test_the_prompt_asks_for_the_envelope_that_is_well_formed(order: str):
     assert (task.read(completion).answer, task.read(completion).problems) == ("b", ())
     others = [render("Seen.", "b", other) for other in ORDERS if other != order]
     assert all(task.read(other).answer == "b" and task.read(other).problems for other in others)
+
+
+PI_RADS = tuple(f"PI-RADS {grade}" for grade in range(1, 6))
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "grade"),
+    [
+        (Grading(5), 2.0, 2),
+        (Grading(5), "2", 2),
+        (Grading(5), "2.0", 2),
+        (Grading(2, ("low", "high")), "high", 1),
+        (Grading(5, PI_RADS), "PI-RADS 3", 2),
+        (Grading(5, PI_RADS), 2, 2),
+        (Grading(5, ("1", "2", "3", "4", "5")), "3", 2),
+    ],
+)
+def test_a_grade_is_its_index_or_its_name(task: Grading, target: object, grade: int):
+    assert task.check_target(target) == grade
+
+
+@pytest.mark.parametrize("target", ["3", 2.5, "PI-RADS 9", float("inf"), 5, True, 10**400])
+def test_what_is_no_grade_is_refused(target: object):
+    with pytest.raises(ValueError, match="is no grade from 0 to 4"):
+        Grading(5, PI_RADS).check_target(target)

@@ -8,7 +8,10 @@ from vrft.response.labels import Synonyms
 from vrft.response.tokens import Phrases, named_in, phrases_of, words_in
 from vrft.response.words import DOUBT, LONGEST, Reading, cached_names, normalise, one_line
 
-_FINDING = r"(?!(?:idea|doubt|way|answer|image|longer|and|but|or)\b)[a-z]+"
+_FINDING = (
+    r"(?!(?:idea|doubts?|way|answer|image|longer|and|but|or|chance|possibility|risk|suspicion|probability|likelihood"
+    r"|hint|concern|question|suggestion|reason|need|problem|rule|limit)\b)[a-z]+"
+)
 _ADJECTIVE = r"(?:(?:acute|chronic|focal|pleural|pulmonary|left|right|bilateral|visible|clear|definite|such|any) )?"
 _SIGN = r"(?:evidence|signs?|indication|presence) of"
 _RESTATED = {

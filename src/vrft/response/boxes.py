@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from vrft.boxes import Size, clip, has_area, to_pixels
 from vrft.response.groups import (
     BOX_KEYS,
+    COORDINATES,
     CORNERS,
     OTHER_KEYS,
     SIDES,
@@ -127,6 +128,10 @@ def _claims(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Cl
 
 def _boxes_in(group: Group, cut: bool) -> Iterator[_Claim]:
     """The claims of a group and of the groups inside it."""
+    if len(rows := _rows_of(group)) > 1:
+        for row in rows:
+            yield from _boxes_in(row, cut)
+        return
     corners = _from_coordinates(group) or _from_points(group)
     if corners is not None:
         if group.closed or not cut:  # the last number of an open group may lack digits
@@ -182,6 +187,22 @@ def _from_points(group: Group) -> _Claim:
     return None
 
 
+def _rows_of(group: Group) -> list[Group]:
+    """The parts of a group in which no coordinate stands twice: ``x1=1, y1=2, x2=3, y2=4; x1=5, ...`` are two boxes."""
+    if sum(key in COORDINATES for key, _ in group.items) < 5:
+        return [group]
+    rows, seen = [Group(group.bracket, [], True)], set[str]()
+    for key, value in group.items:
+        if key in COORDINATES and key in seen:
+            rows.append(Group(group.bracket, [], True))
+            seen.clear()
+        if key in COORDINATES:
+            seen.add(str(key))
+        rows[-1].items.append((key, value))
+    rows[-1].closed = group.closed
+    return rows
+
+
 def _from_coordinates(group: Group) -> _Claim:
     """Four numbers with a key each: two corners, or a corner and the sides."""
     keyed = {key: number for key, value in group.items if key and (number := number_of(value)) is not None}
@@ -202,9 +223,9 @@ _BARE_LINE = re.compile(rf"([^\d\[\](){{}}+.-]{{0,80}}?)\s{{0,20}}{_FOUR}\s{{0,2
 
 def _bare(text: str, root: Group, cut: bool) -> Iterator[_Claim]:
     """Boxes without brackets: four numbers on a line, or four coordinates with their names."""
-    corners = _from_coordinates(root)
-    if corners is not None and not cut:
-        yield corners
+    rows = [_from_coordinates(row) for row in _rows_of(root)]
+    if any(rows) and not cut:
+        yield from rows
         return
     lines = [stripped for line in re.split(r"\n|;(?=\s*\S)", text) if (stripped := line.strip(" \t\r[]()"))]
     if lines and re.fullmatch(r"x1\W+y1\W+x2\W+y2", lines[0], re.IGNORECASE):

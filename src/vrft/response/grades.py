@@ -13,7 +13,7 @@ from functools import lru_cache
 from vrft.response import vocabulary
 from vrft.response.labels import Synonyms
 from vrft.response.tokens import (
-    ELLIPSIS,
+    UNSETTLED,
     Phrases,
     Token,
     article_at,
@@ -32,6 +32,10 @@ _ORDINALS = frozenset(word for ordinal in vocabulary.ORDINALS.split() for word i
 _ROMAN_WITH_LETTER = re.compile(r"(x|x?(?:i{1,3}|iv|vi{0,3}|ix))([a-f])")
 _GLUED_ROMAN = re.compile(rf"\b(gra[dun]\w?|sta[dg]\w+?|class|level|type)(?=(?:{'|'.join(vocabulary.ROMANS)})\b)")
 _PLAIN = re.compile(r"\s*([0-9]{1,2})\s*")
+_SIGNED_NAME = re.compile(r"\s*[-−‐‑–－]\s?\d")
+_SIGN = re.compile(r"[-−‐‑–－](?=\s?\d)")
+_DECIMAL_NAME = re.compile(r"\d\.\d")
+_DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _SEPARATOR = re.compile(r"\s+[-–—:=]\s+|[:=]\s*|\s*[()]")
 """Between the numeral of a name and its words: ``2 - mild``, ``2: mild``, ``mild (2)``."""
 
@@ -52,12 +56,20 @@ class Scale:
         self, levels: int, names: Sequence[str] | None = None, synonyms: Sequence[tuple[str, Sequence[str]]] = ()
     ) -> None:
         self.levels, self.names = levels, tuple(names or ())
-        roman = any(word in _ROMANS and len(word) > 1 for name in self.names for word in words_in(name))
-        spelt = [_spelt(name, roman) for name in self.names]
+        self._signed = any(_SIGNED_NAME.match(name) for name in self.names)
+        self._decimal = any(_DECIMAL_NAME.search(name) for name in self.names)
+        words = [self._words(name) for name in self.names]
+        self._roman = any(word in _ROMANS and len(word) > 1 for name in words for word in name)
+        counted = [{_CARDINALS[word] for word in name if word in _CARDINALS} for name in words]
+        self._worded = len(set().union(*counted)) > 1 and sum(map(bool, counted)) > 1
+        spelt = [self._spelt(name) for name in self.names]
+        prefix = _prefix_of(spelt)
         shared = set.intersection(*map(set, spelt)) if len(spelt) > 1 else set()
         self.shared = {token for token in shared if token.isalpha()}
         """The words that all names have, such as the name of the scale; they may stand around a number."""
-        self.numerals = [_numerals(name, roman) for name in self.names]
+        self.prefix = Phrases([(prefix, 0)] if prefix else [])
+        """What all names begin with, where that holds a number: the HER2 of ``HER2 1+``."""
+        self.numerals = [self._numerals(name, len(prefix)) for name in self.names]
         self.by_index = not any(self.numerals)
         """Whether a number is the index of a grade."""
         own = [token for tokens in spelt for token in tokens if token.isalpha() and token not in self.shared]
@@ -66,15 +78,62 @@ class Scale:
         self._owners: dict[tuple[str, ...], int] = {}
         for grade, name in enumerate(self.names):
             self._add(tuple(spelt[grade]), grade, name)
-            self._add(tuple(words_in(name)), grade, name)
+            self._add(tuple(words[grade]), grade, name)
         for owner, others in synonyms:
-            named = self._owners.get(tuple(_spelt(owner, roman)), self.grade_of(owner))
+            named = self._owners.get(tuple(self._spelt(owner)))
+            named = self.grade_of(owner) if named is None else named
             for other in others if named is not None else ():
-                self._add(tuple(_spelt(other, roman)), named or 0, other)
-                self._add(tuple(words_in(other)), named or 0, other)
-        self._add_parts(spelt, roman)
+                self._add(tuple(self._spelt(other)), named or 0, other)
+                self._add(tuple(self._words(other)), named or 0, other)
+        self._add_shorter([tokens[len(prefix) :] for tokens in spelt])
         self.phrases = Phrases(self._owners.items())
-        self.sums = [_sum_of(tokens) for tokens in spelt]
+        self.sums = [_sum_of(tokens[len(prefix) :]) for tokens in spelt]
+
+    def fold(self, text: str) -> str:
+        """``tokens.folded``, with the signs and the decimal commas of numbers where the names have such."""
+        if self._signed:
+            text = _SIGN.sub(" minus ", text)
+        if self._decimal:
+            text = _DECIMAL_COMMA.sub(".", text)
+        return folded(text)
+
+    def _words(self, text: str) -> list[str]:
+        return [token.text for token in tokens_of(self.fold(text))]
+
+    def _spelt(self, name: str) -> list[str]:
+        """The tokens of a name, numerals in digits: ``Stage IIF`` is stage, 2, f."""
+        spelt: list[str] = []
+        for word in self._words(name):
+            if word[0].isdecimal():
+                spelt.append(_digits(word))
+            elif word in _ROMANS and (self._roman or len(word) > 1):
+                spelt.append(_ROMANS[word])
+            elif word in _CARDINALS and self._worded:
+                spelt.append(_CARDINALS[word])
+            elif found := _ROMAN_WITH_LETTER.fullmatch(word) if self._roman else None:
+                spelt += [_ROMANS[found[1]], found[2]]
+            else:
+                spelt.append(word)
+        return spelt
+
+    def _numerals(self, name: str, skipped: int) -> dict[str, bool]:
+        """The numerals of the first part of a name that holds one, and whether each is a bound (``<5``).
+
+        Args:
+            name: of a grade.
+            skipped: how many tokens at its beginning belong to the name of the scale.
+        """
+        for part in _SEPARATOR.split(name):
+            tokens = self._spelt(part)
+            numerals = {
+                token: place > 0 and tokens[place - 1] in ("<", ">")
+                for place, token in enumerate(tokens)
+                if token[0].isdecimal() and place >= skipped
+            }
+            if numerals:
+                return numerals
+            skipped = 0
+        return {}
 
     def _add(self, sequence: tuple[str, ...], grade: int, name: str) -> None:
         other = self._owners.setdefault(sequence, grade) if sequence else grade
@@ -82,17 +141,17 @@ class Scale:
             told = self.names[other] if self.names else str(other)
             raise ValueError(f"{name!r} and {told!r} cannot be told apart in an answer")
 
-    def _add_parts(self, spelt: Sequence[Sequence[str]], roman: bool) -> None:
-        """What names a grade in short: a name without the words that all share, or without its numeral or brackets."""
-        parts: dict[tuple[str, ...], set[int]] = {}
+    def _add_shorter(self, spelt: Sequence[Sequence[str]]) -> None:
+        """What names a grade in short: its name without the words that all share, its numeral or brackets."""
+        shorter: dict[tuple[str, ...], set[int]] = {}
         for grade, name in enumerate(self.names):
-            shorter = [
-                [token for token in tokens if token not in self.shared] for tokens in (spelt[grade], words_in(name))
-            ]
-            shorter += [part for text in _SEPARATOR.split(name) if (part := _spelt(text, roman)) and _has_word(part)]
-            for part in shorter:
-                parts.setdefault(tuple(part), set()).add(grade)
-        for sequence, grades in parts.items():
+            parts = [[one for one in tokens if one not in self.shared] for tokens in (spelt[grade], self._words(name))]
+            parts += [part for text in _SEPARATOR.split(name) if _has_word(part := self._spelt(text))]
+            untitled = [token for token in spelt[grade] if not _is_title([token], 0)]  # "Stage 4A" beside "none"
+            parts += [untitled] if any(token[0].isdecimal() for token in untitled) else []
+            for part in parts:
+                shorter.setdefault(tuple(part), set()).add(grade)
+        for sequence, grades in shorter.items():
             if sequence and len(grades) == 1:
                 self._owners.setdefault(sequence, grades.pop())
 
@@ -105,39 +164,18 @@ class Scale:
         if self.by_index:
             return int(number) if number.isdecimal() and len(number) < 7 and int(number) < self.levels else None
         held = [grade for grade, numerals in enumerate(self.numerals) if number in numerals]
-        return held[0] if len(held) == 1 else None
+        return held[0] if len(held) == 1 and not self.numerals[held[0]][number] else None
 
     def written(self, grade: int) -> str:
         """How a grade is written: its number, or its name where names hold numerals."""
         return str(grade) if self.by_index else self.names[grade]
 
 
-def _spelt(name: str, roman: bool) -> list[str]:
-    """The tokens of a name, numerals in digits: ``Stage IIF`` is stage, 2, f.
-
-    Args:
-        name: of a grade.
-        roman: whether single letters are Roman numerals.
-    """
-    spelt: list[str] = []
-    for word in words_in(name):
-        if word[0].isdecimal():
-            spelt.append(_digits(word))
-        elif word in _ROMANS and (roman or len(word) > 1):
-            spelt.append(_ROMANS[word])
-        elif found := _ROMAN_WITH_LETTER.fullmatch(word) if roman else None:
-            spelt += [_ROMANS[found[1]], found[2]]
-        else:
-            spelt.append(word)
-    return spelt
-
-
-def _numerals(name: str, roman: bool) -> frozenset[str]:
-    """The numerals that a name holds, those of the first of its parts that has one."""
-    for part in _SEPARATOR.split(name):
-        if numerals := [token for token in _spelt(part, roman) if token[0].isdecimal()]:
-            return frozenset(numerals)
-    return frozenset()
+def _prefix_of(names: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """What all names begin with: a word and a number, where each name goes on behind them."""
+    first = tuple(names[0][:2]) if len(names) > 1 else ()
+    holds = len(first) == 2 and first[0].isalpha() and first[1].isdecimal()
+    return first if holds and all(tuple(name[:2]) == first and len(name) > 2 for name in names) else ()
 
 
 def _sum_of(tokens: Sequence[str]) -> str | None:
@@ -203,14 +241,14 @@ def read_grade(
     if scale.by_index and (plain := _PLAIN.fullmatch(answer)):
         found = scale.grade_of(_digits(plain[1]))
     else:
-        found = None if len(answer) > LONGEST or ELLIPSIS.search(answer) else _grade(answer, scale)
+        found = None if len(answer) > LONGEST or UNSETTLED.search(answer) else _grade(answer, scale)
     return Reading(found) if found is not None else Reading(None, ("not_a_grade",))
 
 
 @lru_cache(maxsize=4096)
 def _grade(answer: str, scale: Scale) -> int | None:
     """The only grade in an answer, where nothing else stands in it; answers come again and again."""
-    tokens = tokens_of(_GLUED_ROMAN.sub(r"\1 ", folded(answer)))
+    tokens = tokens_of(_GLUED_ROMAN.sub(r"\1 ", scale.fold(answer)))
     words = [token.text for token in tokens]
     spelt = [_numeral(word) for word in words]
     grades: set[int | None] = set()
@@ -227,6 +265,8 @@ def _grade(answer: str, scale: Scale) -> int | None:
             length = named[0]
             grades.add(named[1])
             titled = False
+        elif begun := scale.prefix.at(spelt, place):
+            length, titled = begun[0], True
         elif spelt[place][0].isdecimal():
             meant = scale.grade_of(spelt[place])
             if meant is None and spelt[place] in scale.sums:
@@ -239,17 +279,19 @@ def _grade(answer: str, scale: Scale) -> int | None:
         elif (
             scale.undeclared
             and (severity := _severities().at(words, place))
-            and _length(severity) > (_length(listed) if listed and listed[1] == "title" else 0)
+            and _length(severity) > (_length(listed) if listed and listed[1] in ("title", "before") else 0)
         ):
             length, word = severity
             severities.add(word)
             titled = False
         elif listed and (listed[1] != "article" or article_at(tokens, place)):
             length, kind = listed
-            titled = kind == "title" or (titled and kind != "article")
+            if kind == "before" and grades:
+                return None
+            titled = kind in ("title", "before") or (titled and kind != "article")
         elif titled and words[place] in ("no", "nr", "n") and _is_abbreviated(tokens, place):
             length = 2
-        elif words[place] in _ORDINALS and tokens[place].glued and tokens[place - 1].is_number:
+        elif words[place] in _ORDINALS and place and tokens[place - 1].is_number:
             pass
         elif not is_loose(tokens, place) or _is_decimal(tokens, place):
             return None

@@ -51,9 +51,10 @@ _TOKEN = re.compile(
 )
 _DEEPEST = 32
 
-_FOUR = r"(?:\s{0,5},\s{0,5}|\s{1,5})".join([r"[-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?"] * 4)
-_ROWS = re.compile(rf"[\[({{]\s{{0,5}}{_FOUR}(?:\s{{0,5}};\s{{0,5}}{_FOUR}){{1,500}}")
-"""Several boxes in one pair of brackets: ``[1, 2, 3, 4; 5, 6, 7, 8]``."""
+_FOUR = r"(?:[ \t]{0,5},[ \t]{0,5}|[ \t]{1,5})".join([r"[-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?"] * 4)
+_ROW_END = r"[ \t]{0,5}[;\n]\s{0,5}"
+_ROWS = re.compile(rf"[\[({{]\s{{0,5}}{_FOUR}(?:{_ROW_END}{_FOUR}){{1,500}}")
+"""Several boxes in one pair of brackets, one a row: ``[1, 2, 3, 4; 5, 6, 7, 8]``."""
 
 
 @dataclass(slots=True)
@@ -86,9 +87,14 @@ def plain_text(answer: str, *, cut: bool) -> str:
     if cut:
         text = _HALF_TOKEN.sub("", text)
     text = _NUMBER_TOKENS.sub(r" \1 ", brackets_for_tokens(_NAMED.sub(" ", text)))
-    if ";" in text:
-        text = _ROWS.sub(lambda rows: rows[0].replace(";", "],["), text)
+    if ";" in text or "\n" in text:
+        text = _ROWS.sub(_separate, text)
     return _FENCES.sub(" ", re.sub(r"\\(?=[\[\](){}])|\\boxed\s{0,3}\{\s{0,3}\}", " ", text))
+
+
+def _separate(rows: re.Match[str]) -> str:
+    """A pair of brackets for each row."""
+    return rows[0][0] + re.sub(r"[;\n]\s{0,5}(?=[-+0-9])", "],[", rows[0][1:].lstrip())
 
 
 def brackets_for_tokens(text: str) -> str:

@@ -22,7 +22,8 @@ _ABSENT = re.compile(
     r"|empty(?: list| array)?|n/a|na|null|nil|not applicable"
     r"|(?:(?!(?:the )?(?:image|picture|scan|photo)\b)[a-z ]{1,60} (?:(?:is|are|was|were) )?)?"
     r"(?:absent|not (?:found|present|visible|seen|detected))"
-    r"|no ?objects?|(?:sin|ohne|pas d[e'’]) ?[^\W\d]+|なし|(?:keine?|aucune?|nessun[ao]?|ning[uú]n[ao]?)\b"
+    r"|no ?objects?|нет|없음|لا يوجد|nenhum[ao]?"
+    r"|(?:sin|ohne|pas d[e'’]) ?[^\W\d]+|なし|(?:keine?|aucune?|nessun[ao]?|ning[uú]n[ao]?)\b"
     r"|该?(?:图像?中?)?(?:没有|沒有|无|無|未见|未見|未发现)[^\d]{0,20}"
     r")\b[^0-9\[\]{}]{0,200}"
 )
@@ -37,7 +38,11 @@ _TAKEN_BACK = re.compile(
 )
 _DENIED = re.compile(
     r"\b(?:not|no|none|nothing|never|neither|nor|without|instead|cannot|absent|except|outside|unlikely|ignore|false"
-    r"|(?:rather|other) than|maybe|perhaps|possibly|kein\w*)\b|n['’]t\b|没有|未见|不在"
+    r"|(?:rather|other) than|maybe|perhaps|possibly|kein\w*|nicht|pas|ne|sans|sin|sem|senza|não"
+    r"|нет|не|без|hayır|yok|değil|niet|geen|nie|inte|ikke"
+    r"|vielleicht|eventuell|evtl|peut[- ]être|quiz[áa]s?|tal ?vez|talvez|forse"
+    r"|возможно|наверное|belki|misschien|może|ربما"
+    r"|ليس|لا)\b|n['’]t\b|没有|未见|不在|不是|并非|可能|也许|或许|ない|ません|かも|たぶん|아니|없|아마|~~|[≠≈❌✗✘]"
 )
 """What, in the sentence before a box, denies or doubts it."""
 

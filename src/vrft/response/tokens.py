@@ -24,8 +24,14 @@ _LOOSE = frozenset(".,:;=#()[]{}。、・'—")
 """Signs that may stand anywhere between words; a hyphen may where spaces are around it."""
 
 _IS = re.compile(r"\b[éè]\b")
-_RANGE = re.compile(r"(?<=\d) ?[-‐‑–—−] ?(?=\d)")
-_ACCENTS = re.compile("[\u0300-\u036f]")
+_RANGE = re.compile(r"(?<=\d)%? ?[-‐‑–—−] ?(?=\d)")
+_ACCENTS = re.compile("([^\\W\\d_])[\u0300-\u0333\u0339-\u036f]+")
+_KOREAN = re.compile(rf"[{vocabulary.SINO_KOREAN}](?= ?(?:등급|단계|급|기|도))")
+_HYPHENS = str.maketrans(dict.fromkeys("−‐‑–－", "-"))
+_WRITTEN = {
+    **{"º": "°", "№": "#", "®": "", "™": "", "\\%": "%", "&lt;": "<", "&gt;": ">", "$": ""},
+    **{"≤": "<=", "≥": ">=", "\\leq": "<=", "\\geq": ">="},
+}
 
 
 class Token(NamedTuple):
@@ -50,10 +56,18 @@ def folded(text: str) -> str:
     >>> folded("Réponse : Étape 2")
     'reponse : etape 2'
     """
-    text = _RANGE.sub(" ", _IS.sub("est", normalise(text.replace("º", "°").replace("№", "#"))))
+    for written, meant in _WRITTEN.items():
+        if written in text:
+            text = text.replace(written, meant)
+    text = _RANGE.sub(" ", _IS.sub("est", normalise(text)))
     if text.isascii():
         return text
-    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
+    text = _ACCENTS.sub(r"\1", unicodedata.normalize("NFD", text))
+    return _KOREAN.sub(_digit_of, unicodedata.normalize("NFC", text)).translate(_HYPHENS)
+
+
+def _digit_of(numeral: re.Match[str]) -> str:
+    return str(vocabulary.SINO_KOREAN.index(numeral[0]) + 1)
 
 
 def tokens_of(text: str) -> list[Token]:
@@ -99,7 +113,8 @@ def words_in(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def lead_ins() -> Phrases[str]:
-    """The phrases that may stand around closed answers; the value says ``title``, ``article``, ``scale`` or ``other``.
+    """The phrases that may stand around closed answers; the value says ``title``, ``before`` (a title), ``article``,
+    ``scale`` or ``other``.
 
     Names of scales may stand around grades alone.
     """
@@ -109,6 +124,7 @@ def lead_ins() -> Phrases[str]:
         ("other", vocabulary.LEAD_INS),
         ("title", vocabulary.TITLES),
         ("article", vocabulary.ARTICLES),
+        ("before", vocabulary.BEFORE),
     ):
         listed |= {tuple(words_in(word)): kind for word in text.split()}
     return Phrases(listed.items())
@@ -133,7 +149,8 @@ def article_at(tokens: Sequence[Token], place: int) -> bool:
     return follows and not (tokens[place].glued and tokens[place - 1].is_number)
 
 
-ELLIPSIS = re.compile(r"\.\s?\.|…")
+UNSETTLED = re.compile(r"\.\s?\.|…|\[\s?\]|☐|[:;]-?[()](?=\s|\Z)|[²³¹⁰-₎]")
+"""What leaves an answer open: dots, a box that is not ticked, a face; and raised digits, which are none of a number."""
 
 
 @lru_cache(maxsize=4096)
@@ -147,18 +164,27 @@ def named_in(answer: str, names: Phrases[T]) -> tuple[frozenset[T], bool]:
     tokens = tokens_of(folded(answer))
     texts = [token.text for token in tokens]
     found: set[T] = set()
-    place, whole = 0, not ELLIPSIS.search(answer)
+    place, whole = 0, not UNSETTLED.search(answer)
     while place < len(tokens):
         name, listed = names.at(texts, place), lead_ins().at(texts, place)
         if name and (listed is None or listed[0] <= name[0]):
             found.add(name[1])
             place += name[0]
-        elif listed and listed[1] != "scale" and (listed[1] != "article" or article_at(tokens, place)):
+            if texts[place - 1] == "no" and place < len(tokens) and texts[place].isascii() and tokens[place].is_word:
+                whole = whole and names.at(texts, place) is not None  # "No answer" is none
+        elif listed and _introduces(listed[1], tokens, place, bool(found)):
             place += listed[0]
         else:
             whole = whole and is_loose(tokens, place)
             place += 1
     return frozenset(found), whole
+
+
+def _introduces(kind: str, tokens: Sequence[Token], place: int, behind: bool) -> bool:
+    """Whether a listed phrase may stand at a place of an answer that is no grade; ``behind`` a name, or before all."""
+    if kind == "article":
+        return article_at(tokens, place)
+    return kind != "scale" and not (kind == "before" and behind)
 
 
 def phrases_of(names: Mapping[str, T]) -> Phrases[T]:

@@ -22,11 +22,12 @@ stadio livello categoria punteggio gravità gruppo
 """What a place on a scale is called, before or behind its number."""
 
 SCALES = """
-bi-rads birads pi-rads pirads ti-rads tirads acr-ti-rads li-rads lirads lr lung-rads lungrads o-rads orads ni-rads
-nirads ckd gg c-rads vi-rads cad-rads rads gleason isup who icdr etdrs npdr dr dme rop amd kl kellgren lawrence
+acr bi-rads birads pi-rads pirads ti-rads tirads acr-ti-rads li-rads lirads lr lung-rads lungrads o-rads orads 
+ni-rads nirads ckd gg c-rads vi-rads cad-rads rads gleason isup who icdr etdrs npdr dr dme rop amd kl kellgren lawrence
 kellgren-lawrence oarsi disease ajcc uicc tnm figo bosniak fitzpatrick
-mayo forrest schatzker tanner pfirrmann meary modic fazekas nyha asa ecog
-child-pugh metavir ishak nas banff fuhrman bloom-richardson nottingham her2 ihc breslow clark aspects mrs nihss
+mayo endoscopic skin functional physical status
+c-tirads eu-tirads k-l kellgren-and-lawrence her2/neu forrest schatzker tanner pfirrmann meary modic fazekas nyha asa
+ecog child-pugh metavir ishak nas banff fuhrman bloom-richardson nottingham her2 ihc breslow clark aspects mrs nihss
 diabetic-retinopathy retinopathy osteoarthritis 糖尿病视网膜病变 糖尿病網膜症 rétinopathie diabétique
 retinopatía diabética диабетическая ретинопатия retinopatia diabetica diabetische retinopathie
 """
@@ -34,7 +35,7 @@ retinopatía diabética диабетическая ретинопатия retino
 
 LEAD_INS = """
 answer answers final the this it is its it's i'd prediction predicted diagnosis finding findings result conclusion
-assessment impression overall my correct therefore thus so hence image scan picture photo radiograph shows of
+assessment impression overall my correct therefore thus so hence image scan picture photo radiograph shows of name
 label option choice letter definitely certainly clearly absolutely i-choose i-select i-pick i-say i-would-say
 antwort die das der ist lautet endgültige diagnose befund ergebnis bild zeigt es dieses
 réponse la le est finale c'est diagnostic résultat image l'image montre cette de du
@@ -70,11 +71,14 @@ NONE = "normal none keine норма طبيعي 正常 정상"
 
 CARDINALS = [
     "zero zéro cero ноль нулевая 零 〇 영",
-    "one eins uno один первая 一",
-    "two zwei deux dos dois due два вторая 二",
-    "three drei trois tres três tre три третья 三",
-    "four vier quatre cuatro quatro quattro четыре четвёртая четвертая 四",
-    "five fünf cinq cinco cinque пять пятая 五",
+    "one first eins erste erster ersten uno primer primero primera premier première primo prima primeiro один первая"
+    " الأولى 一",
+    "two second zwei zweite zweiter zweiten deux deuxième dos segundo segunda dois due secondo вторая два الثانية"
+    " 二 两 兩",
+    "three third drei dritte dritter dritten trois troisième tres tercer tercera três terceiro tre terzo три третья"
+    " الثالثة 三",
+    "four fourth vier vierte vierter quatre quatrième cuatro cuarto quatro quarto quattro четыре четвертая الرابعة 四",
+    "five fifth fünf fünfte fünfter cinq cinquième cinco quinto cinque пять пятая الخامسة 五",
     "six sechs seis sei шесть 六",
     "seven sieben sept siete sete sette семь 七",
     "eight acht huit ocho oito otto восемь 八",
@@ -83,10 +87,16 @@ CARDINALS = [
     "eleven elf onze undici одиннадцать",
     "twelve zwölf douze doce doze dodici двенадцать",
 ]
-"""Words of the numbers from 0; German *null* is none of them, since programs write it where there is no value."""
+"""Words of the numbers from 0, and of places; German *null* is none of them, since programs write it for no value."""
 
 ROMANS = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
 """Roman numerals from 1."""
 
-ORDINALS = "st nd rd th er ème eme ère й я ый ая ой º °"
+SINO_KOREAN = "일이삼사오육칠팔구"
+"""Digits from 1, where a word of a scale follows."""
+
+BEFORE = "程度"
+"""A title that may stand before a grade alone: behind one it is Japanese for *about*."""
+
+ORDINALS = "st nd rd th e er ème eme ère й я ый ая ой º °"
 """What may be glued to the digits of a number."""

@@ -9,6 +9,7 @@ A prompt, and a completion that earns everything::
     <think>Several haemorrhages in one quadrant.</think><answer>2</answer>
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -74,11 +75,24 @@ class Grading(Task):
         return read_grade(answer, self.levels, self.names, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
-        """A grade from 0; a whole number that a table wrote as 2.0 is one."""
+        """A grade from 0; a whole number that a table wrote as 2.0 is one, and so is the name of a grade.
+
+        A number in quotes is a grade only where numbers are no names (``vrft.response.Scale.by_index``).
+        """
+        if isinstance(target, str):
+            return self._grade_called(target.strip())
         is_whole = isinstance(target, Integral) or (isinstance(target, Real) and float(target).is_integer())
         if not is_whole or isinstance(target, bool) or not 0 <= target < self.levels:
             raise ValueError(f"the target {target!r} is no grade from 0 to {self.levels - 1}")
         return int(target)
+
+    def _grade_called(self, target: str) -> int:
+        if self.names and target in self.names:
+            return list(self.names).index(target)
+        if scale_of(self.levels, self.names).by_index and re.fullmatch(r"[0-9]{1,4}(?:\.0+)?", target):
+            return int(self.check_target(float(target)))  # type: ignore[arg-type]
+        names = f", and none of {', '.join(map(repr, self.names))}" if self.names else ""
+        raise ValueError(f"the target {target!r} is no grade from 0 to {self.levels - 1}{names}")
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
         """The number of a grade, or its name where names hold numerals."""

@@ -81,14 +81,12 @@ def _row_in(truth: Any) -> dict[str, Any] | None:
 
 
 def _from_text(target: Any, kind: str) -> Any:
-    """A grade or boxes that came as a text, as a number or a list; labels and answers are texts."""
-    if isinstance(target, str) and kind in ("grading", "localization"):
+    """Boxes that came as a text, as a list; other targets as they are."""
+    if isinstance(target, str) and kind == "localization":
         try:
             target = json.loads(target)
         except (ValueError, RecursionError):
             return target
-    if kind == "grading" and isinstance(target, float) and target.is_integer():
-        return int(target)  # a column of grades in which one is missing holds floats
     return target
 
 
