@@ -1,11 +1,13 @@
 """Every target, written as the perfect completion, is read back and earns everything."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vrft.boxes import FRAMES
 from vrft.response import ENVELOPE_INSTRUCTION, INSTRUCTIONS, ORDERS, render
 from vrft.rewards import APPLIES, REWARDS
-from vrft.tasks import Classification, Grading, Localization
+from vrft.tasks import Classification, Grading, Localization, read_section, task_from
 
 TASKS = [
     Classification(("malignant", "normal, benign"), {"normal, benign": ["benign"]}),
@@ -96,3 +98,28 @@ def test_a_grade_is_its_index_or_its_name(task: Grading, target: object, grade: 
 def test_what_is_no_grade_is_refused(target: object):
     with pytest.raises(ValueError, match="is no grade from 0 to 4"):
         Grading(5, PI_RADS).check_target(target)
+
+
+PARTS = [*"0123459", *"IVXivxabM", *" -+<>%./:(),=级二é", "Stage ", "Grade "]
+NAMES = st.lists(st.sampled_from(PARTS), max_size=6).map("".join)
+
+
+@given(st.lists(NAMES, min_size=2, max_size=5))
+def test_a_scale_is_refused_or_all_its_names_are_read(names: list[str]):
+    try:
+        task = task_from(read_section({"kind": "grading", "levels": names}))
+    except ValueError:
+        return
+    for grade, name in enumerate(names):
+        assert task.read(f"<think>x</think><answer>{name}</answer>").answer == grade
+        assert task.read(f"<think>x</think><answer>{task.written(grade)}</answer>").answer == grade
+
+
+@given(st.lists(NAMES, min_size=1, max_size=5), st.text())
+def test_labels_are_refused_or_all_are_read_and_no_text_fails(labels: list[str], text: str):
+    try:
+        task = task_from(read_section({"kind": "classification", "labels": labels}))
+    except ValueError:
+        return
+    assert [task.read(f"<answer>{label}</answer>").answer for label in labels] == labels
+    assert task.read(f"<answer>{text}</answer>").answer in (None, *labels)
