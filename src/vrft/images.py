@@ -13,6 +13,8 @@ What is done with each kind of file:
 - A file with several pages is refused unless its page is named. In a JPEG with several pictures (MPO) the first is the
   photograph, and is read.
 - A file that is damaged or cut off is refused: half a picture is never shown.
+- A picture of more than 179 million pixels is refused; one of half as many is read without the warning that Pillow has
+  for it, since a whole slide or a mammogram may be that large.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +74,7 @@ BLANK, NOT_FINITE = "blank_image", "pixels_not_finite"
 """A picture of one value only; pixels that were NaN or infinite (NaN is black)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What the head of an image file says."""
 
@@ -110,7 +113,8 @@ def read_image(
         stored = _deep_colour(image)
         picture = load_upright(image, lambda loaded: _rgb(path, loaded, stored, window, page))
     if region is not None:
-        info, picture = picture.info, picture.crop(region)
+        with _large_pictures():
+            info, picture = picture.info, picture.crop(region)
         picture.info = info
     return picture
 
@@ -128,18 +132,27 @@ def inspect(path: Path, page: int | None = None, *, any_page: bool = False) -> I
     """
     try:
         stat = os.stat(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as an image ({error.strerror}); replace or remove it.") from None
+    except (OSError, ValueError) as error:  # of a name that holds a zero byte
+        told = getattr(error, "strerror", None) or first_line(error)
+        raise DataError(f"{path}: cannot be read as an image ({told}); replace or remove it.") from None
     facts = _inspected(path, stat.st_mtime_ns, stat.st_size, page or 0)
     if page is None and not any_page:
         _check_page(path, facts.pages, None)
     return facts
 
 
-@lru_cache(maxsize=2**17)
+# Without a bound: all files of a source are asked for in turn, again and again, and one more than a bound would have
+# every head read anew. An entry is small beside the sample that a source holds of each file.
+@cache
 def _inspected(path: Path, _changed: int, _bytes: int, page: int) -> ImageFacts:
     with opened(path, page) as image:
-        return _facts(image)
+        return _only_one(_facts(image))
+
+
+@cache
+def _only_one(facts: ImageFacts) -> ImageFacts:
+    """One object for all equal facts: the files of a source have few sizes."""
+    return facts
 
 
 def inspect_bytes(data: bytes, path: Path, page: int | None = None) -> ImageFacts:
@@ -166,13 +179,14 @@ def opened(path: Path, page: int | None = None, data: bytes | None = None) -> It
     """
     try:
         # Pillow maps files that it opens by name into memory, and then shears TIFFs that are to be turned.
-        with path.open("rb") if data is None else io.BytesIO(data) as file, Image.open(file) as image:
+        with path.open("rb") if data is None else io.BytesIO(data) as file, _opened(file) as image:
             pages = _pages(image)
             _check_page(path, pages, page)
             if page:
-                image.seek(page)
+                with _large_pictures():
+                    image.seek(page)
             yield image
-    except DataError:
+    except (DataError, MemoryError):  # the end of the memory is no fault of the file
         raise
     except UnidentifiedImageError:
         told = "no format that Pillow knows"
@@ -182,6 +196,19 @@ def opened(path: Path, page: int | None = None, data: bytes | None = None) -> It
     except Exception as error:  # Pillow's readers raise all kinds of errors on damaged files
         told = (error.strerror if isinstance(error, OSError) else None) or first_line(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as an image ({told}); replace or remove it.") from None
+
+
+def _opened(file: IO[bytes]) -> Image.Image:
+    with _large_pictures():
+        return Image.open(file)
+
+
+@contextmanager
+def _large_pictures() -> Iterator[None]:
+    """Keep Pillow's warning of a picture that is half as large as the limit off the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def _pages(image: Image.Image) -> int:
@@ -224,6 +251,8 @@ def orientation_of(image: Image.Image) -> int:
         # The method of a PNG file would read all pixels in search of a block that may follow them.
         stated = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         return stated if stated in TURNS else 1
+    except MemoryError:
+        raise
     except Exception:  # damaged metadata are no reason to refuse a picture
         return 1
 
@@ -401,47 +430,84 @@ def _decoded_as(path: Path, stored: str, page: int | None) -> Image.Image:
 # --- what was met -----------------------------------------------------------------------------------------------------
 
 
+ODD = {BLANK: "show one value only, so that there is nothing to see", NOT_FINITE: "hold pixels that are no numbers"}
+"""What is said of odd pictures."""
+
+Met = tuple[str, str, str]
+"""What is odd about a picture, its name, and how it was read."""
+
+
 class PictureLog:
     """Which of the pictures that were opened are odd (``oddities``), whoever opened them.
 
     Args:
         path: a file with a line for each, which other processes of a run may write too, and a later one reads; without
-            it what this process meets is kept alone.
+            it what this process meets is kept alone. Where the file cannot be written, as on a full disk, nothing
+            fails, and others are not told.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._met: dict[str, dict[str, None]] = {}
+        self._met: set[Met] = set()
+        self._read, self._half = 0, False
+        """How many bytes of the file have been read, and whether half a line follows."""
 
-    def note(self, image: Image.Image, name: str) -> None:
-        """Note what is odd about a picture, once for each name."""
+    def note(self, image: Image.Image, name: str, read: Callable[[], str] = str) -> None:
+        """Note what is odd about a picture, once for each name and reading.
+
+        Args:
+            image: as it was read.
+            name: of the sample.
+            read: gives how it was read (``vrft.sample.read_as``); another reading may show more.
+        """
         for what in oddities(image):
-            names = self._met.setdefault(what, {})
-            if name in names:
+            met = (what, name, read())
+            if met in self._met or met in self._known():
                 continue
-            names[name] = None
+            self._met.add(met)
             if self.path is not None:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([what, name]) + "\n")
+                with suppress(OSError), self.path.open("ab") as file:
+                    # A run that was killed may have left half a line.
+                    file.write((self._half * b"\n") + json.dumps(met).encode() + b"\n")
 
-    def met(self) -> dict[str, list[str]]:
-        """The names of all odd pictures in alphabetical order, by what is odd about them."""
-        found = {what: set(names) for what, names in self._met.items()}
-        if self.path is not None and self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    what, name = json.loads(line)
-                except ValueError:  # a run that was killed may leave half a line
-                    continue
+    def met(self, only: Collection[tuple[str, str]] | None = None) -> dict[str, list[str]]:
+        """The names of all odd pictures in alphabetical order, by what is odd about them.
+
+        Args:
+            only: the names and readings of the pictures that count.
+        """
+        found: dict[str, set[str]] = {}
+        for what, name, read in self._known():
+            if only is None or (name, read) in only:
                 found.setdefault(what, set()).add(name)
         return {what: sorted(names) for what, names in sorted(found.items())}
 
+    def _known(self) -> set[Met]:
+        """All that is known, after what was written to the file since it was last read."""
+        data = b""
+        if self.path is not None:
+            with suppress(OSError), self.path.open("rb") as file:
+                file.seek(self._read)
+                data = file.read()
+        whole = data.rfind(b"\n") + 1
+        self._read, self._half = self._read + whole, whole < len(data)
+        self._met |= {met for line in data[:whole].split(b"\n") if (met := _met_in(line))}
+        return self._met
 
-ODD = {BLANK: "show one value only, so that there is nothing to see", NOT_FINITE: "hold pixels that are no numbers"}
+
+def _met_in(line: bytes) -> Met | None:
+    """What a line of the file says; None of one that is no such line."""
+    try:
+        match json.loads(line):
+            case [str(what), str(name), str(read)] if what in ODD:
+                return what, name, read
+    except (ValueError, RecursionError):
+        pass
+    return None
 
 
 def odd_in_words(odd: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A sentence for each oddity, of how many pictures (``count``) and of which for example (``example``).
+    """A sentence for each oddity that is known, of how many pictures (``count``) and of which (``example``).
 
     >>> odd_in_words({"pixels_not_finite": {"count": 2, "example": "a"}})
     ['2 of the pictures that were opened hold pixels that are no numbers, such as a.']
@@ -449,4 +515,5 @@ def odd_in_words(odd: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"{one['count']:,} of the pictures that were opened {ODD[what]}, such as {one['example']}."
         for what, one in odd.items()
+        if what in ODD
     ]

@@ -42,9 +42,9 @@ from vrft.recipe import (
     open_knowledge,
     open_source,
 )
-from vrft.rewards.perfect import attainable, unpaid
-from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
-from vrft.sample import Grey, Sample, open_image
+from vrft.rewards.perfect import read_back
+from vrft.runs import KEPT_BY, RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
+from vrft.sample import Grey, Sample, open_image, read_as, size_of
 from vrft.tasks import Localization, TrainableTask
 from vrft.training import PeakMemory, Validation, check_processes, train_rft, train_sft
 
@@ -66,16 +66,26 @@ class Job:
     """The tasks and sources of stages with a task of their own; each is read once."""
     pictures: PictureLog = field(default_factory=PictureLog)
     """Which of the pictures that its policies were shown are odd."""
+    read: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
+    """Samples by what a stage asks and where from (``""`` for the recipe's own), and by split; each is read once."""
 
     def asked(self, stage: RftStage | SftStage) -> tuple[TrainableTask, Source]:
         """The task of a stage that has one of its own, and where its samples come from."""
         assert stage.task is not None
-        key = stage.model_dump_json(include={"task", "data"})
+        key = _own(stage)
         if key not in self.opened:
             source = open_source(self.recipe, stage)
             frame = frame_for(self.recipe, stage.task)
             self.opened[key] = build_task(self.recipe, source, stage=stage, frame=frame), source
         return self.opened[key]
+
+    def samples_of(self, stage: RftStage | SftStage, split: str) -> list[Sample]:
+        """The samples of a split with what a stage asks about them."""
+        key = (_own(stage), split)
+        if key not in self.read:
+            source = self.asked(stage)[1] if stage.task is not None else self.source
+            self.read[key] = _with_question(source.samples(split), stage.task or self.recipe.task)
+        return self.read[key]
 
     def annotation_statistics(self) -> dict[str, Any]:
         """What was met in the sources of boxes, told and kept; and who wrote the card."""
@@ -152,12 +162,22 @@ class Job:
             DataError: there are none.
         """
         assert self.recipe.validate is not None
-        source = self.asked(stage)[1] if stage.task is not None else self.source
-        samples = _with_question(source.samples("validation"), stage.task or self.recipe.task)
+        samples = self.samples_of(stage, "validation")
         if not samples:
             raise DataError("validate needs a validation split, and the data has none (data.splits: hash makes one).")
         count = min(len(samples), self.recipe.validate.samples)
         return [samples[index * len(samples) // count] for index in range(count)]
+
+    def perceived(self, stage: RftStage | SftStage) -> list[Sample]:
+        """Those that tell what a stage with a task of its own has learnt of it."""
+        evaluation = self.recipe.evaluation
+        return self.samples_of(stage, evaluation.split)[: evaluation.limit]
+
+    def odd_pictures(self) -> dict[str, list[str]]:
+        """The names of its pictures that are odd as they are read now, by what is odd about them."""
+        named = {name for names in self.pictures.met().values() for name in names}
+        known = [self.train_samples, self.held_out, *self.read.values()] if named else []
+        return self.pictures.met({(one.id, read_as(one)) for samples in known for one in samples if one.id in named})
 
     def trackers(self, name: str, index: int, seed: int, place: StageDirectory) -> dict[str, Any]:
         """Where the log of a stage goes besides, and what it is called there."""
@@ -193,8 +213,8 @@ class Job:
         """The task and the samples of a stage of an arm: those of the recipe, or its own."""
         task, samples = self.recipe.task_of(name, self.task), self.train_samples
         if stage.task is not None:
-            task, source = self.asked(stage)
-            samples = _with_question(source.samples("train"), stage.task)
+            task, _ = self.asked(stage)
+            samples = self.samples_of(stage, "train")
             if not samples:
                 raise DataError("the data of a stage has no samples in train.")
         if stage.shuffle_targets:
@@ -211,8 +231,13 @@ class Job:
         return [self.injection.into(sample, told) for sample in samples] if self.injection else samples
 
 
-def open_job(recipe: Recipe, reporter: Reporter) -> Job:
+def open_job(recipe: Recipe, reporter: Reporter, *, perception: bool = True) -> Job:
     """Open the data of a recipe, and make sure that what its arms are told, and how they answer, fits the policy.
+
+    Args:
+        recipe: says what is opened.
+        reporter: is told what is met.
+        perception: what stages with a task of their own have learnt of it will be evaluated.
 
     Raises:
         UserError: data or policy cannot be used.
@@ -225,20 +250,13 @@ def open_job(recipe: Recipe, reporter: Reporter) -> Job:
         hint = " (data.splits: hash shares all images out anew)" if isinstance(source, BoxSource) else ""
         found = _counted_in_words(source) if isinstance(source, BoxSource) else ""
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.{found}")
-    _check_targets(task, [*train, *held_out], reporter)
+    job = Job(recipe, task, source, train, held_out, None, reporter)
+    _check_all_targets(job, perception=perception)
     injection = open_knowledge(recipe, source)
     if injection is not None:
         check_budget(recipe, injection, train[0])
     check_envelopes(recipe)
-    job = Job(recipe, task, source, train, held_out, injection, reporter)
-    for stage in {one.model_dump_json(): one for arm in recipe.arm_names() for one in recipe.stages_of(arm)}.values():
-        if stage.task is not None:
-            own, its_source = job.asked(stage)
-            _check_targets(own, list(its_source.samples("train")), reporter)
-    if recipe.validate is not None:
-        for stage in (one for arm in recipe.arm_names() for one in recipe.stages_of(arm)):
-            job.validation_samples(stage)  # which must be there before anything is trained
-    return job
+    return replace(job, injection=injection)
 
 
 def _counted_in_words(source: BoxSource) -> str:
@@ -248,20 +266,44 @@ def _counted_in_words(source: BoxSource) -> str:
     return " Found: " + "; ".join(splits) + "."
 
 
+def _own(stage: RftStage | SftStage) -> str:
+    """What a stage asks and where from; "" where it is what the recipe asks."""
+    return "" if stage.task is None else stage.model_dump_json(include={"task", "data"})
+
+
+def _check_all_targets(job: Job, *, perception: bool) -> None:
+    """Check the targets of all samples that are trained on, validated on or evaluated.
+
+    Raises:
+        DataError: a right answer would not earn everything, or nothing is there to validate on.
+    """
+    recipe = job.recipe
+    stages = {_own(stage): stage for arm in recipe.arm_names() for stage in recipe.stages_of(arm)}
+    tested = {_own(recipe.stages_of(arm)[last]) for arm, last in recipe.perceptions()} if perception else set()
+    samples: dict[str, list[Sample]] = {"": [*job.train_samples, *job.held_out]}
+    for key, stage in stages.items():
+        if stage.task is not None:
+            samples[key] = [*job.samples_of(stage, "train"), *(job.perceived(stage) if key in tested else ())]
+        if recipe.validate is not None:
+            samples[key] += job.validation_samples(stage)
+    for key, used in samples.items():
+        _check_targets(job.asked(stages[key])[0] if key else job.task, used, job.reporter)
+
+
 def _check_targets(task: TrainableTask, samples: Sequence[Sample], reporter: Reporter) -> None:
     """Make sure that a right answer earns everything, before a policy is loaded.
 
     Raises:
         DataError: it does not, for some targets; the message tells how many, and shows one.
     """
-    faults = list(unpaid(task, samples))
-    if faults:
+    found = read_back(task, samples)
+    if faults := found.unpaid:
         raise DataError(
             f"{faults[0]}; a right answer to {len(faults)} of the targets would not earn the full reward. "
             f"Rename labels or grades that cannot be told apart, or mend the boxes."
         )
-    if isinstance(task, Localization) and (most := attainable(task, samples)) < 0.99:
-        told = f"a right answer overlaps by {most:.3f} on average"
+    if isinstance(task, Localization) and found.share < 0.99:
+        told = f"a right answer overlaps by {found.share:.3f} on average"
         reporter.say(f"  boxes are rounded in the frame {task.frame!r}: {told}")
 
 
@@ -329,7 +371,7 @@ def _write_figures(
     answered = [(arm, *one) for arm, rows in arms.items() for one in zip(job.recipe.seeds, rows, strict=False)]
     write_predictions(directory.predictions, answered, job.groups())
     write_gallery(directory, job.held_out, job.pictures)
-    if odd := say_odd(job.pictures, reporter=job.reporter):
+    if odd := say_odd(job):
         write_json(directory.data, read_json(directory.data) | {"pictures": odd})
     evaluation = job.recipe.evaluation
     metrics = summarise(
@@ -383,13 +425,12 @@ def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
     recipe, rows = job.recipe, dict[str, list[list[dict[str, Any]]]]()
     for name, last in recipe.perceptions():
         stages = recipe.stages_of(name)
-        task, source = job.asked(stages[last])
-        samples = _with_question(source.samples(recipe.evaluation.split), stages[last].task)
-        samples = samples[: recipe.evaluation.limit]
+        task, _ = job.asked(stages[last])
+        samples = job.perceived(stages[last])
         if not samples:
             continue
         if not rows:
-            rows["majority"] = [predict_majority(task, list(source.samples("train")), samples)]
+            rows["majority"] = [predict_majority(task, job.samples_of(stages[last], "train"), samples)]
         for seed in recipe.seeds:
             place = directory.arm(name, seed).stage(last, stages[last].kind)
             done = from_main(partial(read_jsonl, place.predictions))
@@ -418,7 +459,7 @@ def _with_target_of(sample: Sample, other: Sample) -> Sample:
     """A sample with the target of another; boxes keep their place in shares of the image."""
     if not isinstance(other.target, tuple):
         return replace(sample, target=other.target)
-    here, there = open_image(sample).size, open_image(other).size
+    here, there = size_of(sample), size_of(other)
     return replace(sample, target=tuple(rescale(box, there, here) for box in other.target))
 
 
@@ -452,12 +493,11 @@ def _cell(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list) else str(value)
 
 
-def say_odd(pictures: PictureLog, *, reporter: Reporter) -> dict[str, dict[str, Any]]:
-    """How many of the pictures that were opened are odd, and one example: told, and returned for ``data.json``."""
-    met = pictures.met()
-    odd = {what: {"count": len(names), "example": names[0]} for what, names in met.items()}
+def say_odd(job: Job) -> dict[str, dict[str, Any]]:
+    """How many of the pictures that were opened are odd, and one example: told, and returned for the report."""
+    odd = {what: {"count": len(names), "example": names[0]} for what, names in job.odd_pictures().items()}
     for sentence in odd_in_words(odd):
-        reporter.say(f"  {sentence}")
+        job.reporter.say(f"  {sentence}")
     return odd
 
 
@@ -470,7 +510,7 @@ def write_gallery(directory: RunDirectory, samples: list[Sample], pictures: Pict
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
         image = open_image(sample)
         if pictures is not None:
-            pictures.note(image, sample.id)
+            pictures.note(image, sample.id, partial(read_as, sample))
         if sample.region is not None:
             image = image.convert("RGB")
             line = max(2, max(image.size) // 150)
@@ -492,7 +532,7 @@ def environment(recipe: Recipe) -> dict[str, Any]:
     revision = subprocess.run(
         ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )
-    return {
+    return KEPT_BY | {
         "python": platform.python_version(),
         "libraries": versions,
         "machine": platform.machine(),

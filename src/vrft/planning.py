@@ -32,7 +32,7 @@ from vrft.recipe import (
     texts_of,
 )
 from vrft.response import render
-from vrft.sample import Sample, open_image
+from vrft.sample import Sample, open_image, size_of
 from vrft.tasks import TrainableTask
 from vrft.tasks.sections import LocalizationTask
 from vrft.training.cost import (
@@ -121,10 +121,10 @@ def make_plan(recipe: Recipe, device: Device, devices: int = 1, *, perception: b
     counted = architecture(policy.model, lora.rank if lora else None, tuple(lora.targets) if lora else ())
     wide = {"float32": 4, "bfloat16": 2, "float16": 2}.get(recipe.policy.dtype, 4 if device.name == "cpu" else 2)
     plan = Plan(device, devices, counted, wide, estimated)
-    if not estimated:
-        for order in orders_of(recipe):
-            check_envelope(recipe.policy.model, policy.prompt_end, order)
-    planner = _Planner(recipe, policy, plan)
+    end = "" if estimated else policy.prompt_end
+    for order in orders_of(recipe):
+        check_envelope(recipe.policy.model, end, order)
+    planner = _Planner(recipe, policy, plan, end)
     seen: list[Any] = []
     for arm in recipe.arm_names():
         planner.train(arm, seen)
@@ -167,8 +167,10 @@ def policy_without_weights(recipe: Recipe) -> tuple[LoadedPolicy, bool]:
 class _Planner:
     """Adds the rows of a recipe to its plan."""
 
-    def __init__(self, recipe: Recipe, policy: LoadedPolicy, plan: Plan) -> None:
+    def __init__(self, recipe: Recipe, policy: LoadedPolicy, plan: Plan, end: str) -> None:
         self.recipe, self.policy, self.plan = recipe, policy, plan
+        self.end = end
+        """What the chat template opens the policy's turn with; no part of what SFT learns."""
         self.source = _at_hand(open_source(recipe))
         self.injection: Injection | None = open_knowledge(recipe, self.source)
 
@@ -287,13 +289,11 @@ class _Planner:
             for lengths, one in zip((prompts, images), self.prompt(task, shown), strict=True):
                 lengths.append(one)
             if isinstance(stage, SftStage):
+                answer = answer_of(self.policy, task, shown, size_of(shown))
                 for think in thoughts(stage, shown):
-                    answers.append(self.words(render(think, self.answer(task, shown), task.order)) + 1)
+                    answers.append(self.words(render(think, answer, task.order, self.end)) + 1)
         allowed = self.recipe.evaluation_tokens if stage is None else longest_answer(stage)
         return Lengths(max(prompts), max(images), max(answers) or allowed)
-
-    def answer(self, task: TrainableTask, sample: Sample) -> str:
-        return answer_of(self.policy, task, sample, open_image(sample).size)
 
     def prompt(self, task: TrainableTask, sample: Sample) -> tuple[int, int]:
         """Tokens of a prompt with its image, and of the image: one for each square of the family's multiple."""

@@ -30,6 +30,13 @@ from typing import Any
 import yaml
 
 from vrft.errors import RunError
+from vrft.images import RULES
+
+FORMAT = 5
+"""Raised when a change of the code makes kept work worthless: how answers are read, what a stage learns from."""
+
+KEPT_BY = {"format": FORMAT, "images": RULES}
+"""The rules that finished work was made by. ``environment.json`` holds them, the keys of an ablation depend on them."""
 
 
 @contextmanager
@@ -255,12 +262,14 @@ class RunDirectory:
         """Take the directory for a recipe (its resolved YAML).
 
         Raises:
-            RunError: it holds a run and ``resume`` is off, or it holds the run of another recipe.
+            RunError: it holds a run and ``resume`` is off, or it holds the run of another recipe, or one that was
+                made by other rules.
         """
         if self.recipe.exists():
             if not resume:
                 raise RunError(f"{self.path} holds a run already; go on with --resume, or choose another --out.")
-            differing = _differences(yaml.safe_load(self.recipe.read_text()), yaml.safe_load(recipe))
+            self._check_rules()
+            differing = _differences(yaml.safe_load(self.recipe.read_text(encoding="utf-8")), yaml.safe_load(recipe))
             if differing:
                 raise RunError(
                     f"{self.path} holds a run of another recipe; it differs in {', '.join(differing)}. "
@@ -270,6 +279,24 @@ class RunDirectory:
         if self.path.exists() and any(self.path.iterdir()):
             raise RunError(f"{self.path} is not empty and holds no run; choose another --out.")
         write_text(self.recipe, recipe)
+
+    def _check_rules(self) -> None:
+        """Make sure that what is finished was made by the rules of this version; nothing is before the environment.
+
+        Raises:
+            RunError: it was made by others.
+        """
+        if not self.environment.exists():
+            return
+        environment = read_json(self.environment)
+        found = {name: environment.get(name, "unstated") for name in KEPT_BY}
+        if found != KEPT_BY:
+            differing = [f"{name} {found[name]}, not {now}" for name, now in KEPT_BY.items() if found[name] != now]
+            raise RunError(
+                f"{self.path} was begun by another version of vrft ({self.environment.name} there: "
+                f"{'; '.join(differing)}), which read answers or images otherwise; the arms that it has finished could "
+                f"not be compared with further ones. Choose another --out, or go on with that version."
+            )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A sample: one image with a question and a target. Data only; what is asked and measured lives in ``tasks``."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from vrft.images import Region, Window, read_image
+from vrft.images import RULES, Region, Window, inspect, read_image
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the original image."""
@@ -73,7 +74,7 @@ class Grey:
     sample: Sample
 
     def __call__(self) -> Image.Image:
-        return Image.new("RGB", open_image(self.sample).size, (128, 128, 128))
+        return Image.new("RGB", size_of(self.sample), (128, 128, 128))
 
 
 def open_image(sample: Sample) -> Image.Image:
@@ -90,3 +91,31 @@ def file_of(sample: Sample) -> ImageFile | None:
     if isinstance(sample.image, ImageFile):
         return sample.image
     return None if callable(sample.image) else ImageFile(sample.image)
+
+
+def size_of(sample: Sample) -> tuple[int, int]:
+    """Width and height of the picture of a sample, from the head of its file, or from the picture.
+
+    Raises:
+        DataError: the file is missing or is no image.
+    """
+    file = file_of(sample)
+    if file is None:
+        assert callable(sample.image)
+        return sample.image().size
+    if file.region is not None:
+        x1, y1, x2, y2 = file.region
+        return x2 - x1, y2 - y1
+    return inspect(file.path, file.page).size
+
+
+def read_as(sample: Sample) -> str:
+    """How the picture of a sample is read, as a text that differs where the pixels may."""
+    file = file_of(sample)
+    if file is None:
+        return json.dumps([RULES])
+    try:
+        size = file.path.stat().st_size
+    except (OSError, ValueError):
+        size = None
+    return json.dumps([RULES, file.region, file.window, file.page, size])

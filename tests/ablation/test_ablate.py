@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import yaml
+from PIL import Image
 
 from vrft.ablation.design import only, read_design
 from vrft.ablation.grid import local_workers, ray_workers
@@ -126,6 +128,40 @@ def test_an_arm_without_training_has_a_page_of_its_own(recipe: Path, tmp_path: P
     assert ablate(design, directory, processes, reporter=Reporter(quiet=True)) == {}
     assert summarise_ablation(directory)["effects"] == []
     assert "majority" in write_ablation_report(directory).read_text()
+
+
+ODD = """
+name: odd
+data: {source: yolo, root: ROOT, window: [0, 1000]}
+task: {kind: localization}
+stages:
+  - {kind: rft, task: {kind: localization}, rewards: {iou: 1.0}, steps: 1}
+  - {kind: rft, rewards: {iou: 1.0}, steps: 1}
+evaluation: {bootstrap: 100}
+"""
+
+
+def test_odd_pictures_are_told_as_they_are_read_now_and_stand_on_the_page(tmp_path: Path, told: Any):
+    (tmp_path / "data.yaml").write_text("names: [mass]")
+    for split in ("train", "valid", "test"):
+        for folder in ("images", "labels"):
+            (tmp_path / split / folder).mkdir(parents=True)
+        for name, least in (("a", 0), ("b", 2000)):
+            pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 1000 + least
+            Image.fromarray(pixels).save(tmp_path / split / "images" / f"{name}.png")
+            (tmp_path / split / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5")
+    path, directory = tmp_path / "recipe.yaml", AblationDirectory(tmp_path / "out")
+    path.write_text(ODD.replace("ROOT", str(tmp_path)))
+    for window, blank in (("[0, 1000]", "b"), ("[2000, 3000]", "a")):
+        design = only(read_design(path, [f"data.window={window}"]), ["majority"])
+        told.lines.clear()
+        assert ablate(design, directory, partial(local_workers, 1, None, 1), reporter=told) == {}
+        sentence = (
+            f"1 of the pictures that were opened show one value only, so that there is nothing to see, such as {blank}."
+        )
+        assert [line.strip() for line in told.lines if "pictures" in line] == [sentence]
+        assert summarise_ablation(directory)["pictures"] == {"blank_image": {"count": 1, "example": blank}}
+        assert sentence in write_ablation_report(directory).read_text(encoding="utf-8")
 
 
 def test_done_again_it_does_nothing_and_its_figures_stay(whole: AblationDirectory, recipe: Path):

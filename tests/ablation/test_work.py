@@ -277,6 +277,14 @@ def test_keys_are_names_of_folders(recipe: Path):
     assert all(key.isalnum() and len(key) == 20 for key in keys(ledger(recipe)).values())
 
 
+@pytest.mark.parametrize("rule", ["FORMAT", "RULES"])
+def test_other_rules_of_reading_are_other_work(recipe: Path, monkeypatch: pytest.MonkeyPatch, rule: str):
+    one = keys(ledger(recipe))
+    monkeypatch.setattr(f"vrft.ablation.work.{rule}", -1)
+    other = keys(Ledger(open_job(ledger(recipe).recipe, Reporter(quiet=True))))
+    assert all(one[name] != other[name] for name in one)
+
+
 # --- the hash of samples --------------------------------------------------------------------------------------------
 
 SAMPLE = st.builds(

@@ -1,13 +1,18 @@
 """What is told from a chat template: how it opens the policy's turn, and how it ends it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoProcessor
+from transformers import AutoConfig, AutoProcessor
 
 from vrft.errors import PolicyError
+from vrft.planning import make_plan
 from vrft.policies import TINY, check_envelope
+from vrft.policies.of_recipe import check_envelopes
 from vrft.policies.templates import completion_end, prompt_end, render_prompt
+from vrft.recipe import Recipe, read_recipe
+from vrft.training.devices import GPUS
 
 OPENS = "{{ '<|im_start|>assistant\n"
 """How the generation prompt stands in the template of the embedded policy."""
@@ -74,6 +79,49 @@ def test_both_ends_of_the_turn_are_those_of_the_template(template: str | None, o
         {"role": "user", "content": [{"type": "text", "text": "Think inside <think></think>, or <think> <answer>"}]}
     ]
     assert render_prompt(processor, shown).endswith(opened)
+
+
+@pytest.mark.parametrize("template", [None, "{{ raise_exception('no roles') }}", "{% if %}"])
+def test_a_template_that_is_missing_or_broken_is_told(template: str | None):
+    processor = processor_with()
+    processor.chat_template = processor.tokenizer.chat_template = template
+    for told in (prompt_end, completion_end):
+        with pytest.raises(PolicyError, match=r"^policy\.model '.*': its chat template cannot be applied \("):
+            told(processor)
+
+
+def recipe_with(processor: Any, folder: Path, envelope: str, stage: str) -> Recipe:
+    """A recipe whose policy has this processor, and no weights."""
+    AutoConfig.from_pretrained(TINY).save_pretrained(folder / "policy")
+    processor.save_pretrained(folder / "policy")
+    (folder / "recipe.yaml").write_text(f"""
+name: plain
+data: {{source: phantom, samples: {{train: 2, validation: 1, test: 2}}}}
+task: {{kind: classification, envelope: {envelope}}}
+policy: {{model: {folder / "policy"}}}
+stages: [{{kind: {stage}, steps: 1}}]
+arms: [{stage}]
+""")
+    return read_recipe(folder / "recipe.yaml", [])
+
+
+def test_a_processor_without_templates_is_told_before_anything_is_trained(tmp_path: Path):
+    processor = processor_with()
+    processor.chat_template = processor.tokenizer.chat_template = None
+    recipe = recipe_with(processor, tmp_path, "no-think", "rft")
+    for check in (check_envelopes, lambda recipe: make_plan(recipe, GPUS["h100"])):
+        with pytest.raises(PolicyError, match="its chat template cannot be applied"):
+            check(recipe)
+
+
+def test_a_plan_does_not_count_the_tag_that_the_template_opens(tmp_path: Path):
+    lengths = []
+    for added in ("", "<think>\n"):
+        folder = tmp_path / f"opens-{bool(added)}"
+        folder.mkdir()
+        plan = make_plan(recipe_with(processor_with(added=added), folder, "think-answer", "sft"), GPUS["h100"])
+        lengths.append(plan.rows[0].lengths.completion)
+    assert lengths[0] > lengths[1]
 
 
 def test_an_envelope_that_the_template_rules_out_is_refused():

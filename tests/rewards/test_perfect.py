@@ -1,5 +1,6 @@
 """A right answer, written as a completion, earns everything."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vrft.response import ORDERS
-from vrft.rewards.perfect import attainable, perfect, unpaid
-from vrft.sample import Sample, Target
+from vrft.rewards import perfect as module
+from vrft.rewards.columns import prompt_ends
+from vrft.rewards.perfect import perfect, read_back
+from vrft.sample import Grey, ImageFile, Sample, Target, size_of
 from vrft.tasks import Classification, Grading, Localization
 
 SIZE = (4000, 3000)
@@ -35,7 +38,7 @@ def sample_of(target: Target) -> Sample:
 )
 def test_every_target_is_read_back(task: Classification | Grading, order: str):
     task = type(task)(**{**vars(task), "order": order})
-    assert list(unpaid(task, [sample_of(target) for target in task.classes])) == []
+    assert read_back(task, [sample_of(target) for target in task.classes]).unpaid == []
 
 
 def test_names_that_hold_numerals_are_written_as_they_are():
@@ -46,7 +49,7 @@ def test_names_that_hold_numerals_are_written_as_they_are():
 
 
 def test_a_target_that_is_read_as_another_is_told():
-    (fault,) = unpaid(Classification(("A", "a")), [sample_of("a"), sample_of("a")])
+    (fault,) = read_back(Classification(("A", "a")), [sample_of("a"), sample_of("a")]).unpaid
     assert "written as '<think>x</think><answer>a</answer>', is not read back" in str(fault)
 
 
@@ -56,18 +59,37 @@ def test_boxes_of_any_size_are_read_back(drawn: tuple[float, float, float, float
     box = (x * SIZE[0], y * SIZE[1], min(1, x + width) * SIZE[0], min(1, y + height) * SIZE[1])
     if box[2] - box[0] < 0.01 or box[3] - box[1] < 0.01:
         return
-    assert list(unpaid(Localization(frame), [sample_of((box,))])) == []
+    assert read_back(Localization(frame), [sample_of((box,))]).unpaid == []
 
 
 def test_what_rounding_costs_is_told():
     small, large = sample_of(((10.0, 10.0, 13.0, 13.0),)), sample_of(((0.0, 0.0, 2000.0, 1500.0),))
-    assert attainable(Localization("thousand"), [large]) == 1
-    assert 0 < attainable(Localization("thousand"), [small]) < 0.9
-    assert attainable(Localization("thousand"), []) == 1
+    task = Localization("thousand")
+    assert read_back(task, [large]).share == read_back(task, []).share == 1
+    assert 0 < (least := read_back(task, [small]).share) < 0.9
+    assert read_back(task, [small, small, small, large]).share == pytest.approx((3 * least + 1) / 4)
+
+
+def test_equal_targets_are_written_once(monkeypatch):
+    written = []
+    monkeypatch.setattr(module, "perfect", lambda *given: written.append(given) or perfect(*given))
+    boxes = sample_of(((0.0, 0.0, 2000.0, 1500.0),))
+    assert read_back(Localization("thousand"), [boxes, boxes, sample_of(())]).unpaid == []
+    assert len(written) == 2
 
 
 def test_the_size_is_read_from_the_head_of_a_file(tmp_path: Path):
     Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
     sample = Sample("a", tmp_path / "a.png", "Where?", ((1.0, 2.0, 3.0, 4.0),), "train")
     assert perfect(Localization("thousand"), sample, (20, 10)).endswith('[{"bbox_2d":[50,200,150,400]}]</answer>')
-    assert list(unpaid(Localization("thousand"), [sample])) == []
+    assert read_back(Localization("thousand"), [sample]).unpaid == []
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-20])  # of which nothing but the head is read
+    cut = replace(sample, image=ImageFile(tmp_path / "a.png", (5, 0, 20, 10)))
+    assert [size_of(one) for one in (sample, cut, replace(sample, image=Grey(cut)))] == [(20, 10), (15, 10), (15, 10)]
+
+
+def test_the_end_of_a_prompt_may_be_missing_in_a_table():
+    assert prompt_ends(float("nan"), 2) == prompt_ends(None, 2) == ["", ""]
+    assert prompt_ends(["<think>", float("nan"), None], 3) == ["<think>", "", ""]
+    with pytest.raises(ValueError, match="prompt_end is 3"):
+        prompt_ends([3], 1)

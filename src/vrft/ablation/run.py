@@ -29,7 +29,7 @@ def jobs_of(design: Design, directory: AblationDirectory) -> tuple[list[Unit], l
         UserError: the data or the policy cannot be used.
     """
     quiet_libraries()
-    units = Ledger(open_job(design.recipe, Reporter(quiet=True))).units()
+    units = Ledger(open_job(design.recipe, Reporter(quiet=True), perception=False)).units()
     return units, _missing(units, directory)
 
 
@@ -77,7 +77,7 @@ def ablate(
     quiet_libraries()
     recipe = design.recipe
     directory.take()
-    job = replace(open_job(recipe, reporter), pictures=PictureLog(directory.pictures))
+    job = replace(open_job(recipe, reporter, perception=False), pictures=PictureLog(directory.pictures))
     if len(set(job.groups())) < 2:
         raise DataError(f"the {recipe.evaluation.split} split has one image; no interval can be made of it.")
     ledger = Ledger(job)
@@ -101,7 +101,6 @@ def ablate(
     if not kept:
         drop_policies(directory, units, [unit for unit in missing if unit.name in errors])
     gather(design, job, ledger, directory, errors)
-    say_odd(job.pictures, reporter=reporter)
     return errors
 
 
@@ -147,7 +146,8 @@ def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirector
         table = pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
         table.to_parquet(fresh, index=False)
     write_gallery(directory, job.held_out, job.pictures)
-    write_json(directory.records, _records(design, job) | {"work_seconds": _work(ledger, directory), "runs": runs})
+    facts = {"pictures": say_odd(job), "work_seconds": _work(ledger, directory), "runs": runs}
+    write_json(directory.records, _records(design, job) | facts)
 
 
 def _work(ledger: Ledger, directory: AblationDirectory) -> float:
@@ -183,7 +183,7 @@ def _link(directory: AblationDirectory, recipe: Recipe, arm: str, seed: int, key
     for index, (key, stage) in enumerate(zip(keys, recipe.stages_of(arm), strict=True)):
         place = directory.arm(arm, seed).stage(index, stage.kind)
         there = directory.stage(key)
-        if not place.done.exists() or place.done.read_text() != there.done.read_text():
+        if not place.done.exists() or read_json(place.done) != read_json(there.done):
             place.take_over(there)
         if not there.policy.exists():  # it was not to be kept
             shutil.rmtree(place.policy, ignore_errors=True)

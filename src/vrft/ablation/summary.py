@@ -72,7 +72,8 @@ def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[st
         row["p_holm"] = corrected
         row["seen"] = bool(corrected < alpha)
         row["smallest"] = one.smallest_at(alpha / len(planned))  # at the level of Holm's first step
-    return {
+    pictures = records.get("pictures")  # which the records of older ablations do not have
+    return ({"pictures": pictures} if pictures else {}) | {
         "name": records["name"],
         "task": task["kind"],
         "metric": measured,

@@ -21,20 +21,17 @@ import torch
 from filelock import FileLock
 
 from vrft.errors import RunError, UserError
-from vrft.images import PictureLog
+from vrft.images import RULES, PictureLog
 from vrft.knowledge import Told
 from vrft.pipeline import Job, open_job
 from vrft.policies import place_of, quiet_libraries
 from vrft.policies.of_recipe import load_for
 from vrft.progress import Reporter
 from vrft.recipe import ENVELOPES, Ablation, Budget, Policy, Recipe, RftStage, SftStage
-from vrft.runs import AblationDirectory, read_json, write_json
+from vrft.runs import FORMAT, AblationDirectory, read_json, write_json
 from vrft.sample import Sample, file_of
 from vrft.tasks import TrainableTask
 from vrft.training import PeakMemory
-
-FORMAT = 4
-"""Raised when a change of the code makes kept work worthless."""
 
 PASSING = {"save_every", "loader_workers"}
 """Keys of a stage that change no weight, nor does ``log_every``; where a stage ends with a budget, it is looked at with
@@ -188,7 +185,7 @@ class Ledger:
     def _data(self, stage: RftStage | SftStage | None) -> dict[str, Any]:
         """What decides how samples look, beside which there are and where they lie."""
         data = (stage.data if stage else None) or self.recipe.data
-        return data.model_dump(exclude=ELSEWHERE)
+        return data.model_dump(exclude=ELSEWHERE) | {"rules": RULES}
 
     def _known(self, told: Told) -> dict[str, Any] | None:
         """What is known, as far as what is told holds it."""
@@ -255,7 +252,7 @@ def _opened(recipe: str) -> Job:
     """The data of a recipe, opened once in a process for all its units."""
     quiet_libraries()
     warnings.filterwarnings("ignore")  # of libraries, in a process that nobody watches; errors come back as errors
-    return open_job(Recipe.model_validate_json(recipe), Reporter(quiet=True))
+    return open_job(Recipe.model_validate_json(recipe), Reporter(quiet=True), perception=False)
 
 
 def work(path: str, recipe: str, unit: Unit) -> None:

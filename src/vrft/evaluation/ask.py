@@ -13,10 +13,10 @@ from vrft.images import Window, oddities
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.of_recipe import frame_for, load_arm
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of
-from vrft.response import ORDERS, parse
+from vrft.response import ORDERS, parse, scale_of
 from vrft.runs import RunDirectory
 from vrft.sample import Grey, ImageFile, Sample, open_image
-from vrft.tasks import Localization, TrainableTask, read_section, task_from
+from vrft.tasks import Grading, Localization, TrainableTask, read_section, task_from
 
 Asked = Iterator[tuple[Sample, dict[str, Any]]]
 """Samples, and what ``ask`` says of each."""
@@ -129,7 +129,8 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     """Ask about one sample, whose target is not looked at.
 
     Returns:
-        ``answer`` as it is read (None where it is not), ``reasoning`` (the think block), ``confidence`` in [0, 1],
+        ``answer`` as it is read (None where it is not), ``name`` (of the grade, where names hold numerals, so that
+        ``answer``, its index, is none of them), ``reasoning`` (the think block), ``confidence`` in [0, 1],
         ``problems`` (of the completion, and of the picture: ``oddities``) and ``completion``; for a localization also
         ``boxes``, in pixels of the image, and ``image_size``.
         The confidence is the geometric mean of the probabilities of the answer's tokens after that reasoning: 1 where
@@ -146,6 +147,7 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     envelope = parse(text, task.order, end)
     asked = {
         "answer": row["answer"],
+        **_name(task, row["answer"]),
         "reasoning": envelope.think,
         "confidence": None,
         "problems": [*row["problems"], *([] if isinstance(sample.image, Grey) else oddities(image))],
@@ -161,6 +163,13 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     if isinstance(task, Localization):
         asked |= {"boxes": row["answer"], "image_size": list(image.size)}
     return asked
+
+
+def _name(task: TrainableTask, grade: Any) -> dict[str, str | None]:
+    """What a grade is called, where the names of a task hold numerals."""
+    if not isinstance(task, Grading) or scale_of(task.levels, task.names).by_index:
+        return {}
+    return {"name": None if grade is None else task.written(grade)}
 
 
 def answer_span(tokens: Sequence[int], text_of: Callable[[Sequence[int]], str], *, last: bool = True) -> slice:

@@ -27,7 +27,7 @@ from vrft.policies.families import family_of, processed_size
 from vrft.policies.image_cache import ImageCache, default_folder
 from vrft.policies.templates import prompt_end, render_prompt
 from vrft.processes import local_index
-from vrft.sample import Grey, Sample, open_image
+from vrft.sample import Grey, Sample, open_image, read_as
 from vrft.tasks import TrainableTask
 from vrft.tasks.localization import pointing_question
 
@@ -85,7 +85,7 @@ class LoadedPolicy:
             image = open_image(sample)
             size = image.size
         if not isinstance(sample.image, Grey):  # which shows nothing on purpose
-            self.pictures.note(image, sample.id)
+            self.pictures.note(image, sample.id, lambda: read_as(sample))
         return image, size
 
     def prompt(self, task: TrainableTask, sample: Sample, size: Size) -> str:
@@ -237,7 +237,7 @@ def _with_adapters(
     path: str, base: tuple[str, str | None] | None, compute: torch.dtype, trust_remote_code: bool, *, training: bool
 ) -> PeftModel:
     """The adapters of a directory, in float32, over the model that they belong to."""
-    stated = json.loads((Path(path) / "adapter_config.json").read_text())
+    stated = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))
     of, revision = base or (stated["base_model_name_or_path"], stated.get("revision"))
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     if is_adapter(place_of(of)):

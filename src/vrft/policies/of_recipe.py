@@ -117,7 +117,7 @@ def check_envelopes(recipe: Recipe) -> None:
 
     Raises:
         PolicyError: the template opens ``<think>``, and an arm asks for an envelope that does not begin with it; or
-            there is no processor.
+            there is no processor, or its chat template cannot be applied.
     """
     orders = [order for order in orders_of(recipe) if order != "think-answer"]
     if not orders:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vrft.errors import PolicyError
+from vrft.errors import PolicyError, first_line
 from vrft.response import cannot_open, whole_turn
 
 _ANSWER = "0vrft0"
@@ -10,8 +10,24 @@ _ANSWER = "0vrft0"
 
 
 def render_prompt(processor: Any, messages: list[dict[str, Any]]) -> str:
-    """A conversation as text, with what the template writes before the assistant answers."""
-    return str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    """A conversation as text, with what the template writes before the assistant answers.
+
+    Raises:
+        PolicyError: there is no chat template, or it cannot be applied.
+    """
+    return _applied(processor, messages, opens=True)
+
+
+def _applied(processor: Any, messages: list[dict[str, Any]], *, opens: bool) -> str:
+    try:
+        return str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens))
+    except Exception as error:  # a template is a program that comes with the model
+        name = getattr(getattr(processor, "tokenizer", processor), "name_or_path", "")
+        raise PolicyError(
+            f"policy.model{f' {name!r}' if name else ''}: its chat template cannot be applied "
+            f"({first_line(error) or type(error).__name__}). Give a model with a chat template, such as an instruct "
+            f"model, or a directory that holds its chat_template.jinja."
+        ) from None
 
 
 def prompt_end(processor: Any) -> str:
@@ -23,10 +39,13 @@ def prompt_end(processor: Any) -> str:
 
     Returns:
         Such as ``"<think>\\n"``; "" where the template opens none.
+
+    Raises:
+        PolicyError: as ``render_prompt``.
     """
     asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     prompt = render_prompt(processor, asked)
-    before = str(processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=False))
+    before = _applied(processor, asked, opens=False)
     return whole_turn("", prompt.removeprefix(before))
 
 
@@ -34,7 +53,7 @@ def completion_end(processor: Any) -> str:
     """What the template writes after the text of the assistant: the token that ends its turn."""
     turns = [("user", "?"), ("assistant", _ANSWER)]
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
-    whole = str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
+    whole = _applied(processor, messages, opens=False)
     return whole.rpartition(_ANSWER)[2]
 
 

@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from vrft.evaluation.boxes import HIT, tally
 from vrft.images import odd_in_words
 from vrft.report.curves import Line, draw_curves
-from vrft.response import parse
+from vrft.response import parse, scale_of
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_text
 from vrft.tasks import LOWER_IS_BETTER
 
@@ -51,9 +51,11 @@ def write_report(directory: RunDirectory) -> Path:
     colours = dict(zip(arms, COLOURS * (1 + len(arms) // len(COLOURS)), strict=False))
     recipe_text = directory.recipe.read_text(encoding="utf-8")
     data = read_json(directory.data) if directory.data.exists() else {}
+    plan = yaml.safe_load(recipe_text)
+    called = _grades_called(plan["task"])
     html = template("page.html.j2").render(
         plotly=get_plotlyjs(),
-        plan=yaml.safe_load(recipe_text),
+        plan=plan,
         metrics=metrics,
         columns=_columns(metrics),
         titles=TITLES,
@@ -61,8 +63,8 @@ def write_report(directory: RunDirectory) -> Path:
         words=_in_words(metrics),
         comparisons=_comparisons(metrics),
         curves=draw_curves(_logs(directory, arms), {arm: Line(colours[arm]) for arm in arms}),
-        confusions=_confusions(predictions, arms) if "accuracy" in next(iter(metrics["arms"].values())) else [],
-        gallery=_gallery(directory, predictions, arms, colours),
+        confusions=_confusions(predictions, arms, called) if "accuracy" in next(iter(metrics["arms"].values())) else [],
+        gallery=_gallery(directory, predictions, arms, colours, called),
         perception=_perception(metrics),
         data=data,
         odd=odd_in_words(data.get("pictures", {})),
@@ -77,6 +79,18 @@ def template(name: str) -> Template:
     """A template of this room; whatever is put into it is escaped."""
     loader = FileSystemLoader(Path(__file__).parent)
     return Environment(loader=loader, autoescape=select_autoescape(default=True), trim_blocks=True).get_template(name)
+
+
+def _grades_called(task: dict[str, Any]) -> dict[str, str]:
+    """What the page calls grades instead of their index, where the names of a recipe's task hold numerals."""
+    names = task["levels"] if isinstance(task.get("levels"), list) else task.get("names")
+    if task["kind"] != "grading" or not names:
+        return {}
+    try:
+        by_index = scale_of(len(names), names).by_index
+    except ValueError:  # of an older run
+        return {}
+    return {} if by_index else {str(grade): name for grade, name in enumerate(names)}
 
 
 def _columns(metrics: dict[str, Any]) -> list[str]:
@@ -168,7 +182,7 @@ def _logs(directory: RunDirectory, arms: list[str]) -> pd.DataFrame:
     return pd.json_normalize(logs)
 
 
-def _confusions(predictions: pd.DataFrame, arms: list[str]) -> list[dict[str, Any]]:
+def _confusions(predictions: pd.DataFrame, arms: list[str], called: dict[str, str]) -> list[dict[str, Any]]:
     """For each arm the counts of truth by answer, over all its seeds; the last column is what was not read."""
     classes = sorted(predictions["target"].unique(), key=lambda t: (not t.isdigit(), int(t) if t.isdigit() else 0, t))
     answers = [*classes, *sorted(set(predictions["answer"].dropna()) - set(classes)), "unread"]
@@ -179,7 +193,8 @@ def _confusions(predictions: pd.DataFrame, arms: list[str]) -> list[dict[str, An
         counts = counts.reindex(index=classes, columns=answers, fill_value=0)
         shares = counts.to_numpy() / np.maximum(counts.to_numpy().sum(axis=1, keepdims=True), 1)
         cells = [list(zip(c, s, strict=True)) for c, s in zip(counts.to_numpy().tolist(), shares.tolist(), strict=True)]
-        tables.append({"arm": arm, "rows": classes, "columns": answers, "cells": cells})
+        heads = {key: [called.get(one, one) for one in of] for key, of in (("rows", classes), ("columns", answers))}
+        tables.append({"arm": arm, **heads, "cells": cells})
     return tables
 
 
@@ -221,7 +236,11 @@ def _drawn(rows: list[Any], arms: list[str], colours: dict[str, str]) -> dict[st
 
 
 def _gallery(
-    directory: RunDirectory, predictions: pd.DataFrame, arms: list[str], colours: dict[str, str]
+    directory: RunDirectory,
+    predictions: pd.DataFrame,
+    arms: list[str],
+    colours: dict[str, str],
+    called: dict[str, str],
 ) -> list[dict[str, Any]]:
     """Test images with the reasoning and the answer of each arm (its first seed) side by side."""
     items = []
@@ -240,11 +259,12 @@ def _gallery(
                     "think": envelope.think,
                     "answer": envelope.answer,
                     "raw": None if row["well_formed"] else row["completion"],
-                    "read": read,
+                    "read": called.get(read, read) if read is not None else None,
                     "right": right,
                 }
             )
         picture = base64.b64encode(path.read_bytes()).decode("ascii")
         drawn = _drawn([rows[path.stem, arm] for arm in arms], arms, colours)
-        items.append({"sample": path.stem, "target": row["target"], "picture": picture, "answers": answers, **drawn})
+        target = called.get(row["target"], row["target"])
+        items.append({"sample": path.stem, "target": target, "picture": picture, "answers": answers, **drawn})
     return items

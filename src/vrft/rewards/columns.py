@@ -54,9 +54,9 @@ def prompt_ends(value: Any, count: int) -> list[str]:
     Raises:
         ValueError: the list has another length than there are completions, or holds what is no text.
     """
-    if isinstance(value, str):
-        return [value] * count
-    ends = [end or "" for end in spread(value, count, one=str)]
+    if isinstance(value, str) or is_missing(value):
+        return ["" if is_missing(value) else value] * count
+    ends = ["" if is_missing(end) else end for end in spread(value, count, one=str)]
     for end in ends:
         if not isinstance(end, str):
             raise ValueError(f"prompt_end is {end!r}; expected a text, such as '<think>'")

@@ -1,14 +1,13 @@
 """Whether a right answer earns everything: each target is written as a completion, and read back."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vrft.boxes import Size
-from vrft.images import inspect
 from vrft.response import parse, render
 from vrft.rewards.accuracy import accuracy
 from vrft.rewards.overlap import overlap
-from vrft.sample import Box, Sample, file_of, open_image
+from vrft.sample import Box, Sample, size_of
 from vrft.tasks import Localization, Task
 
 ROUNDING = {"pixel": 1.0, "resized": 1.0, "thousand": 0.001, "unit": 0.0001}
@@ -28,6 +27,16 @@ class Unpaid:
         return f"the target of {self.sample.id}, written as {self.completion!r}, is not read back{found}"
 
 
+@dataclass(frozen=True)
+class ReadBack:
+    """What right answers to samples earn."""
+
+    unpaid: list[Unpaid]
+    """The samples of which a right answer does not earn everything, one for each target."""
+    share: float
+    """What right answers earn on average: 1, but for the rounding of boxes; 1 where there are no samples."""
+
+
 def perfect(task: Task, sample: Sample, size: Size | None = None) -> str:
     """The completion that answers a sample rightly.
 
@@ -39,48 +48,38 @@ def perfect(task: Task, sample: Sample, size: Size | None = None) -> str:
     return render("x", task.written(sample.target, size, size), task.order)
 
 
-def unpaid(task: Task, samples: Iterable[Sample]) -> Iterator[Unpaid]:
-    """The samples of which a right answer does not earn everything, one for each target.
+def read_back(task: Task, samples: Iterable[Sample]) -> ReadBack:
+    """Write the target of each sample as a right answer, and read it back; equal targets once.
 
     A box must be read back but for the rounding of its coordinates, which costs small boxes of large images some
-    overlap (``attainable``).
+    overlap.
     """
-    seen: set[object] = set()
+    faults: list[Unpaid] = []
+    paid: dict[object, float] = {}
+    total = count = 0.0
     for sample in samples:
         size = size_of(sample) if isinstance(task, Localization) else None
-        if (sample.target, size) in seen:
-            continue
-        seen.add((sample.target, size))
-        completion = perfect(task, sample, size)
-        envelope = parse(completion, task.order)
-        reading = task.read_answer(envelope, size, size)
-        if isinstance(task, Localization):
-            paid = _is_near(reading.answer, sample.target, task.frame, size)
-        else:
-            paid = accuracy(task, reading, task.check_target(sample.target)) == 1.0
-        if envelope.problems or not paid:
-            yield Unpaid(sample, completion, (*envelope.problems, *reading.problems))
+        key = (sample.target, size)
+        if key not in paid:
+            fault, paid[key] = _read_back(task, sample, size)
+            faults += [fault] if fault else []
+        total, count = total + paid[key], count + 1
+    return ReadBack(faults, total / count if count else 1.0)
 
 
-def attainable(task: Localization, samples: Iterable[Sample]) -> float:
-    """The mean overlap that right answers earn: 1 but for the rounding of coordinates; 1 where there are no samples."""
-    values = []
-    for sample in samples:
-        size = size_of(sample)
-        reading = task.read_answer(parse(perfect(task, sample, size), task.order), size, size)
-        values.append(overlap(reading, sample.target if isinstance(sample.target, tuple) else ()))
-    return sum(values) / len(values) if values else 1.0
-
-
-def size_of(sample: Sample) -> Size:
-    """Width and height of the picture of a sample, from the head of its file, or from the picture."""
-    file = file_of(sample)
-    if file is None:
-        return open_image(sample).size
-    if file.region is not None:
-        x1, y1, x2, y2 = file.region
-        return x2 - x1, y2 - y1
-    return inspect(file.path, file.page).size
+def _read_back(task: Task, sample: Sample, size: Size | None) -> tuple[Unpaid | None, float]:
+    """What is wrong with a target, and what share of the reward a right answer earns."""
+    completion = perfect(task, sample, size)
+    envelope = parse(completion, task.order)
+    reading = task.read_answer(envelope, size, size)
+    if isinstance(task, Localization):
+        share = overlap(reading, sample.target if isinstance(sample.target, tuple) else ())
+        paid = _is_near(reading.answer, sample.target, task.frame, size)
+    else:
+        share = accuracy(task, reading, task.check_target(sample.target))
+        paid = share == 1.0
+    problems = (*envelope.problems, *reading.problems)
+    return None if paid and not envelope.problems else Unpaid(sample, completion, problems), share
 
 
 def _is_near(answer: object, target: object, frame: str, size: Size | None) -> bool:
