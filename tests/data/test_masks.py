@@ -107,10 +107,10 @@ def test_a_declared_void_is_neither_class_nor_background(tmp_path):
 
 
 def test_an_image_of_void_alone_is_no_statement_that_nothing_is_there(tmp_path):
-    found, counts = records(pair(tmp_path, palette(values((255, LIVER)))), void=255)
-    assert (found, counts) == ([], {"only void": 1})
+    (record,), _ = records(pair(tmp_path, palette(values((255, LIVER)))), void=255)
+    assert record.unsure == "only void"
     (record,), _ = records(pair(tmp_path, palette(values())), void=255)
-    assert record.annotations == record.left_out == ()
+    assert (record.annotations, record.left_out, record.unsure) == ((), (), "")
 
 
 def test_void_is_no_value_of_a_class(tmp_path):
@@ -155,7 +155,9 @@ def test_a_small_split_without_any_class_is_no_fault(tmp_path):
     reader = MaskReader(tmp_path / "images", tmp_path / "masks", classes={1: "liver"})
     for split in ("validation", "train", "test"):  # also where the splits with the class are read later
         counts = Counter()
-        assert [bool(record.annotations) for record in reader.read(split, counts)] == [split == "train"] * 2
+        found = reader.read(split, counts)
+        assert [bool(record.annotations) for record in found] == [split == "train"] * 2
+        assert [bool(record.unsure) for record in found] == [split != "train"] * 2
         assert counts["masks with 2, which no class has"] == (0 if split == "train" else 2)
     with pytest.raises(DataError, match=r"holds none of the values of data\.classes \(7\), nor does any mask .*found"):
         MaskReader(tmp_path / "images", tmp_path / "masks", classes={7: "liver"}).read("validation", Counter())
@@ -218,3 +220,103 @@ def test_a_mask_is_turned_with_its_image(tmp_path, orientation):
     assert boxes(pair(tmp_path, upright, Image.new("RGB", (40, 30)), exif=exif)) == {"liver": wanted}
     if orientation in (6, 8):  # drawn on the picture as it is stored
         assert boxes(pair(tmp_path, stored, Image.new("RGB", (40, 30)), exif=exif)) == {"liver": wanted}
+
+
+def masks_of(folder: Path, **masks: Image.Image) -> Path:
+    """A set with these masks, which are all shown whatever their split."""
+    for name, mask in masks.items():
+        picture = folder / "images" / f"{name}.jpg"
+        picture.parent.mkdir(exist_ok=True)
+        (folder / "masks").mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30)).save(picture)
+        mask.save(folder / "masks" / f"{name}.png")
+    return folder
+
+
+def told(folder: Path, **options) -> tuple[dict[str, int], Counter[str]]:
+    """How many boxes each image that is a sample has, and what was met."""
+    reader = MaskReader(folder / "images", folder / "masks", classes=options.pop("classes", {255: "liver"}))
+    source = BoxSource(reader, kind="localization", **options)
+    found = {record.image.stem: len(record.annotations) for split in SPLITS for record in source.records(split)}
+    return found, +sum((source.counts[split] for split in SPLITS), Counter())
+
+
+def grey(*pairs: tuple[int, tuple[int, int, int, int]]) -> Image.Image:
+    return Image.fromarray(values(*pairs))
+
+
+@pytest.mark.parametrize("kind", ["localization", "classification"])
+@pytest.mark.parametrize(
+    ("mask", "classes", "message"),
+    [
+        (grey((1, LIVER)), {255: "liver"}, r"a\.png: holds no value but 0 and 1, .* set data\.classes to {1: liver}"),
+        (
+            grey((1, LIVER), (2, TUMOUR)),
+            {128: "a", 255: "b"},
+            r"holds none of the values .*\(128, 255\).* found 1, 2\.",
+        ),
+        (grey((100, LIVER)), {255: "liver"}, r"holds none of the values .*\(255\).* found 100\."),
+        (palette(values((1, LIVER))), {255: "liver"}, r"holds none of the values .*\(255\).* found 1\."),
+    ],
+    ids=["0-1", "1-2", "0-100", "palette"],
+)
+def test_numbers_of_classes_are_no_dark_levels_of_grey(tmp_path, kind, mask, classes, message):
+    folder = masks_of(tmp_path, a=mask, b=mask)
+    with pytest.raises(DataError, match=message):
+        BoxSource(MaskReader(folder / "images", folder / "masks", classes=classes), kind=kind).check()
+
+
+def test_a_mask_that_holds_other_values_alone_is_left_out_or_refused(tmp_path):
+    folder = masks_of(tmp_path, a=grey((255, LIVER)), b=grey((100, LIVER)), c=grey(), d=grey((2, LIVER), (3, TUMOUR)))
+    found, met = told(folder)
+    assert found == {"a": 1, "c": 0}
+    assert (
+        met["masks without a class, with other values"],
+        met["empty"],
+        met["masks with 100, which no class has"],
+    ) == (
+        2,
+        1,
+        1,
+    )
+    with pytest.raises(DataError, match=r"b\.jpg: its annotation tells neither .*with other values"):
+        told(masks_of(tmp_path, d=grey()), unusable="refuse")
+    with pytest.raises(DataError, match=r"b\.png: holds no value but 0 and 1"):
+        told(masks_of(tmp_path, b=grey((1, LIVER))))
+
+
+def test_beside_classes_a_value_between_them_is_none(tmp_path):
+    found, met = told(masks_of(tmp_path, a=grey((255, LIVER), (100, TUMOUR))))
+    assert (found, met["masks with 100, which no class has"]) == ({"a": 1}, 1)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0)])
+def test_a_mask_drawn_in_transparency_alone_is_its_alpha(tmp_path, colour):
+    drawn = Image.new("RGBA", (40, 30), colour)
+    drawn.putalpha(grey((255, LIVER)))
+    found, met = told(masks_of(tmp_path, a=drawn))
+    assert (found, met["masks drawn in transparency"]) == ({"a": 1}, 1)
+    below = np.dstack([np.full((30, 40, 3), 255, np.uint8), values((255, LIVER))])
+    below[4:14, 5:15, :3] = 0
+    with pytest.raises(DataError, match=r"a\.png: holds values below its transparency"):
+        told(masks_of(tmp_path, a=Image.fromarray(below)))
+
+
+def test_two_masks_of_one_image_are_refused(tmp_path):
+    folder = masks_of(tmp_path, a=grey((255, LIVER)))
+    grey().save(folder / "masks" / "a.bmp")
+    with pytest.raises(DataError, match=r"masks/a\.png: a\.bmp beside it could be the mask of a\.jpg as well"):
+        told(folder)
+
+
+def test_a_mask_is_found_in_other_letters_where_one_can_be_meant(tmp_path):
+    folder = masks_of(tmp_path, i0=grey((255, LIVER)))
+    (folder / "masks" / "i0.png").rename(folder / "masks" / "I0.PNG")
+    assert told(folder)[0] == {"i0": 1}
+    masks_of(folder, I0=grey()).joinpath("masks", "I0.png").unlink()  # another image has this mask
+    assert told(folder)[0] == {"I0": 1}
+    (folder / "images" / "I0.jpg").unlink()
+    (folder / "masks" / "I0.PNG").rename(folder / "masks" / "I0.png")
+    grey().save(folder / "masks" / "I0.bmp")
+    with pytest.raises(DataError, match=r"I0\.png: I0\.bmp beside it could be the mask of i0\.jpg as well"):
+        told(folder)

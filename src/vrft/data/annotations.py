@@ -3,7 +3,8 @@
 The rule, for every source: a box without area is dropped, and one whose corners are swapped; a box that leaves the
 image is clipped to it, and dropped where nothing of it is inside; of equal boxes with equal labels one is kept.
 Whatever is dropped or clipped is counted. An image of whose boxes none is left holds something that nobody can point
-at: it is no sample, while an image that is stated to hold nothing is one without boxes.
+at: it is no sample, while an image that is stated to hold nothing is one without boxes. Nor is an image of which the
+files say nothing that can be relied on (``Record.unsure``).
 """
 
 import math
@@ -15,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
-from vrft.boxes import Size, clip, has_area
+from vrft.boxes import Size, clip, has_area, rescale
 from vrft.data.lookup import SUFFIXES
 from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
@@ -60,12 +61,14 @@ class Record:
     """Width and height that the annotation states, which tell whether it knows of an EXIF orientation (``upright``)."""
     left_out: tuple[str, ...] = ()
     """The labels of what the file states and no box tells: what the rule dropped, or the source could not use."""
+    unsure: str = ""
+    """Why the annotation tells neither what is there nor that nothing is: the image is left out and counted by it."""
 
 
 Counts = Counter[str]
 """What was met: ``images``, ``empty``, ``boxes`` (as written), ``kept``, ``clipped``, ``no area``, ``corners swapped``,
-``outside``, ``duplicate``, ``no usable box`` (images); and what a source cannot use: ``image missing``, ``not
-annotated``, ``size differs``, ..."""
+``outside``, ``duplicate``, ``no usable box`` (images); what ``Record.unsure`` says; and what a source cannot use:
+``image missing``, ``not annotated``, ``size differs``, ..."""
 
 
 class Reader(Protocol):
@@ -137,11 +140,14 @@ def number_of(value: object) -> float | None:
 
 
 def upright(record: Record, facts: ImageFacts, counts: Counts) -> Record:
-    """Turn the boxes of a record with its image where they are those of the picture as it is stored.
+    """Give the boxes of a record the place that they have in its image, as it is shown.
 
     An image with an EXIF orientation is shown upright. The size that its annotation states tells which picture the
-    boxes belong to; where it tells nothing (none is stated, or both pictures have it), they are taken to be upright, as
-    tools that show images upright write them. What is odd about the file is counted.
+    boxes belong to, the upright one or the one that is stored; where it tells nothing (none is stated, or both pictures
+    have it), they are taken to be upright, as tools that show images upright write them. Where another size of the same
+    shape is stated, the picture was scaled after it was annotated, and its boxes are scaled as well. Of another shape
+    they are taken as pixels of the file; where they are plainly not, the record is ``unsure``. What is odd about the
+    file is counted.
     """
     counts.update(facts.kinds)
     if record.size != facts.size:
@@ -149,14 +155,38 @@ def upright(record: Record, facts: ImageFacts, counts: Counts) -> Record:
             f"{record.image}: the named page is {facts.size[0]} x {facts.size[1]}, the first one "
             f"{record.size[0]} x {record.size[1]}; save the page as a file of its own."
         )
-    if record.stated in (None, facts.size):
+    stated, boxes = record.stated, [one.box for one in record.annotations]
+    if stated is None or stated == facts.size:
         return record
-    if record.stated != facts.stored:
-        counts["size differs"] += 1
-        return record
-    counts["boxes turned by EXIF"] += len(record.annotations)
-    turned = (replace(one, box=upright_box(one.box, facts.stored, facts.orientation)) for one in record.annotations)
-    return replace(record, annotations=tuple(turned))
+    meant: Size | None = facts.stored
+    if stated != facts.stored:
+        meant = next((size for size in (facts.size, facts.stored) if _same_shape(stated, size)), None)
+        if meant is None or not _all_inside(boxes, stated):
+            counts["size differs"] += 1
+            lost = not _all_inside(boxes, facts.size) and _all_inside(boxes, stated)
+            why = "boxes of a picture with another shape"
+            return replace(record, unsure=record.unsure or why) if lost else record
+        counts["boxes scaled"] += len(boxes)
+        boxes = [rescale(box, stated, meant) for box in boxes]
+    if meant != facts.size:
+        counts["boxes turned by EXIF"] += len(boxes)
+        boxes = [upright_box(box, facts.stored, facts.orientation) for box in boxes]
+    moved = (replace(one, box=box) for one, box in zip(record.annotations, boxes, strict=True))
+    return replace(record, annotations=tuple(moved))
+
+
+def _same_shape(one: Size, other: Size) -> bool:
+    """Whether a picture of one size scaled to the other keeps its shape, up to a rounding of its sides.
+
+    >>> _same_shape((128, 96), (64, 48)), _same_shape((1023, 767), (512, 384)), _same_shape((100, 81), (100, 80))
+    (True, True, False)
+    """
+    return 2 * abs(other[0] * one[1] - other[1] * one[0]) <= max(sum(one), sum(other))
+
+
+def _all_inside(boxes: Iterable[Box], size: Size) -> bool:
+    """Whether no box sticks out of a picture by more than a pixel."""
+    return all(min(box) >= -1 and max(box[::2]) <= size[0] + 1 and max(box[1::2]) <= size[1] + 1 for box in boxes)
 
 
 def image_size(path: Path) -> Size:
@@ -175,7 +205,7 @@ def stated_size(width: object, height: object) -> Size | None:
     ((640, 480), None)
     """
     wide, high = number_of(width), number_of(height)
-    return (round(wide), round(high)) if wide and high else None
+    return (round(wide), round(high)) if wide and high and min(wide, high) >= 1 else None
 
 
 def share_out(groups: Sequence[str], split: str, seed: int = 0) -> list[bool]:
@@ -206,8 +236,9 @@ class BoxSource:
         shared_out: all images are put together and shared out by a hash of their names, for sets that lack a split.
         window: of files with more than 8 bits: the values that become black and white.
         page: of files with several, from 0.
-        unusable: what becomes of an image with findings that are looked for, of whose boxes none is left: it is left
-            out and counted (``skip``), or the data is refused (``refuse``).
+        unusable: what becomes of an image with findings that are looked for, of whose boxes none is left, and of one
+            whose annotation cannot be relied on (``Record.unsure``): it is left out and counted (``skip``), or the data
+            is refused (``refuse``).
     """
 
     levels: int | None = None
@@ -230,6 +261,8 @@ class BoxSource:
         self.window, self.page = window, page
         self.counts: dict[str, Counts] = {}
         self._records: dict[str, list[Record]] = {}
+        self._unsure: dict[str, Path] = {}
+        """An image of each split of which the annotation tells nothing."""
         self._every: tuple[list[Record], Counts] | None = None
 
     def records(self, split: str) -> list[Record]:
@@ -240,16 +273,41 @@ class BoxSource:
         """
         if split not in self._records:
             counts: Counts = Counter()
-            cleaned = [
-                clean(upright(record, inspect(record.image, self.page), counts), counts)
-                for record in self._read(split, counts)
-            ]
-            self._records[split] = [record for record in cleaned if self._is_usable(record, counts)]
+            usable = []
+            for record in self._read(split, counts):
+                if not record.unsure:
+                    record = upright(record, inspect(record.image, self.page), counts)
+                if record.unsure:
+                    self._leave_out(record, split, counts)
+                elif self._is_usable(record := clean(record, counts), counts):
+                    usable.append(record)
+            self._records[split] = usable
             self.counts[split] = counts
         return self._records[split]
 
+    @property
+    def _where(self) -> Path | str:
+        """The folder of the data, as far as the reader has one."""
+        found: Path | str = getattr(self.reader, "root", getattr(self.reader, "images", "the data"))
+        return found
+
+    @property
+    def _met(self) -> Counts:
+        """What was met in all splits together."""
+        return sum(self.counts.values(), Counter())
+
     def _is_wanted(self, label: str) -> bool:
         return not self.find or label in self.find
+
+    def _leave_out(self, record: Record, split: str, counts: Counts) -> None:
+        if self.unusable == "refuse":
+            told = "tells neither what is there nor that nothing is"
+            raise DataError(
+                f"{record.image}: its annotation {told} ({record.unsure}); mend it or remove the image, or set "
+                f"data.unusable to skip."
+            )
+        counts[record.unsure] += 1
+        self._unsure.setdefault(split, record.image)
 
     def _is_usable(self, record: Record, counts: Counts) -> bool:
         """Whether a finding that is looked for has a box, or none is stated."""
@@ -266,7 +324,7 @@ class BoxSource:
         return False
 
     def _read(self, split: str, counts: Counts) -> list[Record]:
-        with reading(getattr(self.reader, "root", getattr(self.reader, "images", "the data"))):
+        with reading(self._where):
             if not self.shared_out:
                 return self.reader.read(split, counts)
             if self._every is None:
@@ -304,13 +362,15 @@ class BoxSource:
         """Read the annotations of all splits.
 
         Raises:
-            DataError: a file is missing or at fault, or a label that is looked for occurs nowhere.
+            DataError: a file is missing or at fault, a label that is looked for occurs nowhere, or there is no label.
         """
         found = {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
         for label in self.find:
             if label not in found:
                 known = ", ".join(sorted(found)) or "no boxes that can be used"
                 raise DataError(f"no box has the label {label!r}; the data has {known}.")
+        if not found and self.kind == "classification":
+            raise DataError(f"{self._where}: holds no box to classify ({_in_words(self._met) or 'no image'}).")
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in the order of the files; no image is opened.
@@ -319,9 +379,12 @@ class BoxSource:
             DataError: there are images, and none of them can be used.
         """
         records = self.records(split)
-        if not records and (unused := {key: self.counts[split][key] for key in UNUSED if self.counts[split][key]}):
-            met = ", ".join(f"{what} {count:,}" for what, count in self.counts[split].items() if count)
-            raise DataError(f"the data has no image for {split} that can be used ({met}): {_hint(unused)}")
+        hints = [hint for key, hint in UNUSED.items() if self.counts[split][key]]
+        if split in self._unsure:
+            hints.append(f"mend the annotations of images such as {self._unsure[split]}.")
+        if not records and hints:
+            met = _in_words(self.counts[split])
+            raise DataError(f"the data has no image for {split} that can be used ({met}): {' '.join(hints)}")
         for record, name in zip(records, names_apart([record.image for record in records]), strict=True):
             wanted = [one for one in record.annotations if self._is_wanted(one.label)]
             if self.kind == "localization":
@@ -353,8 +416,8 @@ UNUSED = {
 """Why an image is no sample, and what to do where none is one."""
 
 
-def _hint(unused: Iterable[str]) -> str:
-    return " ".join(UNUSED[key] for key in unused)
+def _in_words(counts: Counts) -> str:
+    return ", ".join(f"{what} {count:,}" for what, count in counts.items() if count)
 
 
 def names_apart(images: Sequence[Path]) -> list[str]:
