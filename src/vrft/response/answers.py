@@ -10,7 +10,8 @@ from vrft.response.words import DOUBT, LONGEST, Reading, cached_names, normalise
 
 _FINDING = (
     r"(?!(?:idea|doubts?|way|answer|image|longer|and|but|or|chance|possibility|risk|suspicion|probability|likelihood"
-    r"|hint|concern|question|suggestion|reason|need|problem|rule|limit)\b)[a-z]+"
+    r"|hint|concern|question|suggestion|reason|need|problem|rule|limit|absence|lack|exclusion|certainty|uncertainty"
+    r"|alternative|other|denying|mistake|mistaking|normal|way|telling|knowing)\b)[a-z]+"
 )
 _ADJECTIVE = r"(?:(?:acute|chronic|focal|pleural|pulmonary|left|right|bilateral|visible|clear|definite|such|any) )?"
 _SIGN = r"(?:evidence|signs?|indication|presence) of"

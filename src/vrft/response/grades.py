@@ -250,6 +250,8 @@ def _grade(answer: str, scale: Scale) -> int | None:
     """The only grade in an answer, where nothing else stands in it; answers come again and again."""
     tokens = tokens_of(_GLUED_ROMAN.sub(r"\1 ", scale.fold(answer)))
     words = [token.text for token in tokens]
+    if words[:1] == ["is"]:  # a question
+        return None
     spelt = [_numeral(word) for word in words]
     grades: set[int | None] = set()
     severities: set[str] = set()

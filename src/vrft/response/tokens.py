@@ -164,7 +164,7 @@ def named_in(answer: str, names: Phrases[T]) -> tuple[frozenset[T], bool]:
     tokens = tokens_of(folded(answer))
     texts = [token.text for token in tokens]
     found: set[T] = set()
-    place, whole = 0, not UNSETTLED.search(answer)
+    place, whole = 0, not UNSETTLED.search(answer) and texts[:1] != ["is"]  # a question
     while place < len(tokens):
         name, listed = names.at(texts, place), lead_ins().at(texts, place)
         if name and (listed is None or listed[0] <= name[0]):

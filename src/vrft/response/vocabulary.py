@@ -5,7 +5,7 @@ refused. Words are written as people write them and folded by ``tokens.folded`` 
 """
 
 TITLES = """
-grade grading stage staging class category level score subscore rating degree group type severity classification
+grade grading stage staging pattern phototype points class category level score subscore rating degree group type severity classification
 grad stadium stufe klasse kategorie schweregrad wert punktzahl gruppe typ
 stade degré niveau catégorie sévérité gravité cotation groupe
 grado estadio etapa nivel clase categoría puntuación puntaje grupo tipo gravedad severidad
@@ -25,7 +25,8 @@ SCALES = """
 acr bi-rads birads pi-rads pirads ti-rads tirads acr-ti-rads li-rads lirads lr lung-rads lungrads o-rads orads 
 ni-rads nirads ckd gg c-rads vi-rads cad-rads rads gleason isup who icdr etdrs npdr dr dme rop amd kl kellgren lawrence
 kellgren-lawrence oarsi disease ajcc uicc tnm figo bosniak fitzpatrick
-mayo endoscopic skin functional physical status
+mayo endoscopic skin functional physical status clinical
+pathological tumor tumour
 c-tirads eu-tirads k-l kellgren-and-lawrence her2/neu forrest schatzker tanner pfirrmann meary modic fazekas nyha asa
 ecog child-pugh metavir ishak nas banff fuhrman bloom-richardson nottingham her2 ihc breslow clark aspects mrs nihss
 diabetic-retinopathy retinopathy osteoarthritis 糖尿病视网膜病变 糖尿病網膜症 rétinopathie diabétique
@@ -36,7 +37,7 @@ retinopatía diabética диабетическая ретинопатия retino
 LEAD_INS = """
 answer answers final the this it is its it's i'd prediction predicted diagnosis finding findings result conclusion
 assessment impression overall my correct therefore thus so hence image scan picture photo radiograph shows of name
-label option choice letter definitely certainly clearly absolutely i-choose i-select i-pick i-say i-would-say
+label option choice letter definitely certainly clearly absolutely i-choose i-select i-pick i-say i-would-say i-would-choose
 antwort die das der ist lautet endgültige diagnose befund ergebnis bild zeigt es dieses
 réponse la le est finale c'est diagnostic résultat image l'image montre cette de du
 respuesta el es diagnóstico resultado imagen muestra esta correcta
@@ -46,7 +47,7 @@ risposta il è diagnosi risultato immagine mostra di
 الإجابة الاجابة النهائية هي هو الجواب التشخيص النتيجة الصورة
 答案 答案是 答案为 最终答案是 最终答案为 回答是 结果是 结果为 诊断是 诊断为
 最终 最终答案 是 为 结果 诊断 结论 因此 所以 该 图像 显示 选 选择 选项 项 的 正确
-答え 回答 は です である 診断 結果 最終 最終的な 選択肢 選択 の
+答え 正解 回答 は です である 診断 結果 最終 最終的な 選択肢 選択 の
 답 정답 답변 은 는 이 가 입니다 이다 최종 진단 결과 의 선택
 最終 是 為 診斷 結果 選 選擇 選項 圖像 顯示 正確
 """
