@@ -74,7 +74,9 @@ def test_voc(tmp_path: Path):
     for name, stems in (("train", "a\nmissing\n"), ("val", ""), ("test", "")):
         (lists / f"{name}.txt").write_text(stems)
     source = BoxSource(VOCReader(tmp_path), kind="localization", find=["WBC"])
-    assert totals(source) == Counter({"images": 1, "boxes": 1, "kept": 1, "size differs": 1, "image missing": 1})
+    assert totals(source) == Counter({"images": 1, "boxes": 1, "kept": 1, "size differs": 1, "image missing": 1}) | {
+        f"no image in {lists / name}.txt": 1 for name in ("val", "test")
+    }
     (sample,) = source.samples("train")
     assert sample.target == ((1, 2, 30, 40),)
     assert sample.question == "Where is every WBC?"
@@ -116,8 +118,11 @@ def test_all_images_can_be_shared_out_anew(tmp_path: Path):
     own, anew = (
         BoxSource(YOLOReader(tmp_path), kind="localization", shared_out=shared_out) for shared_out in (False, True)
     )
-    assert [len(own.records(split)) for split in SPLITS] == [0, 0, 0]
-    assert totals(own)["not annotated"] == totals(anew)["not annotated"] == 40
+    for source in (own, anew):
+        with pytest.raises(
+            DataError, match=r"val0\.png: none of the 40 images has a file of labels, such as .*val0\.txt"
+        ):
+            source.check()
     for split in ("val", "test"):
         (tmp_path / split / "labels").mkdir()
         for index in range(20):
@@ -166,8 +171,9 @@ def test_coco_boxes_polygons_and_images_without_annotations(tmp_path: Path):
     file.write_text(json.dumps(content))
     source = BoxSource(COCOReader(tmp_path), kind="localization")
     met = totals(source)
-    assert (met["image missing"], met["not annotated"], met["annotation without image"], met["empty"]) == (1, 1, 1, 1)
-    assert [sample.target for sample in source.samples("train")] == [((10, 20, 40, 60.5),), ()]
+    assert (met["image missing"], met["not annotated"], met["annotation without image"], met["empty"]) == (1, 1, 1, 0)
+    assert met["not annotated, while 1 annotations refer to no image, such as image_id 99"] == 1
+    assert [sample.target for sample in source.samples("train")] == [((10, 20, 40, 60.5),)]
     hull = BoxSource(COCOReader(tmp_path, boxes="polygon", unannotated="skip"), kind="localization")
     assert [sample.target for sample in hull.samples("train")] == [((10, 20, 35, 50),)]
     content["annotations"] = [annotation | {"category_id": 3}]
@@ -221,7 +227,9 @@ def test_a_table_with_a_map_of_its_columns(tmp_path: Path):
     for name in ("1_a.png", "1_b.png", "2_a.png"):
         picture(tmp_path / "images" / name)
     table = tmp_path / "boxes.csv"
-    table.write_bytes("\ufeffFile,Finding,Bbox [x,y,w,h]\r\n1_a.png,mass,1,2,3.5,4\r\nno.png,mass,1,2,3,4\r\n".encode())
+    table.write_bytes(
+        "\ufeffFile,Finding,Bbox [x,y,w,h]\r\n1_a.png,mass,1,2,3.5,4\r\n3_a.png,mass,1,2,3,4\r\n".encode()
+    )
     columns = Columns("File", "Finding", corner_and_size=(2, 3, 4, 5))
     reader = TableReader(table, tmp_path / "images", columns=columns, group="_", negatives=True)
     source = BoxSource(reader, kind="localization")

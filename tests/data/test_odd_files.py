@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask
 
-from vrft.data.annotations import BoxSource, Reader, clean, names_apart
+from vrft.data.annotations import SPLITS, BoxSource, Reader, clean, names_apart
 from vrft.data.coco import COCOReader
 from vrft.data.lookup import ImageFiles, images_in
 from vrft.data.table import Columns, TableReader
@@ -221,6 +221,32 @@ def test_each_kind_of_line_gives_its_box(tmp_path: Path, line: str, data: str, c
 def test_a_line_that_could_mean_something_else_is_refused(tmp_path: Path, line: str, data: str, message: str):
     with pytest.raises(DataError, match=rf"a\.txt:1: .*{message}"):
         read(YOLOReader(yolo(tmp_path, line, data)))
+
+
+KEYPOINTS = "0 0.3125 0.40625 0.3125 0.3125 0.3 0.4 0.35 0.45"
+
+
+def test_a_line_that_may_be_a_polygon_or_keypoints_is_refused_unless_others_tell(tmp_path: Path):
+    with pytest.raises(DataError, match=r"a\.txt:2: .*may be a box with keypoints x, y or a polygon; .*kpt_shape"):
+        read(YOLOReader(yolo(tmp_path, f"0 .5 .5 .2 .2\n{KEYPOINTS}")))
+    assert read(YOLOReader(tmp_path, polygons=True))[1]["polygon"] == 1
+    assert read(YOLOReader(yolo(tmp_path, KEYPOINTS, "names: [a]\nkpt_shape: [2, 2]")))[1]["keypoints"] == 1
+    yolo(tmp_path, KEYPOINTS)
+    write(tmp_path / "valid" / "labels" / "b.txt", "0 .1 .1 .2 .1 .2 .2 .1 .2 .1 .15")
+    picture(tmp_path / "valid" / "images" / "b.jpg")
+    assert read(YOLOReader(tmp_path))[1]["polygon"] == 1
+
+
+@pytest.mark.parametrize(
+    "line", [".5 .5 .51 .5 .51 .51 .5 .51", ".5 .5 .52 .51 .51 .53 .49 .52", ".5 .5 .6 .5 .6 .6 .5 .6 .5 .5"]
+)
+def test_an_oriented_box_or_a_closed_polygon_is_no_box_with_keypoints(tmp_path: Path, line: str):
+    assert read(YOLOReader(yolo(tmp_path, f"0 {line}")))[1]["polygon"] == 1
+
+
+def test_shares_in_a_dota_file_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match=r"a\.txt:1: the corners of 'mass' are .*shares of the image; expected x1 y1"):
+        read(YOLOReader(yolo(tmp_path, "0.1 0.2 0.3 0.2 0.3 0.4 0.1 0.4 mass 0")))
 
 
 @pytest.mark.parametrize(
@@ -455,6 +481,74 @@ def test_an_annotations_folder_with_images_by_split(tmp_path: Path):
         read(COCOReader(tmp_path))
 
 
+def test_images_without_annotations_are_no_negatives_while_annotations_reach_no_image(tmp_path: Path):
+    picture(tmp_path / "train" / "b.jpg")
+    images = [IMAGE | {"id": "1"}, IMAGE | {"id": "img2", "file_name": "b.jpg"}]
+    coco(tmp_path, images=images, annotations=[BOX, BOX | {"image_id": 2}])
+    targets, met = read(COCOReader(tmp_path))
+    assert targets == FOUND
+    assert met["not annotated, while 1 annotations refer to no image, such as image_id 2"] == 1
+    with pytest.raises(DataError, match=r"b\.jpg: its annotation tells neither .*such as image_id 2"):
+        read(COCOReader(tmp_path), unusable="refuse")
+
+
+@pytest.mark.parametrize(
+    ("stated", "box", "found", "count"),
+    [
+        ((128, 96), (20, 24, 40, 30), FOUND, "boxes scaled"),
+        ((32, 24), (5, 6, 10, 7.5), FOUND, "boxes scaled"),
+        ((32, 24), (10, 12, 30, 15), {"a": [(10, 12, 40, 27)]}, "size differs"),  # pixels of the file all the same
+        ((128, 48), (10, 12, 20, 15), FOUND, "size differs"),
+        ((128, 48), (70, 12, 20, 15), {}, "boxes of a picture with another shape"),
+        ((48, 64), (20, 45, 20, 15), {}, "boxes of a picture with another shape"),
+    ],
+)
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_boxes_of_a_scaled_picture_are_scaled(tmp_path: Path, form: str, stated: Any, box: Any, found: Any, count: str):
+    (wide, high), (x, y, width, height) = stated, box
+    if form == "coco":
+        picture(tmp_path / "train" / "b.jpg")
+        images = [IMAGE | {"width": wide, "height": high}, IMAGE | {"id": 2, "file_name": "b.jpg"}]
+        make: Reader = COCOReader(coco(tmp_path, images=images, annotations=[BOX | {"bbox": box}]))
+    else:
+        size = f"<size><width>{wide}</width><height>{high}</height></size>"
+        voc(tmp_path, size + thing(x, y, x + width, y + height))
+        make = VOCReader(voc(tmp_path, "", "b", listed="a\nb"))
+    targets, met = read(make)
+    assert (targets, met[count]) == (found | {"b": []}, 1)
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+def test_an_image_of_a_type_that_is_not_read_is_named(tmp_path: Path, form: str):
+    if form == "coco":
+        images = [IMAGE, IMAGE | {"id": 2, "file_name": "b.gif"}]
+        make, folder = lambda: COCOReader(coco(tmp_path, images=images)), "train"
+    elif form == "voc":
+        make, folder = lambda: VOCReader(voc(tmp_path, thing(5, 5, 9, 9), listed="a\nb")), "JPEGImages"
+        write(tmp_path / "Annotations" / "b.xml", "<annotation/>")
+    else:
+        make, folder = lambda: YOLOReader(yolo(tmp_path, "0 .5 .5 .2 .2")), "train/images"
+        write(tmp_path / "train" / "labels" / "b.txt", "")
+    reader = make()
+    picture(tmp_path / folder / "b.gif")
+    _, met = read(reader)
+    assert (met["image missing"], met["image of a type that is not read (.gif)"]) == (1, 1)
+    (tmp_path / folder / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"2 of 2 images are missing.*b\.gif is there, and its type is not read"):
+        read(type(reader)(tmp_path))
+
+
+def test_an_empty_list_is_named(tmp_path: Path):
+    for make in (
+        COCOReader(coco(tmp_path / "coco", images=[], annotations=[])),
+        VOCReader(voc(tmp_path / "voc", listed=" ")),
+    ):
+        source = BoxSource(make, kind="localization")
+        assert [key for key in source.counted()["train"] if key.startswith(f"no image in {tmp_path}")]
+        with pytest.raises(DataError, match=rf"{tmp_path}.*holds no box to classify .*no image in"):
+            BoxSource(make, kind="classification").check()
+
+
 # --- VOC -------------------------------------------------------------------------------------------------------------
 
 
@@ -523,6 +617,13 @@ def test_a_faulty_xml_is_named(tmp_path: Path, text: str, message: str):
     write(voc(tmp_path) / "Annotations" / "a.xml", text)
     with pytest.raises(DataError, match=rf"a\.xml:?\d*: .*{message}"):
         read(VOCReader(tmp_path))
+
+
+def test_an_xml_with_a_namespace_is_read_and_difficult_objects_are_counted(tmp_path: Path):
+    objects = thing(5, 5, 20, 20).replace("</name>", "</name><difficult>1</difficult>")
+    write(voc(tmp_path) / "Annotations" / "a.xml", f'<annotation xmlns="http://x/y">{objects}</annotation>')
+    targets, met = read(VOCReader(tmp_path))
+    assert (targets, met["difficult"]) == ({"a": [(5, 5, 20, 20)]}, 1)
 
 
 def test_lists_that_are_missing_are_counted_or_named(tmp_path: Path):
@@ -660,6 +761,53 @@ def test_whole_numbers_that_pandas_wrote_as_floats_are_one_label(tmp_path: Path)
 def test_a_name_that_could_be_two_images_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="has the same name"):
         read(table(tmp_path, TITLES + "a,mass,5,5,20,20,train", "a.png", "a.jpg"))
+
+
+@pytest.mark.parametrize("cells", ["0,0,1,1", "0,0,0,0", "-1,-1,-1,-1", ",,,", "?,,,"])
+def test_no_finding_is_a_negative_whatever_its_cells_hold(tmp_path: Path, cells: str):
+    text = f"{TITLES}a.png,mass,5,5,20,20,train\nb.png,No finding,{cells},train\n"
+    targets, met = read(table(tmp_path, text, "a.png", "b.png"))
+    assert (targets, met["box of an absence"]) == ({"a": [(5, 5, 20, 20)], "b": []}, cells != ",,,")
+    assert read(table(tmp_path, text.replace("No finding", "free"), absent=["free"]))[0] == targets
+
+
+def test_a_label_that_may_be_one_of_boxes_states_absence_where_all_its_boxes_are_blanks(tmp_path: Path):
+    text = f"{TITLES}a.png,1,5,5,20,20,train\nb.png,0,0,0,1,1,train\n"
+    assert read(table(tmp_path, text, "a.png", "b.png"))[0] == {"a": [(5, 5, 20, 20)], "b": []}
+    text += "c.png,0,5,5,9,9,train"
+    assert read(table(tmp_path, text, "c.png"))[0] == {
+        "a": [(5, 5, 20, 20)],
+        "b": [(0, 0, 1, 1)],
+        "c": [(5, 5, 9, 9)],
+    }
+    text = f"{TITLES}a.png,1,20,5,5,20,train\nb.png,0,20,5,5,20,train\nc.png,1,5,5,9,9,train\n"
+    assert list(read(table(tmp_path, text))[0]) == ["c"]  # swapped corners are no blank box
+
+
+@pytest.mark.parametrize(
+    ("named", "there", "negatives"),
+    [
+        ("IMG_7.png", "7.png", False),
+        ("7.png", "007.png", False),
+        ("8.png", "7.png", True),  # a set that is shared in part
+        ("scan7.png", "3.png", False),
+        ("0f0e0d0c0b0a09080706050403020100", "00000000aaaaaaaa11111111bbbbbbbb.png", True),
+    ],
+)
+def test_images_without_a_row_are_no_negatives_where_rows_mean_others(
+    tmp_path: Path, named: str, there: str, negatives: bool
+):
+    columns = Columns("image", "label", corners=["x1", "y1", "x2", "y2"])
+    text = TITLES.replace(",split", "") + f"1.png,mass,5,5,20,20\n{named},mass,5,5,20,20\n"
+    reader = table(tmp_path, text, "1.png", there, negatives=True, columns=columns)
+    source = BoxSource(reader, kind="localization", shared_out=True)
+    found = {record.image.stem for split in SPLITS for record in source.records(split)}
+    assert found == ({"1", Path(there).stem} if negatives else {"1"})
+    key = f"image without row, while rows name others that are not there, such as {named!r}"
+    assert sum(counts[key] for counts in source.counts.values()) == (not negatives)
+    if not negatives:
+        with pytest.raises(DataError, match=rf"{there}: its annotation tells neither .*image without row"):
+            BoxSource(reader, kind="localization", unusable="refuse").check()
 
 
 # --- names, encodings, the last resort -------------------------------------------------------------------------------

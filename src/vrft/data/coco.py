@@ -7,7 +7,8 @@
 
 A crowd region (``iscrowd``) stands for a group of objects and is no box, unless all annotations of a file are so
 marked, as tools do that write RLE masks. Ids that differ in type alone (1 and "1") are matched where they can mean one
-thing. A file that is listed twice is one image with the annotations of both.
+thing. A file that is listed twice is one image with the annotations of both. An image without annotations holds
+nothing; where some annotations refer to no image, they may be its own, and it is left out.
 """
 
 import json
@@ -117,7 +118,13 @@ class COCOReader:
         content = self._content(path, counts)
         names = self._categories(path, content)
         images = self._images(path, content, counts)
-        of_image = self._annotations(path, content, images, counts)
+        of_image, strange = self._annotations(path, content, images, counts)
+        unsure = ""
+        if strange:
+            example = reprlib.repr(strange[0])
+            unsure = f"not annotated, while {len(strange)} annotations refer to no image, such as image_id {example}"
+        if not list(images):
+            counts[f"no image in {path}"] += 1
         files = self._files(path, split)
         found: dict[Path, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
         for key in images:
@@ -130,7 +137,7 @@ class COCOReader:
                 found[file][1].extend(of_image.get(key, ()))
             else:
                 found[file] = image, list(of_image.get(key, ()))
-        files.check_found(path)
+        files.check_found(path, counts)
         every = [one for _, annotations in found.values() for one in annotations]
         crowds = self.crowd == "box" or all(map(_is_crowd, every))
         records = []
@@ -151,7 +158,8 @@ class COCOReader:
                 else:
                     counts["crowd as box"] += _is_crowd(one)
                     boxes.append(Annotation(label, self._box(one, where, stated or size, counts)))
-            records.append(Record(file, size, tuple(boxes), stated, tuple(left_out)))
+            told = "" if annotations else unsure
+            records.append(Record(file, size, tuple(boxes), stated, tuple(left_out), told))
         return records
 
     def _content(self, path: Path, counts: Counts) -> dict[str, Any]:
@@ -202,8 +210,9 @@ class COCOReader:
 
     def _annotations(
         self, path: Path, content: dict[str, Any], images: ById[dict[str, Any]], counts: Counts
-    ) -> dict[Id, list[dict[str, Any]]]:
-        """The annotations of each image by its id; under the empty key of each stands its place in the file."""
+    ) -> tuple[dict[Id, list[dict[str, Any]]], list[Id]]:
+        """The annotations of each image by its id, with their place in the file under the empty key; and the ids of
+        images to which others refer, and that are not listed."""
         of_image: dict[Id, list[dict[str, Any]]] = {}
         rows = _rows(path, content, "annotations")
         strange: list[Id] = []
@@ -223,7 +232,7 @@ class COCOReader:
                 f"{strange[0]!r}, {known}); is it the file of other images?"
             )
         counts["annotation without image"] += len(strange)
-        return of_image
+        return of_image, strange
 
     def _file(self, split: str) -> Path | None:
         """The JSON of a split.

@@ -18,6 +18,9 @@ from vrft.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif")
 """Of images beside annotations."""
 
+UNREAD = (".gif", ".dcm", ".dicom", ".nii", ".nii.gz", ".jp2", ".heic", ".mha", ".nrrd", ".svs", ".npy", ".pgm", ".ppm")
+"""Types of pictures that are not read as images."""
+
 Folders = tuple[str, ...]
 """Names of folders, in a form that can be compared."""
 
@@ -29,6 +32,25 @@ def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in inner)
         if path.suffix.lower() in SUFFIXES and not hidden and not any(one in path.parents for one in without):
             yield path
+
+
+def unread_among(missing: Sequence[str], folders: Sequence[Path], counts: Counter[str]) -> str:
+    """Count those missing images that are there in a type that is not read, and say so; nothing where none is."""
+    there: dict[str, Path] = {}
+    for folder in folders if missing else ():
+        for path in folder.rglob("*") if folder.is_dir() else ():
+            suffix = next((one for one in UNREAD if path.name.lower().endswith(one)), "")
+            if suffix:
+                there.setdefault(_same(path.name[: -len(suffix)]), path)
+    stems = {name: _same((parts_of(name) or ("",))[-1]) for name in missing}
+    ends = tuple(SUFFIXES + UNREAD[::-1])
+    found = []
+    for stem in stems.values():
+        short = next((stem.removesuffix(end) for end in ends if stem.endswith(end)), stem)
+        found += [path for path in [there.get(stem) or there.get(short)] if path]
+    for path in found:
+        counts[f"image of a type that is not read ({path.suffix})"] += 1
+    return f" {found[0]} is there, and its type is not read: save it as PNG or JPEG." if found else ""
 
 
 def one_a_stem(paths: Sequence[Path]) -> list[Path]:
@@ -154,18 +176,19 @@ class ImageFiles:
             raise DataError(f"{file}: {'/'.join(other)} and {'/'.join(parts)} would both be this file; expected two.")
         return self._first_path.setdefault(self._real(file.parent) / file.name, file)
 
-    def check_found(self, where: Path | str) -> None:
-        """See that some of the images that were asked for are there.
+    def check_found(self, where: Path | str, counts: Counter[str]) -> None:
+        """See that some of the images that were asked for are there; those in a type that is not read are counted.
 
         Raises:
             DataError: none is; the message tells how many are missing, one of them, and where was looked.
         """
+        unread = unread_among(self.missing, self.folders, counts)
         if self.missing and not self.found:
             looked = ", ".join(str(one) if one.is_dir() else f"{one} (no such folder)" for one in self.folders)
             total = len(self.missing)
             raise DataError(
                 f"{where}: {total} of {total} images are missing, such as {self.missing[0]!r}; looked in {looked}, and "
-                f"the folders inside. Put them there, or set data.root to the folder that holds them."
+                f"the folders inside. Put them there, or set data.root to the folder that holds them.{unread}"
             )
 
     @cached_property

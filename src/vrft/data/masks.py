@@ -95,6 +95,8 @@ class MaskReader:
         if self.images == self.masks:
             files = [p for p in files if p.suffix.lower() != ".png"]
         files = one_a_stem(files)
+        if not files:
+            counts[f"no image in {self.images}"] += 1
         masks = self._masks_of(files)
         if files and not masks:
             raise DataError(

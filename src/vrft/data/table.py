@@ -4,20 +4,22 @@ Cells are parted by commas, semicolons, tabs or bars: by what makes the declared
 ``sep=;`` names. A quote that is not closed is refused, since it would swallow the rows below it. A row whose four cells
 of the box are empty states that its image holds nothing where its label says so (empty, 0, ``no finding``, ``ABSENT``)
 and has no box in another row; any other label is a finding whose place is not told, and no statement that nothing is
-there.
+there. A label that says so in words (``no finding``, or one of ``absent``) says so whatever the cells of its box hold;
+``0``, ``normal`` and the like do where all boxes of the label are blanks, such as ``0,0,1,1``.
 """
 
 import csv
 import re
+import reprlib
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from vrft.data.annotations import SPLITS, Annotation, Counts, Record, box_of, image_size, share_out
-from vrft.data.lookup import ImageFiles
+from vrft.data.lookup import ImageFiles, parts_of
 from vrft.errors import DataError, reading
 from vrft.sample import Box
 from vrft.textfiles import read_text
@@ -60,6 +62,9 @@ ABSENT = {"0", "no", "false", "normal", "negative", "healthy", "background", "no
 ABSENT |= {"正常", "阴性", "无"}
 """Labels that say that nothing is there, in small letters and beside the empty ones."""
 
+ALWAYS_ABSENT = {"no finding", "no findings", "nothing"}
+"""Labels that are no name of what a box holds."""
+
 DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -86,6 +91,8 @@ class Table:
     """All images in the folder, also those that no row names."""
     boxed: set[str]
     """The labels of boxes."""
+    unsure: str
+    """Why an image that no row names may hold something all the same; empty where it is stated to hold nothing."""
     counts: Counts
 
 
@@ -98,8 +105,9 @@ class TableReader:
         columns: the map of the columns.
         group: the part of a file name before this text is the group (the patient) that stays in one split.
         negatives: images in the folder that the table does not name are taken as images without a box; where the table
-            has a split, they are shared out by the hash of their group, as sets without splits are.
-        absent: further labels that say that nothing is there.
+            has a split, they are shared out by the hash of their group, as sets without splits are. Where rows name
+            images that are not there, and their names look as if they meant these, they are left out (``_unsure``).
+        absent: further labels that say that nothing is there, whatever the cells of the box hold.
         encoding: of a file that is not UTF-8, where it is known.
     """
 
@@ -116,7 +124,8 @@ class TableReader:
     ) -> None:
         self.path, self.images, self.columns = Path(path), Path(images), columns
         self.group, self.negatives, self.encoding = group, negatives, encoding
-        self.absent = EMPTY | ABSENT | {label.strip().lower() for label in absent}
+        self.always_absent = ALWAYS_ABSENT | {label.strip().lower() for label in absent}
+        self.absent = EMPTY | ABSENT | self.always_absent
 
     def read(self, split: str, counts: Counts) -> list[Record]:
         if not self.images.is_dir():
@@ -138,6 +147,9 @@ class TableReader:
             rows = table.rows.get(file, [])
             stated = self._split_of(file, rows)
             if not (taken if stated is None else stated == split):
+                continue
+            if not rows and table.unsure:
+                records.append(Record(file, image_size(file), unsure=table.unsure))
                 continue
             boxes = tuple(Annotation(row.label, row.box) for row in rows if row.box)
             without = [row.label for row in rows if row.box is None]
@@ -161,9 +173,21 @@ class TableReader:
                 found[file].append(row)
             else:
                 counts["row without image"] += 1
-        files.check_found(self.path)
+        files.check_found(self.path, counts)
+        self._blank_absences(found, counts)
         boxed = {row.label for rows in found.values() for row in rows if row.box}
-        return Table(dict(found), files.files, boxed, counts)
+        unnamed = [path for path in files.files if path not in found] if self.negatives else []
+        return Table(dict(found), files.files, boxed, _unsure(files.missing, unnamed, files.files), counts)
+
+    def _blank_absences(self, found: dict[Path, list[Row]], counts: Counts) -> None:
+        """Take the boxes from the rows whose label says that nothing is there, where all of the label are blanks."""
+        every = [row for rows in found.values() for row in rows if row.box and row.label.lower() in ABSENT]
+        real = {row.label for row in every if row.box and max(map(abs, row.box)) > 2}
+        for rows in found.values():
+            for index, row in enumerate(rows):
+                if row.box and row.label.lower() in ABSENT and row.label not in real:
+                    counts["box of an absence"] += 1
+                    rows[index] = replace(row, box=None)
 
     def _split_of(self, file: Path, rows: Sequence[Row]) -> str | None:
         """The split of an image, where its rows state one."""
@@ -197,7 +221,7 @@ class TableReader:
                     told = f"has {len(cells)} of {len(titles)} cells"
                     raise DataError(f"{where}: {told}; fill in the others, which may be empty, or remove the row.")
                 taken = {column: cells[at].strip() for column, at in positions.items()}
-                yield self._row(taken, where, line, decimal_comma=delimiter != ",")
+                yield self._row(taken, where, line, counts, decimal_comma=delimiter != ",")
         except NotClosedError as error:
             raise DataError(f"{self.path}:{error}") from None
 
@@ -231,12 +255,19 @@ class TableReader:
             raise DataError(f"{self.path}:{line}: {many} {column!r}; it has {', '.join(titles)[:300]}.")
         return titles.index(column)
 
-    def _row(self, row: dict[str | int, str], where: str, line: int, *, decimal_comma: bool) -> tuple[str, Row]:
+    def _row(
+        self, row: dict[str | int, str], where: str, line: int, counts: Counts, *, decimal_comma: bool
+    ) -> tuple[str, Row]:
         name, label = row[self.columns.image], row[self.columns.label]
         cells = [row[column] for column in self.columns.corners or self.columns.corner_and_size or ()]
         if name.lower() in EMPTY:
             raise DataError(f"{where}: names no image (the cell is {name!r}); fill it in or remove the row.")
-        box = None if all(cell.lower() in EMPTY for cell in cells) else self._box(cells, where, decimal_comma)
+        box = None
+        if any(cell.lower() not in EMPTY for cell in cells):
+            if label.lower() in self.always_absent:
+                counts["box of an absence"] += 1
+            else:
+                box = self._box(cells, where, decimal_comma)
         if box is not None and label.lower() in EMPTY:
             raise DataError(
                 f"{where}: has a box without a label (the cell is {label!r}); fill it in or remove the row."
@@ -263,6 +294,40 @@ class TableReader:
             raise DataError(f"{where}: {told}; expected {named}, or none of them where the image holds nothing.")
         a, b, c, d = box_of(cells, f"{where}: {cells} are no four numbers of a box", named)
         return (a, b, c, d) if self.columns.corners else (a, b, a + c, b + d)
+
+
+def _unsure(missing: Sequence[str], unnamed: Sequence[Path], files: Sequence[Path]) -> str:
+    """Why images that no row names may be those of rows that name no image: the two are not called alike.
+
+    Of a set that is shared in part, the images that are missing are called as those that are there, digits aside.
+    """
+    if not missing or not unnamed:
+        return ""
+    shapes, bare = {_shape(path.stem) for path in files}, {_bare(path.stem) for path in unnamed}
+    for name in missing:
+        stem = re.sub(r"\.[a-z][a-z0-9]{1,4}$", "", (parts_of(name) or ("",))[-1])
+        if _shape(stem) not in shapes or _bare(stem) in bare:
+            return f"image without row, while rows name others that are not there, such as {reprlib.repr(name)}"
+    return ""
+
+
+def _shape(stem: str) -> str:
+    """What names of one kind have in common.
+
+    >>> _shape("IMG_012-a"), _shape("0ab1c2d3e4f56789")
+    ('img_0-a', 'hexadecimal')
+    """
+    stem = stem.casefold()
+    return "hexadecimal" if re.fullmatch(r"[0-9a-f-]{16,}", stem) else re.sub(r"\d+", "0", stem)
+
+
+def _bare(stem: str) -> str:
+    """A name without what numbers are padded with and words are parted by.
+
+    >>> _bare("IMG-007_b")
+    'img7b'
+    """
+    return re.sub(r"(?<!\d)0+(?=\d)|[\W_]+", "", stem.casefold())
 
 
 class NotClosedError(ValueError):

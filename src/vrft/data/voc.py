@@ -15,8 +15,18 @@ from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
 
-from vrft.data.annotations import FOLDERS, Annotation, Counts, Record, box_of, image_size, share_out, stated_size
-from vrft.data.lookup import SUFFIXES, images_in, parts_of
+from vrft.data.annotations import (
+    FOLDERS,
+    Annotation,
+    Counts,
+    Record,
+    box_of,
+    image_size,
+    number_of,
+    share_out,
+    stated_size,
+)
+from vrft.data.lookup import SUFFIXES, images_in, parts_of, unread_among
 from vrft.errors import DataError, reading
 from vrft.textfiles import read_text
 
@@ -113,7 +123,7 @@ class VOCReader:
             with reading(where):
                 keys = self._listed(where, counts, missing)
         elif pairs.annotations == self.root and any((self.root / name).is_dir() for name in FOLDERS["train"]):
-            folder = self._first(*FOLDERS[split])
+            where = folder = self._first(*FOLDERS[split])
             pairs = Pairs(folder, folder)
             keys = list(pairs.xml) if folder != self.root else []
         else:
@@ -139,11 +149,14 @@ class VOCReader:
                     raise DataError(f"{path}: {record.image.name} has another annotation as well; leave one of them.")
             else:
                 records[record.image] = record
+        unread = unread_among(missing, [pairs.images], counts)
+        if not records and not missing:
+            counts[f"no image in {where}"] += 1
         if missing and not records:
             total = len(missing)
             raise DataError(
                 f"{where}: {total} of {total} images are missing, such as {missing[0]!r}; looked in {pairs.images} and "
-                f"{pairs.annotations}. Put them there, or set data.root to the folder that holds both."
+                f"{pairs.annotations}. Put them there, or set data.root to the folder that holds both.{unread}"
             )
         counts["image missing"] += len(missing)
         return list(records.values())
@@ -206,13 +219,16 @@ class VOCReader:
         except ElementTree.ParseError as error:
             line = error.position[0] + text[:before].count("\n")
             raise DataError(f"{path}:{line}: is no XML ({error}); mend it or write it anew.") from None
-        if root.tag.split("}")[-1] != "annotation":
+        for item in root.iter():
+            item.tag = str(item.tag).rpartition("}")[2]  # without a namespace
+        if root.tag != "annotation":
             raise DataError(f"{path}: is no annotation of Pascal VOC but <{root.tag}>; expected <annotation>.")
         image = pairs.picture_of(key, path, root.findtext("filename"), counts)
         if image is None:
             return None
         stated = stated_size(root.findtext("size/width"), root.findtext("size/height"))
-        objects = [item for item in root.iter() if str(item.tag).split("}")[-1].lower() == "object"]
+        objects = [item for item in root.iter() if item.tag.lower() == "object"]
+        counts["difficult"] += sum(bool(number_of((item.findtext("difficult") or "").strip())) for item in objects)
         return Record(image, image_size(image), tuple(_annotation(path, item) for item in objects), stated)
 
 

@@ -8,12 +8,15 @@
 
 Of a line, ``class cx cy w h`` is a box and ``class x1 y1 x2 y2 x3 y3 ...`` a polygon, both in shares of the image;
 ``class cx cy w h`` and keypoints is a box where data.yaml has ``kpt_shape``; ``x1 y1 ... x4 y4 name difficult`` (DOTA,
-in ``labelTxt``) is an oriented box in pixels. Polygons and oriented boxes become the box around them. The class is a
-key or a position in ``names``. An empty file says that nothing is there; a missing one that nobody looked.
+in ``labelTxt``) is an oriented box in pixels. Polygons and oriented boxes become the box around them. A line that is as
+well a box with keypoints x, y as it is a polygon is refused, unless others of the set tell. The class is a key or a
+position in ``names``. An empty file says that nothing is there; a missing one that nobody looked.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ import yaml
 
 from vrft.boxes import Size, hull
 from vrft.data.annotations import FOLDERS, SPLITS, Annotation, Counts, Record, image_size, number_of
-from vrft.data.lookup import SUFFIXES, ImageFiles, below, images_in, one_a_stem
+from vrft.data.lookup import SUFFIXES, ImageFiles, below, images_in, one_a_stem, unread_among
 from vrft.errors import DataError, reading
 from vrft.textfiles import read_text
 from vrft.typed import repeated_keys
@@ -51,10 +54,11 @@ class YOLOReader:
     Args:
         root: the folder that holds a folder a split and ``data.yaml``; what that file names is read where those lack.
         encoding: of files that are not UTF-8, where it is known.
+        polygons: lines of more than five numbers are polygons, also where they could be boxes with keypoints.
     """
 
-    def __init__(self, root: Path, *, encoding: str | None = None) -> None:
-        self.root, self.encoding = Path(root), encoding
+    def __init__(self, root: Path, *, encoding: str | None = None, polygons: bool = False) -> None:
+        self.root, self.encoding, self.polygons = Path(root), encoding, polygons
         self._met: Counts = Counts()
         names = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "classes.txt", "obj.names")
         file = next((path for name in names if (path := self.root / name).is_file()), self.root / names[0])
@@ -79,7 +83,38 @@ class YOLOReader:
             size = image_size(image)
             with reading(label):
                 records.append(Record(image, size, tuple(self._annotations(label, size, counts))))
+        if images and not records:
+            self._check_labels()
         return records
+
+    def _check_labels(self) -> None:
+        """See that an image of any split has a file of labels.
+
+        Raises:
+            DataError: none has.
+        """
+        every = [image for split in SPLITS for image in self._images(split, Counts())[1]]
+        if not any(file.is_file() for image in every for file in _labels(image, self.root)):
+            raise DataError(
+                f"{every[0]}: none of the {len(every)} images has a file of labels, such as "
+                f"{next(_labels(every[0], self.root))}; put the labels there, empty ones where nothing is there."
+            )
+
+    @cached_property
+    def _has_polygons(self) -> bool:
+        """Whether lines of more than five numbers are polygons: keypoints are equally many, and lie in their boxes."""
+        lengths, boxlike = Counter[int](), 0
+        for split in SPLITS:
+            for image in self._images(split, Counts())[1]:
+                label = next((file for file in _labels(image, self.root) if file.is_file()), None)
+                for _, parts in self._lines(label, Counts()) if label else ():
+                    values = [number for part in parts if (number := number_of(part)) is not None]
+                    if len(values) == len(parts) > 5:
+                        lengths[len(values)] += 1
+                        boxlike += _is_box_with_points(values)
+                if len(lengths) > 1:
+                    return True
+        return 2 * boxlike < lengths.total()
 
     # --- data.yaml ----------------------------------------------------------------------------------------------------
 
@@ -143,11 +178,13 @@ class YOLOReader:
         labels = {label for place in places for label in _texts(place)}
         used = {label for image in found for label in _labels(image, self.root)}
         lonely = sorted(label for label in labels if label not in used and label.name != "classes.txt")
+        unread = unread_among([label.stem for label in lonely], [folder], counts)
         if lonely and not found:
             raise DataError(
                 f"{folder}: {len(lonely)} of {len(lonely)} images are missing, such as that of {lonely[0]}; put them "
-                f"there ({', '.join(SUFFIXES)})."
+                f"there ({', '.join(SUFFIXES)}).{unread}"
             )
+        counts[f"no image in {folder}"] += not found
         counts["image missing"] += len(lonely)
         return found
 
@@ -160,21 +197,29 @@ class YOLOReader:
                 counts["image missing"] += file is None
                 counts["listed twice"] += file in found
                 found |= {file: None} if file else {}
-        files.check_found(path)
+        files.check_found(path, counts)
         return one_a_stem(list(found))
 
     # --- lines --------------------------------------------------------------------------------------------------------
 
     def _annotations(self, path: Path, size: Size, counts: Counts) -> Iterator[Annotation]:
+        for number, parts in self._lines(path, counts):
+            yield self._annotation(parts, size, f"{path}:{number}", counts)
+
+    def _lines(self, path: Path, counts: Counts) -> Iterator[tuple[int, list[str]]]:
+        """The number of each line that tells something, and its parts."""
         for number, line in enumerate(read_text(path, counts, self.encoding).split("\n"), start=1):
             line = line.split(" #")[0].strip() if not line.lstrip().startswith("#") else ""
             if line and not line.startswith(("imagesource:", "gsd:")):
-                yield self._annotation(line.split(), size, f"{path}:{number}", counts)
+                yield number, line.split()
 
     def _annotation(self, parts: list[str], size: Size, where: str, counts: Counts) -> Annotation:
         numbers = [number_of(part) for part in parts]
         values = [number for number in numbers if number is not None]
         if _is_dota(parts, numbers):
+            if max(map(abs, values[:8])) <= MOST and any(value % 1 for value in values[:8]):
+                told = "which are shares of the image; expected x1 y1 ... x4 y4 in pixels: multiply them"
+                raise DataError(f"{where}: the corners of {parts[8]!r} are {' '.join(parts[:8])}, {told}.")
             counts["oriented"] += 1  # corners in pixels, then the class by its name
             return Annotation(parts[8], hull(values[:8]))
         found, shape = " ".join(parts), self.described.keypoints
@@ -199,6 +244,11 @@ class YOLOReader:
         elif len(parts) % 2 == 0:
             told = "class x1 y1 x2 y2 x3 y3 ... (for keypoints data.yaml needs kpt_shape)"
             raise DataError(f"{where}: expected class cx cy w h, or {told}, found {found!r}.")
+        elif len(parts) > 5 and not self.polygons and _is_box_with_points(values) and not self._has_polygons:
+            told = (
+                "of keypoints set kpt_shape: [how many, 2] in data.yaml, of polygons data.polygons: true in the recipe"
+            )
+            raise DataError(f"{where}: {found!r} may be a box with keypoints x, y or a polygon; {told}.")
         if wrong := [share for share in shares if not 1 - MOST <= share <= MOST]:
             raise DataError(
                 f"{where}: {wrong[0]:g} is no share of the image, in {found!r}; YOLO writes all numbers as shares from "
@@ -233,6 +283,24 @@ def _is_pose(values: list[float]) -> bool:
         for a, b, seen in points
     )
     return all(inside)
+
+
+def _is_box_with_points(values: list[float]) -> bool:
+    """Whether a line that may be a polygon is as well a box and keypoints x, y in it (0, 0 is one that is not seen)."""
+    if len(values) < 7 or len(values) % 2 == 0:
+        return False
+    points = [(values[at], values[at + 1]) for at in range(1, len(values), 2)]
+    (x, y), (width, height), *seen = points
+    inside = all(abs(a - x) <= 0.6 * width and abs(b - y) <= 0.6 * height for a, b in seen if (a, b) != (0, 0))
+    if (
+        not inside
+        or not any(map(any, seen))
+        or max(x + width / 2, y + height / 2, width / 2 - x, height / 2 - y) > 1.02
+    ):
+        return False
+    if len(points) == 4 and all(abs(a + c - b - d) < 0.005 for a, b, c, d in zip(*points, strict=True)):
+        return False  # the corners of an oriented box
+    return len(points) == 3 or points[0] != points[-1]  # else a polygon that is closed
 
 
 def _names(file: Path, told: Any) -> dict[int, str]:

@@ -83,7 +83,7 @@ def box_reader(data: BoxData) -> Reader:
     if isinstance(data, COCOData):
         return COCOReader(root, **data.model_dump(include={"boxes", "unannotated", "crowd", "encoding"}))
     if isinstance(data, YOLOData):
-        return YOLOReader(root, encoding=data.encoding)
+        return YOLOReader(root, encoding=data.encoding, polygons=data.polygons)
     if isinstance(data, MasksData):
         options: dict[str, Any] = data.model_dump(include={"classes", "merge", "least_area", "void"})
         return MaskReader(root / data.images, root / data.masks, **options)

@@ -79,8 +79,9 @@ class _Boxes(Section):
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
     """Of a crop: what is shown around the box, as a share of its longer side."""
     unusable: Literal["skip", "refuse"] = "skip"
-    """An image with findings of which no box can be used (no area, corners swapped, outside, a crowd): it is left out
-    and counted, or the data is refused. It never counts as one in which nothing is there."""
+    """An image with findings of which no box can be used (no area, corners swapped, outside, a crowd), or of which its
+    annotation tells nothing sure: it is left out and counted, or the data is refused. It never counts as one in which
+    nothing is there."""
     window: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)] | None = None
     """Of images with more than 8 bits: the values that become black and white; without it each image's own range."""
     page: Annotated[int, Field(ge=0)] | None = None
@@ -115,6 +116,8 @@ class YOLOData(_Texts):
     """YOLO or DOTA text files (`vrft.data.yolo`)."""
 
     source: Literal["yolo"]
+    polygons: bool = False
+    """Lines of more than five numbers are polygons, also where they could be boxes with keypoints."""
 
 
 class MasksData(_Boxes):
@@ -163,10 +166,10 @@ class TableData(_Texts):
     group: str | None = None
     """What stands before this text in a file name is the patient, who stays in one split."""
     negatives: bool = False
-    """Images that the table does not name hold nothing."""
+    """Images that the table does not name hold nothing, unless rows name others that may be these."""
     absent: list[str] = []
-    """Labels of rows without a box that say that nothing is there, beside empty ones, `0`, `No finding`, `normal` and
-    the like (`vrft.data.table`)."""
+    """Labels of rows that say that nothing is there, whatever the cells of their box hold, beside `No finding`, and `0`,
+    `normal` and the like without a box (`vrft.data.table`)."""
 
 
 BoxData = VOCData | COCOData | YOLOData | MasksData | TableData
