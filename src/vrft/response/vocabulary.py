@@ -5,7 +5,8 @@ refused. Words are written as people write them and folded by ``tokens.folded`` 
 """
 
 TITLES = """
-grade grading stage staging pattern phototype points class category level score subscore rating degree group type severity classification
+grade grading stage staging pattern phototype points class category level score
+subscore rating degree group type severity classification
 grad stadium stufe klasse kategorie schweregrad wert punktzahl gruppe typ
 stade degré niveau catégorie sévérité gravité cotation groupe
 grado estadio etapa nivel clase categoría puntuación puntaje grupo tipo gravedad severidad
@@ -37,7 +38,8 @@ retinopatía diabética диабетическая ретинопатия retino
 LEAD_INS = """
 answer answers final the this it is its it's i'd prediction predicted diagnosis finding findings result conclusion
 assessment impression overall my correct therefore thus so hence image scan picture photo radiograph shows of name
-label option choice letter definitely certainly clearly absolutely i-choose i-select i-pick i-say i-would-say i-would-choose
+label option choice letter definitely certainly clearly absolutely i-choose i-select i-pick i-say i-would-say
+i-would-choose
 antwort die das der ist lautet endgültige diagnose befund ergebnis bild zeigt es dieses
 réponse la le est finale c'est diagnostic résultat image l'image montre cette de du
 respuesta el es diagnóstico resultado imagen muestra esta correcta
