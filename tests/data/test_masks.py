@@ -296,6 +296,9 @@ def test_a_mask_drawn_in_transparency_alone_is_its_alpha(tmp_path, colour):
     drawn.putalpha(grey((255, LIVER)))
     found, met = told(masks_of(tmp_path, a=drawn))
     assert (found, met["masks drawn in transparency"]) == ({"a": 1}, 1)
+    drawn.putalpha(grey())
+    found, met = told(masks_of(tmp_path, b=drawn))
+    assert (found, met["masks drawn in transparency"]) == ({"a": 1, "b": 0}, 2)
     below = np.dstack([np.full((30, 40, 3), 255, np.uint8), values((255, LIVER))])
     below[4:14, 5:15, :3] = 0
     with pytest.raises(DataError, match=r"a\.png: holds values below its transparency"):

@@ -284,10 +284,11 @@ def _one_channel(path: Path, mask: Image.Image, counts: Counts) -> Image.Image:
     if mask.mode in ("LA", "PA", "RGBA"):
         alpha = mask.getchannel("A")
         colours = [mask.getchannel(name) for name in mask.getbands()[:-1]]
+        plain = all(map(is_blank, colours))
+        if plain and (not is_blank(alpha) or alpha.getpixel((0, 0)) == 0):
+            counts["masks drawn in transparency"] += 1
+            return alpha
         if not is_blank(alpha):
-            if all(map(is_blank, colours)):
-                counts["masks drawn in transparency"] += 1
-                return alpha
             clear = np.asarray(alpha) == 0
             if any(bool(np.asarray(colour)[clear].any()) for colour in colours):
                 raise DataError(f"{path}: holds values below its transparency; save the mask without transparency.")

@@ -168,8 +168,8 @@ class TableData(_Texts):
     negatives: bool = False
     """Images that the table does not name hold nothing, unless rows name others that may be these."""
     absent: list[str] = []
-    """Labels of rows that say that nothing is there, whatever the cells of their box hold, beside `No finding`, and `0`,
-    `normal` and the like without a box (`vrft.data.table`)."""
+    """Labels of rows that say that nothing is there, whatever the cells of their box hold, beside `No finding`; and
+    beside `0`, `normal` and the like, which say so without a box (`vrft.data.table`)."""
 
 
 BoxData = VOCData | COCOData | YOLOData | MasksData | TableData
