@@ -123,3 +123,9 @@ def test_labels_are_refused_or_all_are_read_and_no_text_fails(labels: list[str],
         return
     assert [task.read(f"<answer>{label}</answer>").answer for label in labels] == labels
     assert task.read(f"<answer>{text}</answer>").answer in (None, *labels)
+
+
+def test_the_number_of_a_synonym_means_the_name_that_holds_it():
+    section = {"kind": "grading", "levels": list(PI_RADS), "synonyms": {"3": ["intermediate"]}}
+    task = task_from(read_section(section))
+    assert task.read("<answer>intermediate</answer>").answer == 2

@@ -262,26 +262,14 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
         key = "labels" if isinstance(recipe.task, ClassificationTask) else "names"
         yield Fault(at("task", key), f"{error}.")
         return
-    if isinstance(task, Classification):
-        for target in task.classes:
-            for name in [str(target), *recipe.task.synonyms.get(str(target), ())]:
-                if task.read(render("x", name)).answer != target:
-                    where = at("task", "synonyms") if recipe.task.synonyms else at("task", "labels")
-                    yield Fault(where, f"task: {name!r} is a name of {target!r} and of another label, or is no text.")
+    if not isinstance(recipe.task, GradingTask):
         return
     assert isinstance(task, Grading)
-    assert isinstance(recipe.task, GradingTask)
     if task.levels != source.levels:
         if recipe.task.names:
             yield Fault(at("task", "names"), f"task.names has {task.levels} names for {source.levels} grades.")
         else:
             yield Fault(at("task", "levels"), f"task.levels is {task.levels}; the data has {source.levels} grades.")
-        return
-    names = [(grade, name) for grade, name in enumerate(task.names or ())]
-    names += [(int(g), name) for g, others in task.synonyms.items() if g.isdecimal() for name in others]
-    for grade, name in names:
-        if task.read(render("x", name)).answer != grade:
-            yield Fault(at("task", "names"), f"task.names: {name!r} for grade {grade} is read as another or none.")
 
 
 def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault]:

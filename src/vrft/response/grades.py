@@ -80,11 +80,12 @@ class Scale:
             self._add(tuple(spelt[grade]), grade, name)
             self._add(tuple(words[grade]), grade, name)
         for owner, others in synonyms:
-            named = self._owners.get(tuple(self._spelt(owner)))
-            named = self.grade_of(owner) if named is None else named
-            for other in others if named is not None else ():
-                self._add(tuple(self._spelt(other)), named or 0, other)
-                self._add(tuple(self._words(other)), named or 0, other)
+            named = self.grade_called(owner)
+            if named is None:
+                continue
+            for other in others:
+                self._add(tuple(self._spelt(other)), named, other)
+                self._add(tuple(self._words(other)), named, other)
         self._add_shorter([tokens[len(prefix) :] for tokens in spelt])
         self.phrases = Phrases(self._owners.items())
         self.sums = [_sum_of(tokens[len(prefix) :]) for tokens in spelt]
@@ -165,6 +166,11 @@ class Scale:
             return int(number) if number.isdecimal() and len(number) < 7 and int(number) < self.levels else None
         held = [grade for grade, numerals in enumerate(self.numerals) if number in numerals]
         return held[0] if len(held) == 1 and not self.numerals[held[0]][number] else None
+
+    def grade_called(self, owner: str) -> int | None:
+        """The grade that the key of a synonym stands for: a name, or a number written out; None where it is neither."""
+        named = self._owners.get(tuple(self._spelt(owner)))
+        return self.grade_of(owner) if named is None else named
 
     def written(self, grade: int) -> str:
         """How a grade is written: its number, or its name where names hold numerals."""

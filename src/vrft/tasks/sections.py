@@ -110,11 +110,9 @@ def task_from(
             if label not in known:
                 raise ValueError(f"task.synonyms names {label!r}, which is no label")
         _all_different("labels", known)
-        _is_read("labels", known, lambda label: read_label(label, known, section.synonyms).answer)
-        for label, others in section.synonyms.items():
-            for other in others:
-                if read_label(other, known, section.synonyms).answer != label:
-                    raise ValueError(f"task.synonyms: {other!r} is a name of {label!r} and of another, or is no text")
+        further = {other: label for label, others in section.synonyms.items() for other in others}
+        _is_read("labels", {label: label for label in known}, lambda name: read_label(name, known, section.synonyms))
+        _is_read("synonyms", further, lambda name: read_label(name, known, section.synonyms))
         return Classification(tuple(known), section.synonyms, order=section.envelope)
     if isinstance(section, GradingTask):
         names = section.levels if isinstance(section.levels, list) else section.names
@@ -130,12 +128,16 @@ def task_from(
             scale = scale_of(count, names, section.synonyms)
         except ValueError as error:
             raise ValueError(f"task.names or task.synonyms: {error}; rename one") from None
-        for grade in section.synonyms:
-            if grade not in (names or ()) and (not grade.isdecimal() or scale.grade_of(grade) is None):
-                raise ValueError(f"task.synonyms names {grade!r}, which is neither a grade nor the name of one")
-        named = tuple(names or ())
-        _is_read("names", named, lambda name: _name_of(read_grade(name, count, named, section.synonyms), named))
-        return Grading(count, named or None, section.synonyms, order=section.envelope)
+        grades = {grade: scale.grade_called(grade) for grade in section.synonyms}
+        if unknown := [grade for grade, called in grades.items() if called is None]:
+            raise ValueError(f"task.synonyms names {unknown[0]!r}, which is neither a grade nor the name of one")
+
+        def read(name: str) -> Reading:
+            return read_grade(name, count, names, section.synonyms)
+
+        _is_read("names", {name: grade for grade, name in enumerate(names or ())}, read)
+        _is_read("synonyms", {other: grades[one] for one, others in section.synonyms.items() for other in others}, read)
+        return Grading(count, tuple(names) if names else None, section.synonyms, order=section.envelope)
     if isinstance(section, LocalizationTask):
         if not (section.frame or frame):
             raise ValueError(f"task.frame is missing; expected one of {', '.join(FRAMES)}")
@@ -144,7 +146,7 @@ def task_from(
     if section.answers == "choice" and len(section.choices) < 2:
         raise ValueError("task.choices needs two or more, each a letter and its text")
     _all_different("choices", section.choices)
-    _is_read("choices", section.choices, lambda letter: read_choice(letter, section.choices).answer)
+    _is_read("choices", {letter: letter for letter in section.choices}, lambda name: read_choice(name, section.choices))
     if unknown := [word for word in section.synonyms if word not in ("yes", "no")]:
         raise ValueError(f"task.synonyms names {unknown[0]!r}; expected 'yes' or 'no'")
     return Vqa(section.answers, section.choices, section.synonyms, order=section.envelope)
@@ -162,16 +164,12 @@ def _all_different(key: str, names: Iterable[str]) -> None:
         seen[folded] = name
 
 
-def _is_read(key: str, names: Iterable[str], read: Callable[[str], Any]) -> None:
-    """A name that is not read as itself would never earn anything."""
-    for name in names:
-        if read(name) != name:
-            told = "which is also a name of another, or no text that an answer could hold; rename it"
-            raise ValueError(f"task.{key} has {name!r}, {told}")
-
-
-def _name_of(reading: Reading, names: Sequence[str]) -> str | None:
-    return names[reading.answer] if isinstance(reading.answer, int) else None
+def _is_read(key: str, meant: Mapping[str, object], read: Callable[[str], Reading]) -> None:
+    """A name that is not read as what it stands for would never earn anything."""
+    for name, answer in meant.items():
+        if read(name).answer != answer:
+            fault = "is also a name of another, or no text that an answer could hold; rename it"
+            raise ValueError(f"task.{key}: {name!r} {fault}")
 
 
 def read_section(raw: Mapping[str, Any]) -> Section:
