@@ -21,17 +21,15 @@ from vrft.images import (
     BLANK,
     NOT_FINITE,
     TURNS,
-    PictureLog,
     inspect,
     inspect_bytes,
     is_blank,
-    odd_in_words,
     oddities,
     read_image,
     scale,
     upright_box,
 )
-from vrft.sample import ImageFile, Sample, file_of, open_image, read_as
+from vrft.sample import ImageFile, Sample, file_of, open_image
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 8), dtype=np.uint8)
@@ -409,62 +407,6 @@ def test_one_value_in_each_channel_is_a_blank_picture():
     picture.putpixel((1, 2), (0, 0, 1))
     assert not is_blank(picture)
     assert not is_blank(Image.fromarray(GREY))
-
-
-def test_odd_pictures_are_kept_once_by_name_also_for_a_later_process(tmp_path):
-    log = PictureLog(tmp_path / "pictures.jsonl")
-    assert log.met() == {}
-    for name in ("b", "a", "b"):
-        log.note(Image.new("RGB", (4, 4)), name)
-    log.note(Image.fromarray(COLOUR), "c")
-    with (tmp_path / "pictures.jsonl").open("a") as file:
-        file.write('["blank_im')  # a run that was killed
-    for one in (log, PictureLog(tmp_path / "pictures.jsonl")):
-        assert one.met() == {BLANK: ["a", "b"]}
-    assert len((tmp_path / "pictures.jsonl").read_text().splitlines()) == 3
-
-
-def test_a_later_process_writes_no_name_again_and_ends_a_line_that_was_cut_off(tmp_path):
-    path, blank = tmp_path / "pictures.jsonl", Image.new("RGB", (4, 4))
-    one, other = PictureLog(path), PictureLog(path)
-    one.note(blank, "a")
-    with path.open("a") as file:
-        file.write('["blank_im')
-    for name in ("a", "b"):
-        other.note(blank, name)
-    one.note(blank, "b")
-    assert len(path.read_text().splitlines()) == 3
-    assert one.met() == other.met() == {BLANK: ["a", "b"]}
-
-
-@pytest.mark.parametrize(
-    "line", ["5", "null", '["blank_image"]', '["blank_image", 3, ""]', '["else", "a", ""]', "[" * 9999, "\ud800"]
-)
-def test_what_is_no_line_of_the_log_is_not_counted(tmp_path, line):
-    (tmp_path / "pictures.jsonl").write_bytes(line.encode(errors="surrogatepass") + b'\n["blank_image", "b", ""]\n')
-    assert PictureLog(tmp_path / "pictures.jsonl").met() == {BLANK: ["b"]}
-
-
-def test_a_name_counts_as_it_is_read_now(tmp_path):
-    log = PictureLog(tmp_path / "pictures.jsonl")
-    paths = [saved(tmp_path / f"{name}.tif", np.array([[0, 500, 1000]], np.uint16)) for name in "ab"]
-    narrow, wide = (Sample("a", ImageFile(paths[0], window=(0, top)), "?", "x", "train") for top in (400, 1000))
-    changed = Sample("b", paths[1], "?", "x", "train")
-    for sample in (narrow, changed):
-        log.note(Image.new("RGB", (3, 1)), sample.id, lambda sample=sample: read_as(sample))
-    assert log.met({(one.id, read_as(one)) for one in (narrow, changed)}) == {BLANK: ["a", "b"]}
-    saved(paths[1], np.zeros((9, 9), np.uint16))
-    assert log.met({(one.id, read_as(one)) for one in (wide, changed)}) == {}
-
-
-def test_a_log_that_cannot_be_written_fails_nothing(tmp_path):
-    log = PictureLog(tmp_path / "nowhere" / "pictures.jsonl")
-    log.note(Image.new("RGB", (4, 4)), "a")
-    assert log.met() == {BLANK: ["a"]}
-
-
-def test_an_oddity_of_another_version_is_passed_over():
-    assert odd_in_words({"else": {"count": 1, "example": "a"}}) == []
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ from vrft.data.annotations import BoxSource
 from vrft.errors import DataError
 from vrft.evaluation.predict import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of, summarise
-from vrft.images import PictureLog, odd_in_words
 from vrft.knowledge import Injection, Told, read_card
+from vrft.picture_log import PictureLog, odd_in_words
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.of_recipe import check_budget, check_envelopes, frame_for, load_arm, load_for
 from vrft.processes import all_of, from_main, is_main, join_processes
@@ -175,9 +175,9 @@ class Job:
 
     def odd_pictures(self) -> dict[str, list[str]]:
         """The names of its pictures that are odd as they are read now, by what is odd about them."""
-        named = {name for names in self.pictures.met().values() for name in names}
+        named = {name for names in self.pictures.names().values() for name in names}
         known = [self.train_samples, self.held_out, *self.read.values()] if named else []
-        return self.pictures.met({(one.id, read_as(one)) for samples in known for one in samples if one.id in named})
+        return self.pictures.names({(one.id, read_as(one)) for samples in known for one in samples if one.id in named})
 
     def trackers(self, name: str, index: int, seed: int, place: StageDirectory) -> dict[str, Any]:
         """Where the log of a stage goes besides, and what it is called there."""

@@ -221,7 +221,7 @@ class RunDirectory:
 
     @property
     def pictures(self) -> Path:
-        """The names of odd pictures as they were met, a line each; see ``PictureLog``."""
+        """The names of odd pictures, a line each; see ``PictureLog``."""
         return self.path / "pictures.jsonl"
 
     @property

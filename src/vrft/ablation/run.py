@@ -13,7 +13,7 @@ from vrft.ablation.grid import Workers, carry_out
 from vrft.ablation.work import Ledger, Unit, cost_of, drop_policies, is_done
 from vrft.errors import DataError, RunError
 from vrft.evaluation.predict import so_far
-from vrft.images import PictureLog
+from vrft.picture_log import PictureLog
 from vrft.pipeline import Job, environment, open_job, say_odd, write_gallery, write_predictions
 from vrft.policies import quiet_libraries
 from vrft.progress import Reporter

@@ -21,8 +21,9 @@ import torch
 from filelock import FileLock
 
 from vrft.errors import RunError, UserError
-from vrft.images import RULES, PictureLog
+from vrft.images import RULES
 from vrft.knowledge import Told
+from vrft.picture_log import PictureLog
 from vrft.pipeline import Job, open_job
 from vrft.policies import place_of, quiet_libraries
 from vrft.policies.of_recipe import load_for

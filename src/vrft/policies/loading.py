@@ -22,7 +22,7 @@ from transformers.image_utils import SizeDict
 
 from vrft.boxes import Size
 from vrft.errors import PolicyError, first_line
-from vrft.images import PictureLog
+from vrft.picture_log import PictureLog
 from vrft.policies.families import family_of, processed_size
 from vrft.policies.image_cache import ImageCache, default_folder
 from vrft.policies.templates import prompt_end, render_prompt

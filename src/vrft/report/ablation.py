@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from vrft.images import odd_in_words
+from vrft.picture_log import odd_in_words
 from vrft.report.ablation_figures import forests, interactions, sweep_of
 from vrft.report.ablation_words import in_words, p_in_words, signed, title_of
 from vrft.report.curves import Line, draw_curves

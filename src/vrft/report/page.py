@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from plotly.offline import get_plotlyjs
 
 from vrft.evaluation.boxes import HIT, tally
-from vrft.images import odd_in_words
+from vrft.picture_log import odd_in_words
 from vrft.report.curves import Line, draw_curves
 from vrft.response import parse, scale_of
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_text
