@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from vrft.progress import Reporter
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests run beside each other, and threads that wait for those of another process take several times as long.
@@ -55,6 +57,40 @@ def _little_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+class Told(Reporter):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def told() -> Told:
+    """A reporter that keeps what it is told."""
+    return Told()
+
+
+@pytest.fixture
+def deep_images(tmp_path: Path) -> Path:
+    """A YOLO data set of two images a split, with 16 bits: ``a`` from 0 to 999, ``b`` from 2000 to 2999."""
+    import numpy as np  # not before the number of threads is set
+    from PIL import Image
+
+    (tmp_path / "data.yaml").write_text("names: [mass]")
+    for split in ("train", "valid", "test"):
+        for folder in ("images", "labels"):
+            (tmp_path / split / folder).mkdir(parents=True)
+        for name, least in (("a", 0), ("b", 2000)):
+            pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 1000 + least
+            Image.fromarray(pixels).save(tmp_path / split / "images" / f"{name}.png")
+            (tmp_path / split / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5")
+    return tmp_path
 
 
 @pytest.fixture

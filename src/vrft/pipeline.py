@@ -22,7 +22,7 @@ from PIL import ImageDraw
 
 from vrft.boxes import rescale
 from vrft.data import Source
-from vrft.data.annotations import BoxSource
+from vrft.data.annotations import BoxSource, in_words
 from vrft.errors import DataError
 from vrft.evaluation.predict import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of, summarise
@@ -97,8 +97,7 @@ class Job:
         told: list[Any] = []
         for name, splits in met.items():
             for split, counts in splits.items() if splits not in told else ():
-                shown = ", ".join(f"{what} {count:,}" for what, count in counts.items())
-                self.reporter.say(f"  {name}, {split}: {shown}")
+                self.reporter.say(f"  {name}, {split}: {in_words(counts)}")
             told.append(splits)
         facts: dict[str, Any] = {"boxes": met}
         if self.recipe.knowledge and self.recipe.knowledge.card != "phantom":
@@ -247,9 +246,11 @@ def open_job(recipe: Recipe, reporter: Reporter, *, perception: bool = True) -> 
     train = _with_question(source.samples("train"), recipe.task)
     held_out = _with_question(source.samples(recipe.evaluation.split), recipe.task)[: recipe.evaluation.limit]
     if not train or not held_out:
-        hint = " (data.splits: hash shares all images out anew)" if isinstance(source, BoxSource) else ""
-        found = _counted_in_words(source) if isinstance(source, BoxSource) else ""
-        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.{found}")
+        hint = ""
+        if isinstance(source, BoxSource):
+            found = "; ".join(f"{name}: {in_words(counts)}" for name, counts in source.counted().items())
+            hint = f" (data.splits: hash shares all images out anew). Found: {found}"
+        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
     job = Job(recipe, task, source, train, held_out, None, reporter)
     _check_all_targets(job, perception=perception)
     injection = open_knowledge(recipe, source)
@@ -257,13 +258,6 @@ def open_job(recipe: Recipe, reporter: Reporter, *, perception: bool = True) -> 
         check_budget(recipe, injection, train[0])
     check_envelopes(recipe)
     return replace(job, injection=injection)
-
-
-def _counted_in_words(source: BoxSource) -> str:
-    splits = (
-        f"{split}: " + ", ".join(f"{what} {n:,}" for what, n in one.items()) for split, one in source.counted().items()
-    )
-    return " Found: " + "; ".join(splits) + "."
 
 
 def _own(stage: RftStage | SftStage) -> str:

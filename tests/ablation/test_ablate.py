@@ -12,12 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import psutil
 import pytest
 import yaml
-from PIL import Image
 
 from vrft.ablation.design import only, read_design
 from vrft.ablation.grid import local_workers, ray_workers
@@ -141,17 +139,9 @@ evaluation: {bootstrap: 100}
 """
 
 
-def test_odd_pictures_are_told_as_they_are_read_now_and_stand_on_the_page(tmp_path: Path, told: Any):
-    (tmp_path / "data.yaml").write_text("names: [mass]")
-    for split in ("train", "valid", "test"):
-        for folder in ("images", "labels"):
-            (tmp_path / split / folder).mkdir(parents=True)
-        for name, least in (("a", 0), ("b", 2000)):
-            pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) % 1000 + least
-            Image.fromarray(pixels).save(tmp_path / split / "images" / f"{name}.png")
-            (tmp_path / split / "labels" / f"{name}.txt").write_text("0 0.5 0.5 0.5 0.5")
+def test_odd_pictures_are_told_as_they_are_read_now_and_stand_on_the_page(deep_images: Path, tmp_path: Path, told: Any):
     path, directory = tmp_path / "recipe.yaml", AblationDirectory(tmp_path / "out")
-    path.write_text(ODD.replace("ROOT", str(tmp_path)))
+    path.write_text(ODD.replace("ROOT", str(deep_images)))
     for window, blank in (("[0, 1000]", "b"), ("[2000, 3000]", "a")):
         design = only(read_design(path, [f"data.window={window}"]), ["majority"])
         told.lines.clear()

@@ -10,7 +10,7 @@ files say nothing that can be relied on (``Record.unsure``).
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -370,7 +370,7 @@ class BoxSource:
                 known = ", ".join(sorted(found)) or "no boxes that can be used"
                 raise DataError(f"no box has the label {label!r}; the data has {known}.")
         if not found and self.kind == "classification":
-            raise DataError(f"{self._where}: holds no box to classify ({_in_words(self._met) or 'no image'}).")
+            raise DataError(f"{self._where}: holds no box to classify ({in_words(self._met) or 'no image'}).")
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in the order of the files; no image is opened.
@@ -383,7 +383,7 @@ class BoxSource:
         if split in self._unsure:
             hints.append(f"mend the annotations of images such as {self._unsure[split]}.")
         if not records and hints:
-            met = _in_words(self.counts[split])
+            met = in_words(self.counts[split])
             raise DataError(f"the data has no image for {split} that can be used ({met}): {' '.join(hints)}")
         for record, name in zip(records, names_apart([record.image for record in records]), strict=True):
             wanted = [one for one in record.annotations if self._is_wanted(one.label)]
@@ -416,7 +416,8 @@ UNUSED = {
 """Why an image is no sample, and what to do where none is one."""
 
 
-def _in_words(counts: Counts) -> str:
+def in_words(counts: Mapping[str, int]) -> str:
+    """Counts in one line, without what did not occur."""
     return ", ".join(f"{what} {count:,}" for what, count in counts.items() if count)
 
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from vrft.response.labels import Synonyms
-from vrft.response.tokens import Phrases, named_in, phrases_of, words_in
-from vrft.response.words import DOUBT, LONGEST, Reading, cached_names, normalise, one_line
+from vrft.response.labels import Synonyms, forms_of
+from vrft.response.tokens import Phrases, named_in, words_in
+from vrft.response.words import DOUBT, LONGEST, Reading, normalise, one_line
 
 _FINDING = (
     r"(?!(?:idea|doubts?|way|answer|image|longer|and|but|or|chance|possibility|risk|suspicion|probability|likelihood"
@@ -21,7 +21,7 @@ _RESTATED = {
 }
 """What may follow an answer: the same in a sentence, *No, there is no evidence of pneumonia*."""
 
-_SPLIT = re.compile(r"[,.;:!\n]\s*|\s+-\s+")
+_CLAUSE_END = re.compile(r"[,.;:!\n]\s*|\s+-\s+")
 
 
 def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
@@ -38,33 +38,27 @@ def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
         return Reading(None)
     if len(answer) > LONGEST:
         return Reading(None, ("too_long",))
-    return _yes_no(answer, tuple((word, (word, *((synonyms or {}).get(word) or ()))) for word in ("yes", "no")))
+    further = synonyms or {}
+    return _yes_no(answer, tuple(further.get("yes") or ()), tuple(further.get("no") or ()))
 
 
 @lru_cache(maxsize=4096)
-def _yes_no(answer: str, words: tuple[tuple[str, tuple[str, ...]], ...]) -> Reading:
-    names = cached_names(words)
+def _yes_no(answer: str, yes: tuple[str, ...], no: tuple[str, ...]) -> Reading:
+    """``read_yes_no`` with further words for each; answers come again and again."""
+    forms = forms_of(("yes", "no"), {"yes": yes, "no": no})
     folded = normalise(one_line(answer))
-    if folded in names:
-        return Reading(names[folded])
-    phrases = _phrases(tuple(names.items()))
-    found, whole = named_in(answer, phrases)
+    if folded in forms.names:
+        return Reading(forms.names[folded])
+    found, whole = named_in(answer, forms.phrases)
     if len(found) == 1 and whole:
         return Reading(*found)
-    first, _, rest = _split(folded)
-    said, alone = named_in(first, phrases)
-    if len(said) == 1 and alone and not DOUBT.search(rest):
+    first, *rest = _CLAUSE_END.split(folded, maxsplit=1)
+    said, alone = named_in(first, forms.phrases)
+    if rest and len(said) == 1 and alone and not DOUBT.search(rest[0]):
         (word,) = said
-        if _RESTATED[word].fullmatch(rest.strip(" .")):
+        if _RESTATED[word].fullmatch(rest[0].strip(" .")):
             return Reading(word)
     return Reading(None, ("several_answers" if len(found) == 2 else "not_yes_or_no",))
-
-
-def _split(folded: str) -> tuple[str, str, str]:
-    """A text before and behind the first sign that ends a clause."""
-    if match := _SPLIT.search(folded):
-        return folded[: match.start()], match[0], folded[match.end() :]
-    return folded, "", ""
 
 
 def read_choice(answer: str | None, choices: Mapping[str, str]) -> Reading:
@@ -92,11 +86,6 @@ def read_choice(answer: str | None, choices: Mapping[str, str]) -> Reading:
     if len(named) > 1 and (len(found) == 1 or (named_in(answer, letters)[0] and named_in(answer, texts)[0])):
         return Reading(None, ("letter_and_text_disagree",))
     return Reading(None, ("several_answers" if len(named) > 1 else "not_a_choice",))
-
-
-@lru_cache(maxsize=256)
-def _phrases(names: tuple[tuple[str, str], ...]) -> Phrases[str]:
-    return phrases_of(dict(names))
 
 
 @lru_cache(maxsize=256)

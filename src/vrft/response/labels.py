@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from vrft.response.tokens import Phrases, named_in, phrases_of
 from vrft.response.words import LONGEST, NEGATION, Reading, folded_names, mentioned, normalise
@@ -26,14 +27,14 @@ def read_label(answer: str | None, labels: Sequence[str], synonyms: Synonyms = N
     """
     if not answer:
         return Reading(None)
-    names, squeezed, phrases = _names(labels, synonyms)
-    if len(answer) > LONGEST + 4 * max(map(len, names), default=0):
+    forms = forms_of(labels, synonyms)
+    if len(answer) > LONGEST + 4 * max(map(len, forms.names), default=0):
         return Reading(None, ("not_a_label",))
     folded = normalise(answer)
-    label = names.get(folded) or squeezed.get(folded.replace(" ", ""))
+    label = forms.names.get(folded) or forms.squeezed.get(folded.replace(" ", ""))
     if label is not None:
         return Reading(label)
-    found, whole = named_in(answer, phrases)
+    found, whole = named_in(answer, forms.phrases)
     if len(found) == 1 and whole:
         return Reading(*found)
     return Reading(None, ("several_labels" if len(found) > 1 else "not_a_label",))
@@ -48,21 +49,29 @@ def mentioned_label(text: str, labels: Sequence[str], synonyms: Synonyms = None)
     True
     """
     folded = normalise(text[-LONGEST:])
-    found, rest = mentioned(folded, _names(labels, synonyms)[0])
+    found, rest = mentioned(folded, forms_of(labels, synonyms).names)
     return found.pop() if len(found) == 1 and not NEGATION.search(rest) else None
 
 
-def _names(labels: Sequence[str], synonyms: Synonyms) -> tuple[dict[str, str], dict[str, str], Phrases[str]]:
+class Forms(NamedTuple):
+    """The names of some labels, in the forms in which they are looked up."""
+
+    names: dict[str, str]
+    """Folded name -> label."""
+    squeezed: dict[str, str]
+    """The same without spaces, where that names no two labels."""
+    phrases: Phrases[str]
+
+
+def forms_of(labels: Sequence[str], synonyms: Synonyms = None) -> Forms:
+    """The forms of labels and their synonyms; those that were made before are found again."""
     pairs: list[tuple[str, tuple[str, ...]]] = [(label, (label,)) for label in labels]
     pairs += [(label, tuple(others or ())) for label, others in (synonyms or {}).items()]
     return _forms(tuple(pairs))
 
 
 @lru_cache(maxsize=256)
-def _forms(
-    pairs: tuple[tuple[str, tuple[str, ...]], ...],
-) -> tuple[dict[str, str], dict[str, str], Phrases[str]]:
-    """Folded name -> label; the same with all spaces taken out, where that names no two labels; names in tokens."""
+def _forms(pairs: tuple[tuple[str, tuple[str, ...]], ...]) -> Forms:
     names = folded_names(pairs)
     squeezed = folded_names((label, [name.replace(" ", "")]) for name, label in names.items())
-    return names, squeezed, phrases_of(names)
+    return Forms(names, squeezed, phrases_of(names))

@@ -134,7 +134,7 @@ def is_loose(tokens: Sequence[Token], place: int) -> bool:
     """Whether a sign separates, and says nothing itself."""
     token = tokens[place]
     behind = tokens[place + 1] if place + 1 < len(tokens) else None
-    if token.text in ("-", "–"):  # not a minus, and not an open range
+    if token.text == "-":  # not a minus, and not an open range
         return place > 0 and behind is not None and not behind.glued
     if token.text == "—":
         return place > 0 and behind is not None

@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from vrft.sample import Box
 
@@ -101,9 +100,3 @@ def mentioned(folded: str, names: Mapping[str, str]) -> tuple[set[str], str]:
             if count:
                 found.add(names[name])
     return found, folded
-
-
-@lru_cache(maxsize=256)
-def cached_names(names: tuple[tuple[str, tuple[str, ...]], ...]) -> dict[str, str]:
-    """``folded_names`` of what does not change from one completion to the next."""
-    return folded_names(names)
