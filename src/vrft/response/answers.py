@@ -44,7 +44,7 @@ def read_yes_no(answer: str | None, synonyms: Synonyms = None) -> Reading:
 
 @lru_cache(maxsize=4096)
 def _yes_no(answer: str, yes: tuple[str, ...], no: tuple[str, ...]) -> Reading:
-    """``read_yes_no`` with further words for each; answers come again and again."""
+    """``read_yes_no`` with further words for each; cached, since answers repeat."""
     forms = forms_of(("yes", "no"), {"yes": yes, "no": no})
     folded = normalise(one_line(answer))
     if folded in forms.names:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from vrft.response import vocabulary
 from vrft.response.labels import Synonyms
 from vrft.response.tokens import (
+    HYPHENS,
     UNSETTLED,
     Phrases,
     Token,
@@ -32,8 +33,8 @@ _ORDINALS = frozenset(word for ordinal in vocabulary.ORDINALS.split() for word i
 _ROMAN_WITH_LETTER = re.compile(r"(x|x?(?:i{1,3}|iv|vi{0,3}|ix))([a-f])")
 _GLUED_ROMAN = re.compile(rf"\b(gra[dun]\w?|sta[dg]\w+?|class|level|type)(?=(?:{'|'.join(vocabulary.ROMANS)})\b)")
 _PLAIN = re.compile(r"\s*([0-9]{1,2})\s*")
-_SIGNED_NAME = re.compile(r"\s*[-−‐‑–－]\s?\d")
-_SIGN = re.compile(r"[-−‐‑–－](?=\s?\d)")
+_SIGNED_NAME = re.compile(rf"\s*[-{HYPHENS}]\s?\d")
+_SIGN = re.compile(rf"[-{HYPHENS}](?=\s?\d)")
 _DECIMAL_NAME = re.compile(r"\d\.\d")
 _DECIMAL_COMMA = re.compile(r"(?<=\d),(?=\d)")
 _SEPARATOR = re.compile(r"\s+[-–—:=]\s+|[:=]\s*|\s*[()]")
@@ -253,7 +254,7 @@ def read_grade(
 
 @lru_cache(maxsize=4096)
 def _grade(answer: str, scale: Scale) -> int | None:
-    """The only grade in an answer, where nothing else stands in it; answers come again and again."""
+    """The only grade in an answer, where nothing else stands in it; cached, since answers repeat."""
     tokens = tokens_of(_GLUED_ROMAN.sub(r"\1 ", scale.fold(answer)))
     words = [token.text for token in tokens]
     if words[:1] == ["is"]:  # a question
@@ -273,8 +274,8 @@ def _grade(answer: str, scale: Scale) -> int | None:
             length = named[0]
             grades.add(named[1])
             titled = False
-        elif begun := scale.prefix.at(spelt, place):
-            length, titled = begun[0], True
+        elif prefix := scale.prefix.at(spelt, place):
+            length, titled = prefix[0], True
         elif spelt[place][0].isdecimal():
             meant = scale.grade_of(spelt[place])
             if meant is None and spelt[place] in scale.sums:

@@ -27,7 +27,10 @@ _IS = re.compile(r"\b[éè]\b")
 _RANGE = re.compile(r"(?<=\d)%? ?[-‐‑–—−] ?(?=\d)")
 _ACCENTS = re.compile("([^\\W\\d_])[\u0300-\u0333\u0339-\u036f]+")
 _KOREAN = re.compile(rf"[{vocabulary.SINO_KOREAN}](?= ?(?:등급|단계|급|기|도))")
-_HYPHENS = str.maketrans(dict.fromkeys("−‐‑–－", "-"))
+HYPHENS = "−‐‑–－"
+"""What is written for a hyphen or a minus, besides the plain one."""
+
+_PLAIN_HYPHENS = str.maketrans(dict.fromkeys(HYPHENS, "-"))
 _WRITTEN = {
     **{"º": "°", "№": "#", "®": "", "™": "", "\\%": "%", "&lt;": "<", "&gt;": ">", "$": ""},
     **{"≤": "<=", "≥": ">=", "\\leq": "<=", "\\geq": ">="},
@@ -63,7 +66,7 @@ def folded(text: str) -> str:
     if text.isascii():
         return text
     text = _ACCENTS.sub(r"\1", unicodedata.normalize("NFD", text))
-    return _KOREAN.sub(_digit_of, unicodedata.normalize("NFC", text)).translate(_HYPHENS)
+    return _KOREAN.sub(_digit_of, unicodedata.normalize("NFC", text)).translate(_PLAIN_HYPHENS)
 
 
 def _digit_of(numeral: re.Match[str]) -> str:
@@ -155,7 +158,7 @@ UNSETTLED = re.compile(r"\.\s?\.|…|\[\s?\]|☐|[:;]-?[()](?=\s|\Z)|[²³¹⁰-
 
 @lru_cache(maxsize=4096)
 def named_in(answer: str, names: Phrases[T]) -> tuple[frozenset[T], bool]:
-    """What an answer names, and whether nothing but names and lead-ins stands in it; answers come again and again.
+    """What an answer names, and whether nothing but names and lead-ins stands in it; cached, since answers repeat.
 
     >>> names = Phrases([(["benign"], 0), (["malignant"], 1)])
     >>> named_in("The answer is: benign.", names), named_in("vielleicht benign", names)
