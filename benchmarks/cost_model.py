@@ -15,9 +15,9 @@ from transformers import AutoConfig
 from vrft.cli.bench import read_shape
 from vrft.policies import TINY, quiet_libraries
 from vrft.progress import Reporter
-from vrft.training.bench import Shape, bench, mid_config
 from vrft.training.cost import Lengths, Step, architecture, empty_model, step_cost
 from vrft.training.devices import device_for
+from vrft.training.throughput import Shape, bench, mid_config
 
 SEEN = ("tiny:300/60/8", "mid:150/40/4", "tiny:-/24/8x8", "tiny:150/40/4x2", "tiny:200/100/4", "mid:100/20/8")
 """Shapes whose figures were known when the constants of a CPU were chosen."""

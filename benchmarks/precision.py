@@ -18,7 +18,7 @@ from peft import PeftModel
 
 from vrft.data import PhantomSource
 from vrft.policies import LoadedPolicy, load_policy, quiet_libraries
-from vrft.policies.of_recipe import lora_config
+from vrft.policies.from_recipe import lora_config
 from vrft.progress import Reporter
 from vrft.recipe import Policy, SftStage
 from vrft.runs import StageDirectory, read_jsonl

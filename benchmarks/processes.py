@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from vrft.data import PhantomSource
 from vrft.policies import TINY, load_policy
-from vrft.policies.of_recipe import lora_config
+from vrft.policies.from_recipe import lora_config
 from vrft.processes import join_processes
 from vrft.progress import Reporter
 from vrft.recipe import Policy, RftStage, SftStage

@@ -21,7 +21,7 @@ def sheet(look: str, family: str) -> Image.Image:
     combinations = [dict(zip(ATTRIBUTES, values, strict=True)) for values in product(*ATTRIBUTES.values())]
     for attributes, count in [*((one, 1) for one in combinations), *(({}, count) for count in (0, 2, 4, 5))]:
         phantom = compose(rng, family=family, count=count, attributes=attributes)
-        while phantom.look != look:
+        while phantom.modality != look:
             phantom = compose(rng, family=family, count=count, attributes=attributes)
         pictures.append(draw(phantom))
     gap = 4

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from vrft.cli.main import app
-from vrft.evaluation.boxes import BOX_METRICS
+from vrft.evaluation.box_metrics import BOX_METRICS
 from vrft.evaluation.metrics import METRICS
 from vrft.recipe import ARMS, Recipe
 from vrft.rewards import APPLIES, REWARDS

@@ -108,7 +108,7 @@ def test_the_log_and_the_rollouts_hold_every_step(whole: RunDirectory):
     rows = read_jsonl(stage.log)
     assert [row["step"] for row in rows] == list(range(1, 8))
     for row in rows:
-        assert {"reward", "kl", "entropy", "completion_tokens", "no_advantage", "loss", "seconds"} <= set(row)
+        assert {"reward", "kl", "entropy", "completion_tokens", "zero_advantage", "loss", "seconds"} <= set(row)
         for name in ("fuzzy", "format"):
             assert set(row["rewards"][name]) == {"mean", "std", "share"}
     rollouts = pd.read_parquet(stage.rollouts)

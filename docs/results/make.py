@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vrft.ablation.summary import summarise_ablation, summary_of
+from vrft.experiment.summary import summarise_ablation, summary_of
 from vrft.report import write_ablation_report
 from vrft.report.ablation_words import p_in_words, signed
 from vrft.runs import AblationDirectory, read_json
@@ -79,12 +79,12 @@ def _told(ablation: dict[str, Any], name: str) -> str:
     row = _row(ablation["effects"], "name", name)
     if row["seen"]:
         return f"**{_numbers(row)}, seen**"
-    limit = f"{row['smallest']:.3f}" if row["smallest"] < 1 else "no size"
+    limit = f"{row['minimum_detectable_effect']:.3f}" if row["minimum_detectable_effect"] < 1 else "no size"
     return f"{_numbers(row)}, not seen [{limit}]"
 
 
-def _smallest(ablation: dict[str, Any], name: str) -> str:
-    return f"{_row(ablation['effects'], 'name', name)['smallest']:.3f}"
+def _minimum_effect(ablation: dict[str, Any], name: str) -> str:
+    return f"{_row(ablation['effects'], 'name', name)['minimum_detectable_effect']:.3f}"
 
 
 def _arm(ablation: dict[str, Any], name: str, metric: str | None = None) -> str:
@@ -116,7 +116,7 @@ SAYINGS: dict[str, Callable[..., str]] = {
     "effect": _effect,
     "told": _told,
     "also": _also,
-    "smallest": _smallest,
+    "minimum_effect": _minimum_effect,
     "arm": _arm,
     "seeds": _seeds,
     "cost": _cost,

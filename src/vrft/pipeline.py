@@ -24,12 +24,12 @@ from vrft.boxes import rescale
 from vrft.data import Source
 from vrft.data.annotations import BoxSource, in_words
 from vrft.errors import DataError
-from vrft.evaluation.predict import answers, predict, predict_majority
+from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of, summarise
 from vrft.knowledge import Injection, Told, read_card
 from vrft.picture_log import PictureLog, odd_in_words
 from vrft.policies import LoadedPolicy, quiet_libraries
-from vrft.policies.of_recipe import check_budget, check_envelopes, frame_for, load_arm, load_for
+from vrft.policies.from_recipe import check_budget, check_envelopes, frame_for, load_arm, load_for
 from vrft.processes import all_of, from_main, is_main, join_processes
 from vrft.progress import Reporter
 from vrft.recipe import (

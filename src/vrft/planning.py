@@ -18,8 +18,8 @@ from vrft.errors import DataError, PolicyError
 from vrft.knowledge import Injection, Told
 from vrft.policies import LoadedPolicy, check_envelope, model_inputs, place_of
 from vrft.policies.families import family_of
+from vrft.policies.from_recipe import orders_of
 from vrft.policies.loading import bound_pixels
-from vrft.policies.of_recipe import orders_of
 from vrft.recipe import (
     Lora,
     Recipe,
@@ -34,7 +34,7 @@ from vrft.recipe import (
 from vrft.response import render
 from vrft.sample import Sample, open_image, size_of
 from vrft.tasks import TrainableTask
-from vrft.tasks.sections import LocalizationTask
+from vrft.tasks.task_sections import LocalizationTask
 from vrft.training.cost import (
     KNOWN,
     MASTER,
@@ -50,7 +50,7 @@ from vrft.training.cost import (
 )
 from vrft.training.devices import Device
 from vrft.training.sft import answer_of
-from vrft.training.shared import cannot_share
+from vrft.training.shared_prefix import cannot_share
 
 Stage = RftStage | SftStage
 LOOKED_AT = 8

@@ -9,8 +9,8 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binomtest
 
+from vrft.evaluation.contrasts import PairedScores, estimate_from, holm, mcnemar_p, pooled_seed_variance
 from vrft.evaluation.factorial import effects, fraction_of
-from vrft.evaluation.trials import Trials, estimate_from, holm, mcnemar_p, pooled_luck
 
 N = 150
 
@@ -84,7 +84,7 @@ def factorial_coverage(contrast: str, *, first: float, second: float, cell: floa
         table = lucky[0] @ (rng.normal(0, first, (2, 3)) * [[0], [1]]) + lucky[1] @ rng.normal(0, second, (4, 3))
         table = table + rng.normal(0, cell, (12, 3)) + rng.normal(0, 0.2, 3)
         whole = weight @ table + rng.normal(0, of_samples)
-        parts = pooled_luck(dict(zip(cells, table, strict=True)), starts, weights)
+        parts = pooled_seed_variance(dict(zip(cells, table, strict=True)), starts, weights)
         estimate = estimate_from(whole, whole[:, None] + rng.normal(0, of_samples, 100), 200, luck=parts)
         held += estimate.low <= 0 <= estimate.high
     return held / count
@@ -116,7 +116,7 @@ def test_the_luck_of_a_start_that_counts_for_some_cells_alone_is_told_where_it_i
         resampled = whole[:, None] + rng.normal(0, of_samples, 100)
         for name, of_told in {"named": ("PA_p",), "not named": ()}.items():
             starts = {arm: (levels["PA_pi"], *(levels[one] for one in of_told)) for arm, levels in cells.items()}
-            parts = pooled_luck(dict(zip(cells, table, strict=True)), starts, weights)
+            parts = pooled_seed_variance(dict(zip(cells, table, strict=True)), starts, weights)
             estimate = estimate_from(whole, resampled, 200, luck=parts)
             held[name] += estimate.low <= 0 <= estimate.high
     assert held["named"] / count > 0.9
@@ -126,7 +126,7 @@ def test_the_luck_of_a_start_that_counts_for_some_cells_alone_is_told_where_it_i
 def test_of_one_seed_the_interval_is_that_of_the_test_samples():
     rng = np.random.default_rng(0)
     right = rng.random(400) < 0.7
-    one = Trials({"a": [right]}, mean, range(400)).estimate({"a": 1})
+    one = PairedScores({"a": [right]}, mean, range(400)).estimate({"a": 1})
     assert one.se == pytest.approx(right.std(ddof=1) / 20, rel=0.06)
     assert (one.seeds, one.seeds_counted, one.df) == (1, False, 399)
 
@@ -138,7 +138,7 @@ def test_the_smallest_effect_is_seen_in_about_80_percent_of_experiments(seeds, l
     contrast = 0.5 * shared + 0.3 * own + luck * chance[..., None]
     times = rng.multinomial(N, np.ones(N) / N, size=250) / N
     pairs = list(zip(contrast.mean(axis=-1), contrast @ times.T, strict=True))
-    smallest = np.mean([estimate_from(whole, drawn, N).smallest for whole, drawn in pairs])
+    smallest = np.mean([estimate_from(whole, drawn, N).minimum_detectable_effect for whole, drawn in pairs])
     seen = np.mean([estimate_from(whole + smallest, drawn + smallest, N).p < 0.05 for whole, drawn in pairs])
     assert 0.7 <= seen <= 0.9
 
@@ -170,14 +170,14 @@ def arms() -> dict[str, list[np.ndarray]]:
 
 
 def test_a_contrast_is_the_weighted_sum_of_the_means_over_seeds(arms):
-    trials = Trials(arms, mean, range(60), draws=100)
+    trials = PairedScores(arms, mean, range(60), draws=100)
     contrast = trials.estimate({"a": 0.5, "b": 0.5, "untrained": -1})
     assert contrast.value == pytest.approx((np.mean(arms["a"]) + np.mean(arms["b"])) / 2 - np.mean(arms["untrained"]))
     assert (contrast.seeds, contrast.seeds_counted) == (3, True)
 
 
 def test_arms_with_other_numbers_of_seeds_have_no_contrast(arms):
-    trials = Trials(arms, mean, range(60), draws=10)
+    trials = PairedScores(arms, mean, range(60), draws=10)
     with pytest.raises(ValueError, match=r"same number of seeds; got \[3, 5\]"):
         trials.estimate({"a": 1, "five": -1})
     with pytest.raises(ValueError, match="got c"):
@@ -185,25 +185,25 @@ def test_arms_with_other_numbers_of_seeds_have_no_contrast(arms):
     with pytest.raises(ValueError, match="got none"):
         trials.estimate({"a": 0})
     with pytest.raises(ValueError, match="same test samples"):
-        Trials(arms, mean, range(59))
+        PairedScores(arms, mean, range(59))
 
 
 def test_all_arms_are_resampled_alike(arms):
-    same = Trials({"a": arms["a"], "b": arms["a"]}, mean, range(60), draws=50).estimate({"a": 1, "b": -1})
-    assert (same.value, same.low, same.high, same.se, same.p, same.smallest) == (0, 0, 0, 0, 1, 0)
+    same = PairedScores({"a": arms["a"], "b": arms["a"]}, mean, range(60), draws=50).estimate({"a": 1, "b": -1})
+    assert (same.value, same.low, same.high, same.se, same.p, same.minimum_detectable_effect) == (0, 0, 0, 0, 1, 0)
 
 
 def test_cells_of_one_image_make_the_interval_wider():
     values = np.repeat(np.random.default_rng(5).random(20), 30)
-    alone = Trials({"a": [values]}, mean, range(600), draws=300).estimate({"a": 1})
-    together = Trials({"a": [values]}, mean, np.repeat(range(20), 30).tolist(), draws=300).estimate({"a": 1})
+    alone = PairedScores({"a": [values]}, mean, range(600), draws=300).estimate({"a": 1})
+    together = PairedScores({"a": [values]}, mean, np.repeat(range(20), 30).tolist(), draws=300).estimate({"a": 1})
     assert together.se > 3 * alone.se
     assert together.df == 19
 
 
 def test_estimates_are_numbers_that_json_knows_whatever_the_answers():
     never, always = [np.zeros(10)] * 3, [np.ones(10)] * 3
-    trials = Trials({"never": never, "always": always}, mean, range(10), draws=20)
+    trials = PairedScores({"never": never, "always": always}, mean, range(10), draws=20)
     for weights in ({"never": 1}, {"always": 1}, {"always": 1, "never": -1}, {"always": 1e-9}):
         json.dumps(vars(trials.estimate(weights)), allow_nan=False)
     assert trials.estimate({"always": 1, "never": -1}).p == 0
@@ -211,7 +211,7 @@ def test_estimates_are_numbers_that_json_knows_whatever_the_answers():
 
 def test_a_metric_without_a_value_is_said():
     with pytest.raises(ValueError, match="must be finite"):
-        Trials({"a": [np.ones(5)]}, lambda rows: math.nan, range(5), draws=5).estimate({"a": 1})
+        PairedScores({"a": [np.ones(5)]}, lambda rows: math.nan, range(5), draws=5).estimate({"a": 1})
 
 
 def test_equal_policies_differ_significantly_as_rarely_as_the_p_value_of_an_exchange_says():
@@ -219,13 +219,13 @@ def test_equal_policies_differ_significantly_as_rarely_as_the_p_value_of_an_exch
     for _ in range(500):
         hard = rng.random((1, 80)).repeat(2, axis=1)  # two cells an image
         a, b = (list(rng.random((2, 160)) < hard) for _ in range(2))
-        trials = Trials({"a": a, "b": b}, mean, np.repeat(range(80), 2).tolist(), draws=1)
+        trials = PairedScores({"a": a, "b": b}, mean, np.repeat(range(80), 2).tolist(), draws=1)
         seen += trials.paired_p("a", "b", draws=99) <= 0.05
     assert 0.025 <= seen / 500 <= 0.075
 
 
 def test_a_difference_of_policies_is_seen_and_its_p_value_is_never_zero(arms):
-    trials = Trials(arms, mean, range(60), draws=1)
+    trials = PairedScores(arms, mean, range(60), draws=1)
     assert trials.paired_p("a", "untrained", draws=200) == 1 / 201
     assert trials.paired_p("a", "a", draws=20) == 1
 

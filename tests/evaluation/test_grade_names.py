@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from vrft.evaluation.ask import ask_run
+from vrft.evaluation.inference import ask_run
 from vrft.pipeline import run
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe

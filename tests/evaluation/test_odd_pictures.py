@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from vrft.errors import DataError
-from vrft.evaluation.ask import ask_model, ask_run
+from vrft.evaluation.inference import ask_model, ask_run
 from vrft.images import BLANK
 from vrft.pipeline import run
 from vrft.progress import Reporter

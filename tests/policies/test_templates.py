@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoProcessor
 from vrft.errors import PolicyError
 from vrft.planning import make_plan
 from vrft.policies import TINY, check_envelope
-from vrft.policies.of_recipe import check_envelopes
+from vrft.policies.from_recipe import check_envelopes
 from vrft.policies.templates import completion_end, prompt_end, render_prompt
 from vrft.recipe import Recipe, read_recipe
 from vrft.training.devices import GPUS

@@ -30,7 +30,13 @@ def arm(name: str, kind: str, levels: dict[str, str] | None, value: float, metri
 def effect(name: str, kind: str, difference: float, *, seen: bool, **more: Any) -> Ablation:
     row = {"name": name, "kind": kind, "of": None, "a": None, "b": None, "difference": difference}
     row |= {"low": difference - 0.02, "high": difference + 0.02, "se": 0.01, "df": 8.0, "p": 0.01, "p_holm": 0.02}
-    row |= {"p_paired": None, "paired_test": None, "smallest": 0.031, "seen": seen, "seeds_counted": True}
+    row |= {
+        "p_paired": None,
+        "paired_test": None,
+        "minimum_detectable_effect": 0.031,
+        "seen": seen,
+        "seeds_counted": True,
+    }
     return row | more
 
 

@@ -49,7 +49,7 @@ def test_an_interval_that_leaves_out_zero_is_no_claim_once_corrected(ablation: A
 
 
 def test_interactions_that_were_not_seen_share_a_sentence_with_the_least_precise(ablation: Ablation):
-    ablation["effects"].append(ablation["effects"][2] | {"name": "PA_p x MFRS", "smallest": 0.077})
+    ablation["effects"].append(ablation["effects"][2] | {"name": "PA_p x MFRS", "minimum_detectable_effect": 0.077})
     sentence = sentence_with(ablation, "interactions")
     assert "In the 2 interactions no difference could be seen; an effect below 0.077" in sentence
     assert "PA_p x MFRS" in sentence

@@ -30,7 +30,7 @@ LEAD_INS = [
     *("La respuesta es {}.", "Resposta: {}", "A resposta é {}.", "Risposta: {}", "La risposta è {}."),
     *("Ответ: {}", "Окончательный ответ: {}.", "الإجابة: {}", "الإجابة هي {}."),
 ]
-"""Around the name of any grade, label or choice."""
+"""ReadContext the name of any grade, label or choice."""
 
 AROUND_NUMBERS = [
     *("Grade {}", "grade: {}", "Stage {}", "Class {}", "Level {}", "Score {}", "severity grade {}", "Category {}"),
@@ -39,7 +39,7 @@ AROUND_NUMBERS = [
     *("Grado {}", "Estadio {}", "Nivel {}", "Grau {}", "Estágio {}", "Nível {}", "Livello {}", "Stadio {}"),
     *("Степень {}", "Стадия {}", "Класс {}", "الدرجة {}", "المرحلة {}", "المستوى {}"),
 ]
-"""Around a number."""
+"""ReadContext a number."""
 
 HEDGES = [
     *("{} or higher", "{}?", "maybe {}", "{}, probably", "not {}", "at least {}", "between {} and worse", "{}..."),

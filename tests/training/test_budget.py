@@ -63,7 +63,7 @@ def test_killed_after_its_last_step_it_trains_no_further(
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vrft.training.common.save_policy", killed)
+    monkeypatch.setattr("vrft.training.stage.save_policy", killed)
     with pytest.raises(KeyboardInterrupt):
         train(recipe, kind, place)
     monkeypatch.undo()
@@ -82,7 +82,7 @@ def test_a_stage_that_its_budget_ends_is_one_of_as_many_steps(
     steps = len(read_jsonl(tokens.log))
     train(recipe, kind, plain, steps=steps, max_tokens=None, save_every=50)
     timer = Timer()
-    monkeypatch.setattr("vrft.training.keeper.clock", lambda: timer.passed)
+    monkeypatch.setattr("vrft.training.callback.clock", lambda: timer.passed)
     train(recipe, kind, seconds, timer, max_tokens=None, max_seconds=steps - 0.5, save_every=50)
     done = read_json(seconds.done)
     assert (done["steps"], done["seconds"]) == (steps, steps)

@@ -17,10 +17,10 @@ from vrft.recipe import RftStage
 from vrft.runs import StageDirectory, read_jsonl
 from vrft.sample import Sample
 from vrft.tasks import Grading
-from vrft.training.keeper import Bookkeeper
+from vrft.training.callback import StageCallback
 from vrft.training.rft import make_trainer, train_rft
 from vrft.training.seeded import SeededTrainer
-from vrft.training.shared import SharedPrefixTrainer
+from vrft.training.shared_prefix import SharedPrefixTrainer
 
 GROUP, LENGTH = 3, 7
 QUIET = Reporter(quiet=True)
@@ -38,8 +38,8 @@ def stage_of(**keys: Any) -> RftStage:
 def trainer_of(policy: LoadedPolicy, stage: RftStage, folder: Path) -> Any:
     """The trainer as a stage builds it, before its first step."""
     directory = StageDirectory(folder)
-    keeper = Bookkeeper(directory, stage, QUIET, "")
-    trainer = make_trainer(policy, stage, Grading(5), samples_of(2), directory, keeper, seed=0)
+    callback = StageCallback(directory, stage, QUIET, "")
+    trainer = make_trainer(policy, stage, Grading(5), samples_of(2), directory, callback, seed=0)
     assert type(trainer) is (SharedPrefixTrainer if stage.shared_prefix else SeededTrainer)
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
@@ -254,11 +254,11 @@ def test_a_step_of_rejection_is_a_step_of_likelihood_on_what_is_accepted(
         seen.update(batch, accepted=torch.tensor(trainer.accepted()))
         return batch
 
-    def met(keeper: Any, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
+    def met(callback: Any, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
         seen["gradient"] = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
     monkeypatch.setattr(SeededTrainer, "_generate_and_score_completions", sampled)
-    monkeypatch.setattr(Bookkeeper, "on_pre_optimizer_step", met)
+    monkeypatch.setattr(StageCallback, "on_pre_optimizer_step", met)
     keys = {"loss": "rejection", "rewards": {"format": 1.0}, "shared_prefix": shared, "micro_batch": micro}
     logged(tmp_path, max_grad_norm=1e9, **keys)
     assert 0 < seen["accepted"].sum() < len(seen["accepted"])

@@ -13,15 +13,15 @@ from vrft.data import PhantomSource
 from vrft.errors import RecipeError, TrainingError
 from vrft.policies import load_policy, quiet_libraries
 from vrft.policies.decoding import model_inputs
+from vrft.policies.from_recipe import load_for
 from vrft.policies.loading import LoadedPolicy
-from vrft.policies.of_recipe import load_for
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage, read_recipe
 from vrft.runs import StageDirectory, read_jsonl
 from vrft.sample import open_image
 from vrft.tasks import Grading
 from vrft.training import train_rft, train_sft
-from vrft.training.options import BETAS, EPSILON
+from vrft.training.trainer_arguments import BETAS, EPSILON
 
 SAME_LOSS = 0.02
 """How far the losses of both precisions may be apart, relative to that of float32; 0.001 was measured."""
@@ -39,7 +39,7 @@ RFT = {"kind": "rft", "prompts_per_step": 1, "group_size": 4, "max_completion_to
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The trainers of the stages that are trained."""
-    from vrft.training.common import finish
+    from vrft.training.stage import finish
 
     seen: list[Any] = []
 

@@ -55,7 +55,7 @@ def assert_equal(one: Path, other: Path) -> None:
     for row, twin in zip(read_jsonl(one / "log.jsonl"), read_jsonl(other / "log.jsonl"), strict=True):
         assert (row["step"], row["tokens"]) == (twin["step"], twin["tokens"])
         assert row.get("reward") == pytest.approx(twin.get("reward"))
-        assert row.get("no_advantage") == twin.get("no_advantage")
+        assert row.get("zero_advantage") == twin.get("zero_advantage")
 
 
 @pytest.mark.parametrize("mode", MODES)

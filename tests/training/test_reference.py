@@ -13,15 +13,15 @@ from trl.trainer.grpo_trainer import use_adapter
 from vrft.data import PhantomSource
 from vrft.policies import TINY, load_policy, quiet_libraries
 from vrft.policies.decoding import model_inputs
+from vrft.policies.from_recipe import load_for
 from vrft.policies.loading import LoadedPolicy
-from vrft.policies.of_recipe import load_for
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, RftStage, read_recipe
 from vrft.runs import StageDirectory, read_json, read_jsonl
 from vrft.sample import open_image
 from vrft.tasks import Grading
 from vrft.training import train_rft
-from vrft.training.common import finish
+from vrft.training.stage import finish
 
 STAGE = RftStage(
     kind="rft",

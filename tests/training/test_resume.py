@@ -64,7 +64,7 @@ class Steps(Reporter):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("vrft.training.keeper.clock", made)
+    monkeypatch.setattr("vrft.training.callback.clock", made)
     return made
 
 
@@ -101,7 +101,7 @@ def kill_at_the_end(kind: str, stage: RftStage | SftStage, place: StageDirectory
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vrft.training.common.save_policy", killed)
+        patch.setattr("vrft.training.stage.save_policy", killed)
         kill(kind, stage, place, Steps(clock))
 
 
@@ -140,7 +140,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Left]:
     def left(kind: str) -> Left:
         place, clock = StageDirectory(tmp_path_factory.mktemp(kind)), Clock()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("vrft.training.keeper.clock", clock)
+            patch.setattr("vrft.training.callback.clock", clock)
             train(kind, stage_of(kind), place, Steps(clock))
         return left_by(place)
 

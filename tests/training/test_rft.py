@@ -18,17 +18,17 @@ from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory
 from vrft.sample import Knowledge, Sample, open_image
 from vrft.tasks import Grading
-from vrft.training.common import balanced_order, lazy_dataset, order_of
-from vrft.training.keeper import Bookkeeper, log_row
-from vrft.training.options import rollout_options, trainer_options
+from vrft.training.callback import StageCallback, log_row
 from vrft.training.rft import Scorer, step_figures, train_rft
+from vrft.training.stage import balanced_order, lazy_dataset, order_of
+from vrft.training.trainer_arguments import rollout_options, trainer_options
 
 
 def test_shares_of_the_advantage_sum_to_one_and_follow_the_weights():
     rewards = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
     figures = step_figures(rewards, np.array([3.0, 1.0]), 4)
     assert [reward["share"] for reward in figures["rewards"]] == pytest.approx([0.75, 0.25])
-    assert figures["no_advantage"] == 0.0
+    assert figures["zero_advantage"] == 0.0
 
 
 def test_a_reward_that_never_applies_has_no_mean_and_no_share():
@@ -40,7 +40,7 @@ def test_a_reward_that_never_applies_has_no_mean_and_no_share():
 def test_a_group_has_no_advantage_exactly_when_all_earn_the_same(paid: list[float]):
     figures = step_figures(np.array(paid)[:, None], np.array([1.0]), 4)
     same = [len(set(paid[:4])) == 1, len(set(paid[4:])) == 1]
-    assert figures["no_advantage"] == sum(same) / 2
+    assert figures["zero_advantage"] == sum(same) / 2
 
 
 def test_the_order_sees_every_sample_before_any_twice_and_depends_on_the_seed():
@@ -73,8 +73,8 @@ def test_a_dataset_opens_an_image_once_for_its_repetitions():
 
 def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):
     stage = RftStage(kind="rft", rewards={"fuzzy": 1.0, "format": 0.5}, group_size=2)
-    keeper = Bookkeeper(StageDirectory(tmp_path), stage, Reporter(quiet=True), "")
-    scorer = Scorer(stage, Grading(5), keeper)
+    callback = StageCallback(StageDirectory(tmp_path), stage, Reporter(quiet=True), "")
+    scorer = Scorer(stage, Grading(5), callback)
     assert [function.__name__ for function in scorer.functions] == ["fuzzy", "format"]
     texts = ["<think>x</think><answer>2</answer>", "<think>x</think><answer>3</answer>"]
     columns = {
@@ -89,10 +89,10 @@ def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):
         "log_metric": None,
     }
     assert [function(**columns) for function in scorer.functions] == [[1.0, 0.25], [1.0, 1.0]]
-    assert [row["reward"] for row in keeper.rollouts] == [1.5, 0.75]
-    assert {row["step"] for row in keeper.rollouts} == {5}
-    assert keeper.extra["rewards"]["fuzzy"]["share"] == 1.0
-    assert {"reasoning_words", "self_bleu", "copied_span"} <= set(keeper.extra["reasoning"])
+    assert [row["reward"] for row in callback.rollouts] == [1.5, 0.75]
+    assert {row["step"] for row in callback.rollouts} == {5}
+    assert callback.extra["rewards"]["fuzzy"]["share"] == 1.0
+    assert {"reasoning_words", "self_bleu", "copied_span"} <= set(callback.extra["reasoning"])
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from trl import SFTConfig
 from vrft.data import PhantomSource
 from vrft.pipeline import open_job
 from vrft.policies import decode, load_policy
+from vrft.policies.from_recipe import load_for, lora_config
 from vrft.policies.loading import LoadedPolicy
-from vrft.policies.of_recipe import load_for, lora_config
 from vrft.progress import Reporter
 from vrft.recipe import Policy, RftStage, SftStage, read_recipe
 from vrft.recipe.sections import LOSSES, Lora
@@ -25,13 +25,13 @@ from vrft.rewards.recitation import MEASURES
 from vrft.runs import StageDirectory, read_json
 from vrft.sample import Knowledge, Sample, open_image
 from vrft.tasks import Grading, Localization
-from vrft.training.common import balanced_order, order_of
-from vrft.training.keeper import Bookkeeper
-from vrft.training.options import NEVER_CAPPED
+from vrft.training.callback import StageCallback
 from vrft.training.rft import Scorer, make_trainer
 from vrft.training.seeded import SeededTrainer
 from vrft.training.sft import train_sft
-from vrft.training.shared import SharedPrefixTrainer
+from vrft.training.shared_prefix import SharedPrefixTrainer
+from vrft.training.stage import balanced_order, order_of
+from vrft.training.trainer_arguments import NEVER_CAPPED
 
 QUIET = Reporter(quiet=True)
 
@@ -58,8 +58,8 @@ def build(policy: LoadedPolicy, stage: RftStage | SftStage, folder: Path, sample
     """The trainer of a stage, before its first step."""
     directory, samples = StageDirectory(folder), samples or samples_of(2)
     if isinstance(stage, RftStage):
-        keeper = Bookkeeper(directory, stage, QUIET, "")
-        return make_trainer(policy, stage, Grading(5), samples, directory, keeper, seed=0)
+        callback = StageCallback(directory, stage, QUIET, "")
+        return make_trainer(policy, stage, Grading(5), samples, directory, callback, seed=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vrft.training.sft.finish", lambda trainer, *rest: trainer)
         return train_sft(policy, stage, Grading(5), samples, directory, seed=0, reporter=QUIET)
@@ -202,12 +202,12 @@ def has_ended(stage: RftStage | SftStage, folder: Path, *, after: float = 0.0, t
     """Whether the log of a step, after so many seconds and tokens, ends the stage."""
     now = [100.0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vrft.training.keeper.clock", lambda: now[0])
-        keeper = Bookkeeper(StageDirectory(folder), stage, QUIET, "")
-        keeper.resume()
+        patch.setattr("vrft.training.callback.clock", lambda: now[0])
+        callback = StageCallback(StageDirectory(folder), stage, QUIET, "")
+        callback.resume()
         control = SimpleNamespace(should_training_stop=False)
         now[0] += after
-        keeper.on_log(None, SimpleNamespace(global_step=1), control, {"loss": 1.0, "num_tokens": tokens})
+        callback.on_log(None, SimpleNamespace(global_step=1), control, {"loss": 1.0, "num_tokens": tokens})
     return control.should_training_stop
 
 
@@ -221,7 +221,7 @@ def test_max_seconds_and_max_tokens_end_a_stage_when_they_are_spent(tmp_path: Pa
 
 def test_a_stage_trains_no_longer_than_max_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seconds = iter(range(1000))
-    monkeypatch.setattr("vrft.training.keeper.clock", lambda: next(seconds))
+    monkeypatch.setattr("vrft.training.callback.clock", lambda: next(seconds))
     steps = {}
     for limit in (6.0, 12.0):
         stage, place = SftStage(kind="sft", steps=20, batch_size=1, max_seconds=limit), tmp_path / str(limit)
@@ -318,7 +318,7 @@ def test_the_kind_of_a_stage_says_how_it_is_trained(small_recipe: Path, tmp_path
 
 def scorer_of(folder: Path, task: Any = None, **keys: Any) -> Scorer:
     stage = RftStage(kind="rft", **keys)
-    return Scorer(stage, task or Grading(5), Bookkeeper(StageDirectory(folder), stage, QUIET, ""))
+    return Scorer(stage, task or Grading(5), StageCallback(StageDirectory(folder), stage, QUIET, ""))
 
 
 def paid(scorer: Scorer, texts: list[str], target: list[Any], *, step: int = 0, **columns: Any) -> list[list[Any]]:
@@ -342,7 +342,7 @@ def test_the_rewards_of_a_stage_are_paid_and_weighed(tmp_path: Path):
     assert options["args"].reward_weights == list(rewards.values())
     scorer = scorer_of(tmp_path, rewards=rewards, group_size=2)
     assert paid(scorer, ["<answer>2</answer>", *answers(3)], [2, 2]) == [[0.0, 1.0], [1.0, 0.25]]
-    assert [row["reward"] for row in scorer.keeper.rollouts] == [2.0, 0.75]
+    assert [row["reward"] for row in scorer.callback.rollouts] == [2.0, 0.75]
 
 
 def test_fuzzy_schedule_says_what_a_near_miss_earns(tmp_path: Path):
@@ -543,7 +543,7 @@ ADAPTERS: dict[str, tuple[Any, str, Any]] = {
 
 @pytest.mark.parametrize("key", ADAPTERS)
 def test_a_key_of_the_adapters_changes_this_argument_and_no_other(monkeypatch: pytest.MonkeyPatch, key: str):
-    monkeypatch.setattr("vrft.policies.of_recipe.LoraConfig", recorder)
+    monkeypatch.setattr("vrft.policies.from_recipe.LoraConfig", recorder)
     value, name, expected = ADAPTERS[key]
     told = []
     for lora in (Lora(), Lora(**{key: value})):

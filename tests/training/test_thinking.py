@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from vrft.cli.main import app
 from vrft.errors import PolicyError
-from vrft.evaluation.ask import ask_model
+from vrft.evaluation.inference import ask_model
 from vrft.pipeline import run
 from vrft.planning import make_plan
 from vrft.policies import TINY, LoadedPolicy, load_policy, quiet_libraries, save_policy

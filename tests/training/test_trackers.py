@@ -11,7 +11,7 @@ from vrft.pipeline import run
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
 from vrft.runs import RunDirectory, read_jsonl
-from vrft.training.keeper import flat
+from vrft.training.callback import flat
 
 SHORT = ["stages.0.steps=2", "sft.steps=2", "arms=[sft, rft]", "validate={every: 1, samples: 2}"]
 

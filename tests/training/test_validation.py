@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from vrft.data import PhantomSource
 from vrft.errors import DataError, RecipeError
-from vrft.evaluation.predict import answers
+from vrft.evaluation.predictions import answers
 from vrft.evaluation.summary import figures_of
 from vrft.pipeline import Job, run
 from vrft.policies import load_policy, quiet_libraries
+from vrft.policies.from_recipe import load_arm
 from vrft.policies.loading import LoadedPolicy
-from vrft.policies.of_recipe import load_arm
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage, Validate, build_task, open_source, read_recipe
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl
@@ -86,7 +86,7 @@ def kill_in(step: str, work: Callable[[], object]) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"vrft.training.common.{step}", killed)
+        patch.setattr(f"vrft.training.stage.{step}", killed)
         with pytest.raises(KeyboardInterrupt):
             work()
 

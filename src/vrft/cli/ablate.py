@@ -43,7 +43,7 @@ def ablate(
     """
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    from vrft.ablation.design import only, read_design
+    from vrft.experiment.design import only, read_design
     from vrft.runs import AblationDirectory
 
     design = read_design(recipe, set_ or [], fraction=_reduction(fraction))
@@ -51,11 +51,11 @@ def ablate(
         design = only(design, arm)
     if ray and workers:
         raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
-    from vrft.ablation.grid import local_workers, ray_workers
-    from vrft.ablation.run import ablate as carry_out
-    from vrft.ablation.run import jobs_of
-    from vrft.ablation.summary import summarise_ablation
     from vrft.cli.terminal import effects, make_reporter
+    from vrft.experiment.run import ablate as carry_out
+    from vrft.experiment.run import jobs_of
+    from vrft.experiment.runners import local_workers, ray_workers
+    from vrft.experiment.summary import summarise_ablation
     from vrft.report import write_ablation_report
 
     directory = AblationDirectory(out or Path("ablations") / design.recipe.name)

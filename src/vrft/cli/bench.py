@@ -37,8 +37,8 @@ def bench(
 
     from vrft.cli.terminal import make_reporter
     from vrft.policies import quiet_libraries
-    from vrft.training.bench import PARTS, Shape
-    from vrft.training.bench import bench as measure
+    from vrft.training.throughput import PARTS, Shape
+    from vrft.training.throughput import bench as measure
 
     quiet_libraries()
     warnings.filterwarnings("ignore")

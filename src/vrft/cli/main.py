@@ -13,7 +13,7 @@ import typer
 
 from vrft.cli.ablate import ablate
 from vrft.cli.bench import bench
-from vrft.cli.knowledge import app as knowledge
+from vrft.cli.cards import app as knowledge
 from vrft.cli.predict import predict
 from vrft.cli.score import score
 from vrft.errors import UserError
@@ -114,7 +114,7 @@ def report(
 
     ablation = AblationDirectory(directory)
     if ablation.records.exists():
-        from vrft.ablation.summary import summarise_ablation
+        from vrft.experiment.summary import summarise_ablation
 
         summarise_ablation(ablation)
         typer.echo(write_ablation_report(ablation))

@@ -7,8 +7,8 @@ from io import StringIO
 from rich.console import Console
 from rich.table import Table
 
-from vrft.ablation.design import Design
-from vrft.ablation.work import Unit
+from vrft.experiment.design import Design
+from vrft.experiment.jobs import Unit
 from vrft.planning import Plan, make_plan
 from vrft.policies import quiet_libraries
 from vrft.recipe import Recipe

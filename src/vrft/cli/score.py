@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vrft.cli.options import takes_task
+from vrft.cli.task_options import takes_task
 from vrft.errors import DataError, UserError
 
 

@@ -85,12 +85,17 @@ def results(metrics: dict[str, Any]) -> str:
 
 def effects(ablation: dict[str, Any]) -> str:
     """What an ablation came to: its effects with intervals, seen or not."""
-    table = Table("effect", ablation["metric"], "interval", "p (Holm)", "seen", "smallest visible")
+    table = Table("effect", ablation["metric"], "interval", "p (Holm)", "seen", "minimum_detectable_effect visible")
     for row in ablation["effects"]:
         interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
         seen = "yes" if row["seen"] else "no"
         table.add_row(
-            row["name"], f"{row['difference']:+.3f}", interval, f"{row['p_holm']:.3g}", seen, f"{row['smallest']:.3f}"
+            row["name"],
+            f"{row['difference']:+.3f}",
+            interval,
+            f"{row['p_holm']:.3g}",
+            seen,
+            f"{row['minimum_detectable_effect']:.3f}",
         )
     text = StringIO()
     Console(file=text, width=120).print(table)

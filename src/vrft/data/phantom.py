@@ -1,7 +1,7 @@
 """Phantoms: generated images with known truth, without limit, from a seed.
 
-A phantom is a modality-like background (its *look*) with zero or more findings that share four visible attributes.
-``standard`` looks are what the embedded policy was pretrained on; the ``shifted`` look (an angiogram, whose
+A phantom is a modality-like background (its *modality*) with zero or more findings that share four visible attributes.
+``standard`` modalities are what the embedded policy was pretrained on; the ``shifted`` modality (an angiogram, whose
 vessels are no findings, at low contrast) is never shown in pretraining, so that fine-tuning has something to learn.
 
 >>> phantom = compose(np.random.default_rng(7), count=2)
@@ -34,7 +34,7 @@ ATTRIBUTES: dict[str, tuple[str, str]] = {
 """What can be seen of a finding, and the two values of each attribute."""
 
 FAMILIES = {"standard": ("radiograph", "ultrasound", "stain", "fundus"), "shifted": ("angiogram",)}
-"""The looks of each family; the embedded policy has never seen the shifted one."""
+"""The modalities of each family; the embedded policy has never seen the shifted one."""
 
 SPLITS = ("train", "validation", "test")
 MAX_COUNT = 5
@@ -62,7 +62,7 @@ class Finding:
 class Phantom:
     """All that a picture is drawn from; equal phantoms are equal pictures."""
 
-    look: str
+    modality: str
     size: str
     brightness: str
     shape: str
@@ -107,13 +107,13 @@ def compose(
         radius: of every finding in pixels; without it the attribute ``size`` decides.
         attributes: a value for some of ``ATTRIBUTES``.
     """
-    look = str(rng.choice(FAMILIES[family]))
+    modality = str(rng.choice(FAMILIES[family]))
     chosen = {name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()} | dict(attributes or {})
     low, high = (6.0, 9.0) if chosen["size"] == "small" else (12.0, 20.0 if count <= 2 else 15.0)
     contrast = rng.uniform(30, 55) if family == "shifted" else rng.uniform(45, 85)
     findings = _place(rng, count, (radius, radius) if radius is not None else (low, high))
     return Phantom(
-        look=look,
+        modality=modality,
         sides=int(rng.integers(3, 5)),
         contrast=float(contrast),
         findings=findings,
@@ -144,7 +144,7 @@ def _place(rng: np.random.Generator, count: int, radii: tuple[float, float]) -> 
 def draw(phantom: Phantom) -> Image.Image:
     """Draw a phantom: ``PIXELS`` x ``PIXELS``, RGB."""
     rng = np.random.default_rng(phantom.texture_seed)
-    picture = _LOOKS[phantom.look](rng) + _distractors(rng)
+    picture = _MODALITIES[phantom.modality](rng) + _distractors(rng)
     sign = 1.0 if phantom.brightness == "bright" else -1.0
     for finding in phantom.findings:
         picture += (sign * phantom.contrast * _mask(phantom, finding))[..., None]
@@ -231,7 +231,7 @@ def _angiogram(rng: np.random.Generator) -> Plane:
     return _tinted(plane.astype(np.float32), (1, 1, 1))
 
 
-_LOOKS: dict[str, Callable[[np.random.Generator], Plane]] = {
+_MODALITIES: dict[str, Callable[[np.random.Generator], Plane]] = {
     "radiograph": _radiograph,
     "ultrasound": _ultrasound,
     "stain": _stain,
@@ -312,7 +312,7 @@ class PhantomSource:
                 question=self.question,
                 target=target,
                 split=split,
-                facts={"look": phantom.look, "count": len(phantom.findings), **phantom.attributes},
+                facts={"modality": phantom.modality, "count": len(phantom.findings), **phantom.attributes},
             )
 
     def _truth(self, split: str, index: int) -> tuple[Phantom, Target]:

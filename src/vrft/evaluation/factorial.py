@@ -1,6 +1,6 @@
 """Factorials: what a factor adds, and what two add together, as contrasts of the arms that were run.
 
-The contrasts are estimated, with their uncertainty, by ``vrft.evaluation.trials``.
+The contrasts are estimated, with their uncertainty, by ``vrft.evaluation.contrasts``.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -65,7 +65,7 @@ def effects(cells: Cells, factors: Factors) -> tuple[list[Effect], list[str]]:
     for of in [*steps, *pairs]:
         kind = "main" if len(of) == 1 else "interaction"
         name = " x ".join(factor if level == "on" else f"{factor}={level}" for factor, level in of)
-        contrast = _textbook(of, grid, factors)
+        contrast = _full_factorial_contrast(of, grid, factors)
         weights = _weights(contrast, [*steps, *pairs], cells, grid)
         confounded = weights is None and kind == "main"
         if confounded:
@@ -80,7 +80,7 @@ def effects(cells: Cells, factors: Factors) -> tuple[list[Effect], list[str]]:
 Terms = Sequence[tuple[tuple[str, Level], ...]]
 
 
-def _textbook(
+def _full_factorial_contrast(
     of: tuple[tuple[str, Level], ...], grid: Sequence[Mapping[str, Level]], factors: Factors
 ) -> NDArray[np.float64]:
     """The weights of the cells of the full factorial: +1 at the level, -1 at the base, 0 elsewhere, multiplied."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vrft.evaluation.boxes import BOX_METRICS, tally
+from vrft.evaluation.box_metrics import BOX_METRICS, tally
 from vrft.evaluation.metrics import METRICS, UNREAD, Classes
 from vrft.evaluation.statistics import Statistic, bootstrap, paired_difference, resamples
 from vrft.tasks import ClosedTask, Localization, TrainableTask

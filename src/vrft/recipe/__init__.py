@@ -33,7 +33,7 @@ from vrft.recipe.opening import (
     open_source,
     reading_of,
 )
-from vrft.recipe.recipe import Recipe
+from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     LOSSES,
     BoxData,

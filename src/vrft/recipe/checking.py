@@ -16,12 +16,12 @@ from vrft.data import Source
 from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
 from vrft.recipe.comparison import ARMS, PERCEIVING, TESTED_OTHERWISE, ArmChange, called
 from vrft.recipe.opening import build_task, open_knowledge, open_source
-from vrft.recipe.recipe import Recipe
+from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import RftStage, SftStage, texts_of
 from vrft.response import parse, render
 from vrft.rewards import APPLIES, missing_for
 from vrft.tasks import Classification, Grading, Localization
-from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
+from vrft.tasks.task_sections import ClassificationTask, GradingTask, LocalizationTask
 from vrft.typed import Keys, Loader, YamlError, fault_of, read_yaml, validate
 
 VALIDATED: dict[str, Sequence[str]] = {task.kind: task.metrics for task in (Classification, Grading, Localization)}

@@ -13,7 +13,7 @@ from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError
 from vrft.knowledge import ELSEWHERE, Injection, check_against, read_card
-from vrft.recipe.recipe import Recipe
+from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     BoxData,
     COCOData,
@@ -29,7 +29,7 @@ from vrft.recipe.sections import (
 from vrft.response import scale_of
 from vrft.sample import file_of
 from vrft.tasks import TrainableTask, task_from
-from vrft.tasks.sections import GradingTask, LocalizationTask
+from vrft.tasks.task_sections import GradingTask, LocalizationTask
 
 
 def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Source:

@@ -9,7 +9,7 @@ from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
 from vrft.knowledge import Attribute
 from vrft.rewards import AGGREGATIONS, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS, SCALINGS
-from vrft.tasks.sections import ClassificationTask, GradingTask, LocalizationTask
+from vrft.tasks.task_sections import ClassificationTask, GradingTask, LocalizationTask
 from vrft.textfiles import ENCODINGS
 from vrft.typed import Section
 

@@ -61,14 +61,19 @@ def _forest(effects: list[dict[str, Any]], scale: list[dict[str, Any]], longest:
             figure.add_trace(_points(chosen, colour, filled=seen))
     for place, effect in zip(places, effects, strict=True):
         if not effect["seen"]:
-            reach = {"x0": -effect["smallest"], "x1": effect["smallest"], "y0": place - 0.36, "y1": place + 0.36}
+            reach = {
+                "x0": -effect["minimum_detectable_effect"],
+                "x1": effect["minimum_detectable_effect"],
+                "y0": place - 0.36,
+                "y1": place + 0.36,
+            }
             figure.add_shape(type="rect", fillcolor=BAND, line_width=0, layer="below", **reach)
         interval = f"{signed(effect['difference'])} [{signed(effect['low'])}, {signed(effect['high'])}]"
         _beside(figure, place, interval, p_in_words(effect["p_holm"]), strong=effect["seen"])
     _beside(figure, len(effects) + 1, f"difference [{100 * ablation['confidence']:.3g}%]", "p (Holm)")
     ends = [0.0] + [e[key] for e in scale for key in ("low", "high")]
     reached = 1.3 * max(map(abs, ends))  # a band may go on beyond the figure; the intervals are what it is drawn for
-    ends += [sign * min(e["smallest"], reached) for e in scale if not e["seen"] for sign in (-1, 1)]
+    ends += [sign * min(e["minimum_detectable_effect"], reached) for e in scale if not e["seen"] for sign in (-1, 1)]
     margin = 0.04 * (max(ends) - min(ends) or 1.0)
     better = "left" if ablation["metric"] in LOWER_IS_BETTER else "right"
     figure.add_vline(x=0, line={"color": "#1d2733", "width": 1})
@@ -111,7 +116,7 @@ def _points(chosen: list[tuple[int, dict[str, Any]]], colour: str, *, filled: bo
             "arrayminus": [e["difference"] - e["low"] for e in effects],
             **{"type": "data", "symmetric": False, "color": colour, "thickness": 2, "width": 0},
         },
-        hovertext=[f"{_plain(e['name'])}<br>smallest visible: {e['smallest']:.3f}" for e in effects],
+        hovertext=[f"{_plain(e['name'])}<br>smallest visible: {e['minimum_detectable_effect']:.3f}" for e in effects],
         hoverinfo="text",
     )
 

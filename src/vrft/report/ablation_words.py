@@ -147,10 +147,10 @@ def _better(effect: Effect, metric: str) -> bool:
 
 def _limit(effect: Effect, count: int) -> str:
     """What follows "no difference could be seen": how small an effect would have been missed."""
-    if effect["smallest"] <= 0:
+    if effect["minimum_detectable_effect"] <= 0:
         return "they agree in every seed, which says nothing of how small an effect would have been seen"
-    said = f"an effect below {effect['smallest']:.3f} could not have been seen with 80% power"
-    if effect["smallest"] >= 1:
+    said = f"an effect below {effect['minimum_detectable_effect']:.3f} could not have been seen with 80% power"
+    if effect["minimum_detectable_effect"] >= 1:
         said = "even an effect of 1 could not have been seen with 80% power"
     if effect["low"] > 0 or effect["high"] < 0:
         said += f" (its interval alone leaves out zero, but not once corrected for {plural(count, 'effect')})"
@@ -190,11 +190,12 @@ def _interactions(effects: list[Effect], ablation: dict[str, Any]) -> list[str]:
     ]
     rest = [effect for effect in effects if not effect["seen"]]
     if rest:
-        least = max(rest, key=lambda effect: effect["smallest"])
+        least = max(rest, key=lambda effect: effect["minimum_detectable_effect"])
         which = f"{'other ' if sentences else ''}{plural(len(rest), 'interaction')}"
         sentences.append(
-            f"In the {which} no difference could be seen; an effect below {least['smallest']:.3f} could not have been "
-            f"seen with 80% power in the least precise of them ({least['name']})."
+            f"In the {which} no difference could be seen; an effect below "
+            f"{least['minimum_detectable_effect']:.3f} could not have been seen with 80% power "
+            f"in the least precise of them ({least['name']})."
         )
     return sentences
 

@@ -22,7 +22,7 @@ VALIDATION = "validation."
 """What the columns begin with that are measured on the validation split."""
 
 HEALTH = {
-    "no_advantage": "groups without advantage",
+    "zero_advantage": "groups without advantage",
     "kl": "KL to the start",
     "clipped": "tokens whose ratio is clipped",
     "accepted": "completions that are learnt (rejection)",

@@ -14,7 +14,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from vrft.evaluation.boxes import HIT, tally
+from vrft.evaluation.box_metrics import HIT, tally
 from vrft.picture_log import odd_in_words
 from vrft.report.curves import Line, draw_curves
 from vrft.response import parse, scale_of

@@ -81,7 +81,7 @@ def _costs(arm: dict[str, Any]) -> list[str]:
 
 
 COSTS = ("steps", "M tokens", "minutes", "peak GB")
-EFFECTS = ("effect", "difference", "p", "p (Holm)", "smallest visible")
+EFFECTS = ("effect", "difference", "p", "p (Holm)", "minimum_detectable_effect visible")
 
 
 def _arm_rows(
@@ -129,7 +129,7 @@ def markdown_table(ablation: dict[str, Any]) -> str:
             f"{signed(effect['difference'])} [{signed(effect['low'])}, {signed(effect['high'])}]",
             _plain(p_in_words(effect["p"])),
             _plain(p_in_words(effect["p_holm"])),
-            f"{effect['smallest']:.3f}",
+            f"{effect['minimum_detectable_effect']:.3f}",
         ]
         for effect in ablation["effects"]
     ]
@@ -178,7 +178,7 @@ def latex_table(ablation: dict[str, Any]) -> str:
                 f"${signed(effect['difference'])}_{{[{signed(effect['low'])}, {signed(effect['high'])}]}}$",
                 _latex_p(effect["p"]),
                 _latex_p(effect["p_holm"]),
-                f"{effect['smallest']:.3f}",
+                f"{effect['minimum_detectable_effect']:.3f}",
             ],
         )
         for effect in ablation["effects"]

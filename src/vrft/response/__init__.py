@@ -7,7 +7,7 @@ evaluated, in time linear in the length of the text.
 """
 
 from vrft.response.answers import read_choice, read_open, read_yes_no, same_text
-from vrft.response.boxes import read_boxes
+from vrft.response.box_answers import read_boxes
 from vrft.response.envelope import (
     ENVELOPE_INSTRUCTION,
     INSTRUCTIONS,

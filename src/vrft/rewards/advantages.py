@@ -18,7 +18,7 @@ AGGREGATIONS = ("sum_then_normalize", "normalize_then_sum")
 SMALLEST = 1e-4
 """Added to a deviation before it divides, by TRL."""
 
-NO_ADVANTAGE = 1e-6
+ZERO_ADVANTAGE = 1e-6
 """An advantage that is no larger is rounding."""
 
 

@@ -4,7 +4,7 @@ from vrft.tasks.base import Task
 from vrft.tasks.classification import Classification
 from vrft.tasks.grading import Grading
 from vrft.tasks.localization import Localization
-from vrft.tasks.sections import SECTIONS, Section, read_section, task_from
+from vrft.tasks.task_sections import SECTIONS, Section, read_section, task_from
 from vrft.tasks.vqa import Vqa
 
 ClosedTask = Classification | Grading

@@ -14,7 +14,7 @@ def prompt_lines(*lines: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
-class Around(NamedTuple):
+class ReadContext(NamedTuple):
     """What a reading may need to know besides the answer; only boxes do."""
 
     image_size: Size | None = None
@@ -25,7 +25,7 @@ class Around(NamedTuple):
     """Whether the answer ends where the completion does."""
 
 
-NOTHING_AROUND = Around()
+NO_CONTEXT = ReadContext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class Task(ABC):
         """What the rewards need to know of this task."""
 
     @abstractmethod
-    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
+    def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
         """Read the text of an answer; None where there is none."""
 
     def read_answer(
@@ -54,11 +54,11 @@ class Task(ABC):
     ) -> Reading:
         """Read the answer of a completion that was taken apart; the problems are those of the answer alone."""
         if envelope.answer is None and 1 < len(envelope.answers) <= 10 and all(envelope.answers):
-            around = Around(image_size, processed_size)
-            readings = [self.read_text(answer, around) for answer in envelope.answers]
+            context = ReadContext(image_size, processed_size)
+            readings = [self.read_text(answer, context) for answer in envelope.answers]
             if all(reading.answer == readings[0].answer for reading in readings):
                 return readings[0]  # the same answer in other words
-        return self.read_text(envelope.answer, Around(image_size, processed_size, envelope.cut))
+        return self.read_text(envelope.answer, ReadContext(image_size, processed_size, envelope.cut))
 
     def read(
         self,

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size
 from vrft.response import INSTRUCTIONS, Reading, mentioned_label, parse, read_label
 from vrft.sample import Target
-from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
+from vrft.tasks.base import NO_CONTEXT, ReadContext, Task, prompt_lines
 
 
 def classification_prompt(question: str, labels: Sequence[str], known: str = "", order: str = "think-answer") -> str:
@@ -55,7 +55,7 @@ class Classification(Task):
     def prompt(self, question: str, known: str = "") -> str:
         return classification_prompt(question, self.labels, known, self.order)
 
-    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
+    def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
         return read_label(answer, self.labels, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:

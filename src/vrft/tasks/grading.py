@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size
 from vrft.response import INSTRUCTIONS, Reading, mentioned_grade, parse, read_grade, scale_of
 from vrft.sample import Target
-from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
+from vrft.tasks.base import NO_CONTEXT, ReadContext, Task, prompt_lines
 
 
 def grading_prompt(
@@ -71,7 +71,7 @@ class Grading(Task):
     def prompt(self, question: str, known: str = "") -> str:
         return grading_prompt(question, self.levels, self.names, known, self.order)
 
-    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
+    def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
         return read_grade(answer, self.levels, self.names, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size, clip, from_pixels, has_area
 from vrft.response import INSTRUCTIONS, Reading, parse, read_boxes
 from vrft.sample import Box, Target
-from vrft.tasks.base import NOTHING_AROUND, Around, Task, prompt_lines
+from vrft.tasks.base import NO_CONTEXT, ReadContext, Task, prompt_lines
 
 _FARTHEST = 1e7
 """Pixels; no image is larger."""
@@ -115,10 +115,10 @@ class Localization(Task):
             raise ValueError("boxes need image_size, [width, height] of the original image")
         return write_boxes(target, self.frame, image_size, processed_size)
 
-    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
-        if around.image_size is None:
+    def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
+        if context.image_size is None:
             raise ValueError("boxes need image_size, [width, height] of the original image")
-        return read_boxes(answer, self.frame, around.image_size, around.processed_size, cut=around.cut)
+        return read_boxes(answer, self.frame, context.image_size, context.processed_size, cut=context.cut)
 
     def read_leniently(
         self, completion: str, image_size: Size, processed_size: Size | None = None

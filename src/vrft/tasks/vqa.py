@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from vrft.boxes import Size
 from vrft.response import Reading, normalise, parse, read_choice, read_open, read_yes_no, same_text
 from vrft.sample import Target
-from vrft.tasks.base import NOTHING_AROUND, Around, Task
+from vrft.tasks.base import NO_CONTEXT, ReadContext, Task
 
 ANSWERS = ("yes_no", "choice", "open")
 """The kinds of answer that a question can ask for."""
@@ -39,7 +39,7 @@ class Vqa(Task):
         """What the rewards need to know of this task."""
         return {"answers": self.answers, "choices": dict(self.choices), "synonyms": dict(self.synonyms)}
 
-    def read_text(self, answer: str | None, around: Around = NOTHING_AROUND) -> Reading:
+    def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
         if self.answers == "yes_no":
             return read_yes_no(answer, self.synonyms)
         return read_choice(answer, self.choices) if self.answers == "choice" else read_open(answer)

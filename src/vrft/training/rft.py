@@ -31,18 +31,18 @@ from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.response import parse
 from vrft.rewards import REWARDS, advantage_parts
-from vrft.rewards.advantages import NO_ADVANTAGE, Floats
+from vrft.rewards.advantages import ZERO_ADVANTAGE, Floats
 from vrft.rewards.columns import text_of
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
-from vrft.training.common import begin, finish, frozen_copy, lazy_dataset, stage_order, user_message
-from vrft.training.gaming import gaming_figures
-from vrft.training.keeper import Bookkeeper, StageResult
-from vrft.training.options import grpo_options, trainer_options
+from vrft.training.callback import StageCallback, StageResult
 from vrft.training.packing import take_packed_rows
+from vrft.training.reasoning_metrics import gaming_figures
 from vrft.training.seeded import SeededTrainer, set_reference
-from vrft.training.shared import SharedPrefixTrainer, cannot_share
+from vrft.training.shared_prefix import SharedPrefixTrainer, cannot_share
+from vrft.training.stage import begin, finish, frozen_copy, lazy_dataset, stage_order, user_message
+from vrft.training.trainer_arguments import grpo_options, trainer_options
 from vrft.training.validation import Validation
 
 OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
@@ -62,13 +62,13 @@ class Scorer:
     Args:
         stage: of the recipe.
         task: what is asked.
-        keeper: takes the figures and the rollouts.
+        callback: takes the figures and the rollouts.
         prompt_end: what the chat template opens the policy's turn with (``LoadedPolicy.prompt_end``); rewards judge it
             together with the completion, and rollouts hold it as a column where there is any.
     """
 
-    def __init__(self, stage: RftStage, task: TrainableTask, keeper: Bookkeeper, prompt_end: str = "") -> None:
-        self.stage, self.task, self.keeper, self.prompt_end = stage, task, keeper, prompt_end
+    def __init__(self, stage: RftStage, task: TrainableTask, callback: StageCallback, prompt_end: str = "") -> None:
+        self.stage, self.task, self.callback, self.prompt_end = stage, task, callback, prompt_end
         self.paid: dict[str, list[float | None]] = {}
         self.accepted: list[bool] = []
         """Which completions of this process earned enough to be learnt by ``loss: rejection``."""
@@ -122,7 +122,7 @@ class Scorer:
         self.sampled += rows
         self._figures(weights)
         totals = np.nansum(np.array([row["rewards"] for row in rows]) * weights, axis=1)
-        self.keeper.rollouts += [
+        self.callback.rollouts += [
             {
                 "step": step,
                 "group": (before + index) // self.stage.group_size,
@@ -141,10 +141,12 @@ class Scorer:
         group_size, names = self.stage.group_size, self.stage.rewards
         scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
         figures = step_figures(rewards, weights, group_size, **scaling)
-        self.keeper.extra |= {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
-        self.keeper.extra["reasoning"] = gaming_figures(reasonings, [row["known"] for row in self.sampled], group_size)
+        self.callback.extra |= {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
+        self.callback.extra["reasoning"] = gaming_figures(
+            reasonings, [row["known"] for row in self.sampled], group_size
+        )
         if self.stage.loss == "rejection":
-            self.keeper.extra["accepted"] = float(np.mean([row["accepted"] for row in self.sampled]))
+            self.callback.extra["accepted"] = float(np.mean([row["accepted"] for row in self.sampled]))
 
 
 def accepted(rewards: Floats, weights: Floats, share: float) -> list[bool]:
@@ -175,11 +177,12 @@ def step_figures(rewards: Floats, weights: Floats, group_size: int, **scaling: s
 
     Returns:
         ``rewards``, for each the ``mean``, the ``std`` over all completions, and its ``share`` of the advantage: the
-        mean size of what it adds, divided by the sum over all rewards (0 where none adds); ``no_advantage``, the share
-        of groups in which no completion has an advantage; ``spread``, how many different totals a group has on average.
+        mean size of what it adds, divided by the sum over all rewards (0 where none adds); ``zero_advantage``, the
+        share of groups in which no completion has an advantage; ``spread``, how many different totals a group has on
+        average.
 
     >>> figures = step_figures(np.array([[1.0, 1], [0, 1], [1, 1], [1, 1]]), np.array([1.0, 0.5]), 2)
-    >>> figures["no_advantage"], [reward["share"] for reward in figures["rewards"]]
+    >>> figures["zero_advantage"], [reward["share"] for reward in figures["rewards"]]
     (0.5, [1.0, 0.0])
     """
     parts = advantage_parts(rewards, weights, group_size, **scaling)
@@ -194,7 +197,7 @@ def step_figures(rewards: Floats, weights: Floats, group_size: int, **scaling: s
             else {"mean": None, "std": None, "share": 0.0}
             for column, share in zip(rewards.T, shares, strict=True)
         ],
-        "no_advantage": float((np.abs(advantages) <= NO_ADVANTAGE).all(axis=1).mean()),
+        "zero_advantage": float((np.abs(advantages) <= ZERO_ADVANTAGE).all(axis=1).mean()),
         "spread": float(np.mean([len(np.unique(total.round(6))) for total in totals])),
     }
 
@@ -229,13 +232,13 @@ def train_rft(
     Raises:
         UserError: the stage is not possible with this policy or these processes, or cannot go on.
     """
-    keeper, checkpoint = begin(
+    callback, checkpoint = begin(
         policy, stage, directory, seed=seed, reporter=reporter, label=label, validation=validation
     )
-    assert isinstance(keeper.stage, RftStage)
-    stage = keeper.stage  # shorter, where its budget is spent
-    trainer = make_trainer(policy, stage, task, samples, directory, keeper, seed=seed, trackers=trackers)
-    return finish(trainer, policy, directory, keeper, checkpoint)
+    assert isinstance(callback.stage, RftStage)
+    stage = callback.stage  # shorter, where its budget is spent
+    trainer = make_trainer(policy, stage, task, samples, directory, callback, seed=seed, trackers=trackers)
+    return finish(trainer, policy, directory, callback, checkpoint)
 
 
 def make_trainer(
@@ -244,7 +247,7 @@ def make_trainer(
     task: TrainableTask,
     samples: Sequence[Sample],
     directory: StageDirectory,
-    keeper: Bookkeeper,
+    callback: StageCallback,
     *,
     seed: int,
     trackers: Mapping[str, Any] | None = None,
@@ -279,16 +282,16 @@ def make_trainer(
     batches = -(-stage.steps // stage.updates_per_batch)
     order = stage_order(stage, samples, batches * stage.prompts_per_step, seed)
     dataset = lazy_dataset(policy, samples, order, row)
-    scorer = Scorer(stage, task, keeper, end)
+    scorer = Scorer(stage, task, callback, end)
     sequences = stage.prompts_per_step * stage.group_size
     options = trainer_options(stage, directory, seed, sequences, compute=policy.compute, trackers=trackers)
     why_not = "shared_prefix is false"
     if stage.shared_prefix:
         why_not = cannot_share(policy.model, stage.group_size, options["per_device_train_batch_size"]) or ""
     how = f"repeated for each completion: {why_not}" if why_not else "encoded once a group"
-    keeper.reporter.say(f"{keeper.label}: prompts are {how}")
+    callback.reporter.say(f"{callback.label}: prompts are {how}")
     if stage.dynamic_sampling and why_not:
-        raise UserError(f"{keeper.label}: dynamic_sampling is not possible where prompts are {how}; set it to 0.")
+        raise UserError(f"{callback.label}: dynamic_sampling is not possible where prompts are {how}; set it to 0.")
     adapters = policy.lora is not None or isinstance(policy.model, PeftModel)
     trainer = (plain if why_not else SharedPrefixTrainer)(
         model=policy.model,
@@ -301,7 +304,7 @@ def make_trainer(
             beta=stage.kl if adapters else 0.0,  # of all weights the reference is given below
         ),
         train_dataset=dataset,
-        callbacks=[keeper],
+        callbacks=[callback],
         peft_config=policy.lora,
     )
     if stage.kl and not adapters:

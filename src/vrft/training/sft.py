@@ -25,9 +25,9 @@ from vrft.response import render
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
-from vrft.training.common import begin, finish, lazy_dataset, stage_order
-from vrft.training.keeper import StageResult
-from vrft.training.options import sft_options, trainer_options
+from vrft.training.callback import StageResult
+from vrft.training.stage import begin, finish, lazy_dataset, stage_order
+from vrft.training.trainer_arguments import sft_options, trainer_options
 from vrft.training.validation import Validation
 
 
@@ -72,11 +72,11 @@ def train_sft(
     Raises:
         UserError: the stage is not possible with this policy or these processes, or cannot go on.
     """
-    keeper, checkpoint = begin(
+    callback, checkpoint = begin(
         policy, stage, directory, seed=seed, reporter=reporter, label=label, validation=validation
     )
-    assert isinstance(keeper.stage, SftStage)
-    stage = keeper.stage  # shorter, where its budget is spent
+    assert isinstance(callback.stage, SftStage)
+    stage = callback.stage  # shorter, where its budget is spent
     think = thoughts(stage, samples, seed)
     end, turn_end = policy.prompt_end, completion_end(policy.processor)
     check_envelope(policy.name, end, task.order)
@@ -93,8 +93,8 @@ def train_sft(
         processing_class=policy.processor,
         args=SFTConfig(**options, **sft_options()),
         train_dataset=lazy_dataset(policy, samples, order, row),
-        callbacks=[keeper],
+        callbacks=[callback],
         peft_config=policy.lora,
     )
-    trainer._total_train_tokens = keeper.tokens  # TRL counts from 0 after a resume
-    return finish(trainer, policy, directory, keeper, checkpoint)
+    trainer._total_train_tokens = callback.tokens  # TRL counts from 0 after a resume
+    return finish(trainer, policy, directory, callback, checkpoint)

@@ -14,7 +14,7 @@ from vrft.policies.templates import check_envelope, prompt_end
 from vrft.recipe import ENVELOPES, Policy, Recipe, TaskSection
 from vrft.runs import RunDirectory
 from vrft.sample import Sample
-from vrft.tasks.sections import LocalizationTask
+from vrft.tasks.task_sections import LocalizationTask
 
 
 def frame_for(recipe: Recipe, task: TaskSection) -> str | None:

@@ -24,8 +24,8 @@ from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, Target
 from vrft.tasks import TrainableTask
-from vrft.training.keeper import Bookkeeper, StageResult
-from vrft.training.options import check_processes
+from vrft.training.callback import StageCallback, StageResult
+from vrft.training.trainer_arguments import check_processes
 from vrft.training.validation import Validation, Validator
 
 
@@ -154,21 +154,21 @@ def begin(
     reporter: Reporter,
     label: str,
     validation: Validation | None = None,
-) -> tuple[Bookkeeper, Path | None]:
+) -> tuple[StageCallback, Path | None]:
     """Begin a stage, or go back to its newest whole checkpoint, which is returned with the bookkeeper."""
     join_processes()
     check_processes(stage)
     seed_everything(seed)
     validator = Validator(validation, policy, directory) if validation else None
-    keeper = Bookkeeper(directory, stage, reporter, label, validator)
-    checkpoint = keeper.resume()
+    callback = StageCallback(directory, stage, reporter, label, validator)
+    checkpoint = callback.resume()
     whole = policy.lora is None and not isinstance(policy.model, PeftModel)
     if whole and isinstance(stage, RftStage) and stage.kl:
         policy.reference = frozen_copy(policy.model)
     # Adapters are put back by the trainer, and so are weights that DeepSpeed saves in parts.
     if whole and checkpoint is not None and (checkpoint / "config.json").exists():
         put_weights(policy, checkpoint)
-    return keeper, checkpoint
+    return callback, checkpoint
 
 
 def silence(trainer: Trainer) -> None:
@@ -177,24 +177,24 @@ def silence(trainer: Trainer) -> None:
     trainer.remove_callback(ProgressCallback)
 
 
-def log_first(trainer: Trainer, keeper: Bookkeeper) -> None:
+def log_first(trainer: Trainer, callback: StageCallback) -> None:
     """Let the bookkeeper see each line of the log before the loggers, which then write it under its names."""
-    trainer.remove_callback(keeper)
-    trainer.callback_handler.callbacks.insert(0, keeper)
+    trainer.remove_callback(callback)
+    trainer.callback_handler.callbacks.insert(0, callback)
 
 
 def finish(
-    trainer: Trainer, policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, checkpoint: Path | None
+    trainer: Trainer, policy: LoadedPolicy, directory: StageDirectory, callback: StageCallback, checkpoint: Path | None
 ) -> StageResult:
     """Train, write the policy and the rollouts, and only then say that the stage is done."""
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         told = "is not possible where weights are shared out over processes"
-        if keeper.validator is not None:
-            raise UserError(f"{keeper.label}: validate {told}; leave it out.")
+        if callback.validator is not None:
+            raise UserError(f"{callback.label}: validate {told}; leave it out.")
         if policy.merges_adapters:
-            raise UserError(f"{keeper.label}: policy.lora.between_stages: merge {told}; expected continue.")
+            raise UserError(f"{callback.label}: policy.lora.between_stages: merge {told}; expected continue.")
     silence(trainer)
-    log_first(trainer, keeper)
+    log_first(trainer, callback)
     with redirect_stdout(sys.stderr):  # loggers greet there
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -202,19 +202,19 @@ def finish(
             _leave_wandb(trainer)
     steps = trainer.state.global_step
     model = trainer.accelerator.unwrap_model(trainer.model)
-    kept_step = _validated_last(keeper, model, steps)
+    kept_step = _validated_last(callback, model, steps)
     vars(model).pop("forward", None)  # the trainer's, under autocast
     policy.model = model
-    keeper.reporter.stop()
+    callback.reporter.stop()
     state = None  # the weights as the policy holds them
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         state = trainer.accelerator.get_state_dict(trainer.deepspeed if trainer.is_deepspeed_enabled else trainer.model)
-    peak = max(all_of([keeper.memory.peak_mb()]))
-    result = StageResult(keeper.seconds, keeper.tokens, steps, peak, kept_step)
+    peak = max(all_of([callback.memory.peak_mb()]))
+    result = StageResult(callback.seconds, callback.tokens, steps, peak, kept_step)
     if is_main():
         if kept_step != steps:
             put_weights(policy, directory.best_policy(kept_step))
-        _write(policy, directory, keeper, state)
+        _write(policy, directory, callback, state)
         write_json(directory.done, vars(result))
         directory.drop_checkpoints()
         (directory.path / "README.md").unlink(missing_ok=True)  # the trainer's own card
@@ -230,21 +230,23 @@ def _leave_wandb(trainer: Trainer) -> None:
         wandb.finish()
 
 
-def _validated_last(keeper: Bookkeeper, model: Any, steps: int) -> int:
+def _validated_last(callback: StageCallback, model: Any, steps: int) -> int:
     """Validate the last step of a stage that ended early, and say which step's policy is handed on."""
-    validator = keeper.validator
+    validator = callback.validator
     if validator is None:
         return steps
     if validator.last_step != steps:
         figures = validator.validate(model, steps)
-        rows = read_jsonl(keeper.directory.log)
+        rows = read_jsonl(callback.directory.log)
         if is_main() and rows:
             rows[-1] |= {"validation": figures}
-            write_jsonl(keeper.directory.log, rows)
+            write_jsonl(callback.directory.log, rows)
     return validator.best_step if validator.keeps_best else steps
 
 
-def _write(policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, state: dict[str, Any] | None) -> None:
+def _write(
+    policy: LoadedPolicy, directory: StageDirectory, callback: StageCallback, state: dict[str, Any] | None
+) -> None:
     """Write the policy, its adapters where they are merged, and all rollouts."""
     if isinstance(policy.model, PeftModel) and policy.merges_adapters:
         with replacing(directory.adapter) as fresh:
@@ -256,7 +258,9 @@ def _write(policy: LoadedPolicy, directory: StageDirectory, keeper: Bookkeeper, 
     with replacing(directory.policy) as fresh:
         save_policy(policy, fresh, state)
     parts = sorted(directory.rollouts_part(0).parent.glob("*.parquet"))
-    frames = [pd.read_parquet(part) for part in parts] + ([pd.DataFrame(keeper.rollouts)] if keeper.rollouts else [])
+    frames = [pd.read_parquet(part) for part in parts] + (
+        [pd.DataFrame(callback.rollouts)] if callback.rollouts else []
+    )
     if frames:
         with replacing(directory.rollouts) as fresh:
             pd.concat(frames, ignore_index=True).to_parquet(fresh, index=False)

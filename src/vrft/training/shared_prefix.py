@@ -15,7 +15,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad, split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from vrft.policies import processed_once
-from vrft.rewards.advantages import NO_ADVANTAGE
+from vrft.rewards.advantages import ZERO_ADVANTAGE
 from vrft.training.packing import ATTENTION, pack, prompt_positions, take_packed_rows
 from vrft.training.rollouts import sample_groups
 from vrft.training.seeded import SeededChoice, SeededTrainer
@@ -87,7 +87,7 @@ class SharedPrefixTrainer(SeededTrainer):
         before = {name: len(values) for name, values in metrics.items()}
         batch, counts = self._sampled(rows), [len(rows)]
         for turn in range(self.resamples):
-            zero_advantage = batch["advantages"].view(-1, group).abs().amax(dim=1) <= NO_ADVANTAGE
+            zero_advantage = batch["advantages"].view(-1, group).abs().amax(dim=1) <= ZERO_ADVANTAGE
             places = zero_advantage.nonzero().flatten()
             if not len(places):
                 break
@@ -163,7 +163,7 @@ class SharedPrefixTrainer(SeededTrainer):
         one group at least: all must make the same passes, since gradients are added up within them.
         """
         advantages = inputs["advantages"].reshape(-1, self.num_generations)
-        active = advantages.abs().amax(dim=1) > NO_ADVANTAGE
+        active = advantages.abs().amax(dim=1) > ZERO_ADVANTAGE
         if self.accelerator.num_processes > 1 and not active.any():
             active[0] = True
         off_policy = inputs.get("old_per_token_logps") is not None

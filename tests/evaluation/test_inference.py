@@ -6,7 +6,7 @@ import pytest
 
 from vrft.data import PhantomSource
 from vrft.errors import RunError, UserError
-from vrft.evaluation.ask import ask, ask_model, ask_run
+from vrft.evaluation.inference import ask, ask_model, ask_run
 from vrft.pipeline import run
 from vrft.policies import LoadedPolicy, decode, load_policy, token_probabilities
 from vrft.progress import Reporter

@@ -1,4 +1,4 @@
-"""Trials: figures and contrasts of arms, with an uncertainty that counts training seeds and test samples.
+"""PairedScores: figures and contrasts of arms, with an uncertainty that counts training seeds and test samples.
 
 Notation: an experiment has arms, S training seeds of each arm and n test samples in G groups. A contrast is a linear
 combination of the values of arms; a single arm is the contrast that weighs it with 1.
@@ -35,26 +35,26 @@ class Estimate:
     """Degrees of freedom of the t distribution behind interval, p and smallest."""
     p: float
     """Two-sided p-value of a contrast of zero; below 1 - confidence where the interval leaves out zero."""
-    smallest: float
+    minimum_detectable_effect: float
     """The smallest effect that this design sees with 80% power."""
     seeds: int
     seeds_counted: bool
     """False with one seed: then ``se`` knows nothing of what another training would have given."""
 
-    def smallest_at(self, alpha: float) -> float:
+    def minimum_detectable_effect_at(self, alpha: float) -> float:
         """The smallest effect that is seen with 80% power where p must be below ``alpha``."""
-        return _smallest(self.se, self.df, alpha)
+        return _minimum_detectable_effect(self.se, self.df, alpha)
 
 
-Part = tuple[float, float]
+VarianceComponent = tuple[float, float]
 """A share of the variance of a contrast that the luck of training has, and its degrees of freedom."""
 
 
-def pooled_luck(
+def pooled_seed_variance(
     values: Mapping[str, NDArray[np.float64]],
     starts: Mapping[str, Sequence[Hashable]],
     weights: Mapping[str, float],
-) -> list[Part]:
+) -> list[VarianceComponent]:
     """What the luck of training adds to the variance of a contrast, estimated from all cells of a factorial.
 
     Of one contrast three seeds tell little (2 degrees of freedom). The cells of a factorial are many, and each seed is
@@ -106,7 +106,7 @@ def estimate_from(
     n_groups: int,
     *,
     confidence: float = 0.95,
-    luck: Sequence[Part] | None = None,
+    luck: Sequence[VarianceComponent] | None = None,
 ) -> Estimate:
     """A contrast with the uncertainty of both training seeds and test samples.
 
@@ -129,8 +129,8 @@ def estimate_from(
         resampled: the contrast of each seed on each resample of the groups, (S, B), the same resamples for all seeds.
         n_groups: how many groups there are, at least 2.
         confidence: of the interval, in (0, 1).
-        luck: parts of the variance that the seeds have, where more than this contrast tells them (``pooled_luck``);
-            they take the place of s2 / S with its S - 1 degrees of freedom.
+        luck: parts of the variance that the seeds have, where more than this contrast tells them
+            (``pooled_seed_variance``); they take the place of s2 / S with its S - 1 degrees of freedom.
     """
     seeds, value, upper = len(whole), float(np.mean(whole)), 1 - (1 - confidence) / 2
     # a bootstrap of G groups has (G - 1) / G of the variance of the figure (Efron & Tibshirani, 1993, equation 5.12)
@@ -159,13 +159,13 @@ def estimate_from(
         se=se,
         df=df,
         p=float(2 * stdtr(df, -abs(value) / se)),
-        smallest=_smallest(se, df, 1 - confidence),
+        minimum_detectable_effect=_minimum_detectable_effect(se, df, 1 - confidence),
         seeds=seeds,
         seeds_counted=seeds > 1,
     )
 
 
-def _smallest(se: float, df: float, alpha: float) -> float:
+def _minimum_detectable_effect(se: float, df: float, alpha: float) -> float:
     """The effect whose t, noncentral with effect / se, passes its bound with 80% power (Cohen, 1988, section 2.4)."""
     return float(nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - alpha / 2))) * se
 
@@ -179,7 +179,7 @@ def _df_of(upper: float, t: float, least: float, most: float) -> float:
     return float(np.clip(stdtridf(upper, t), least, most))
 
 
-class Trials:
+class PairedScores:
     """The results of all arms on the same test samples.
 
     Args:
@@ -225,7 +225,7 @@ class Trials:
         Args:
             weights: of the arms.
             starts: of a contrast of the cells of a factorial, what the training of each cell goes on from: then the
-                luck of training is estimated from all cells (``pooled_luck``).
+                luck of training is estimated from all cells (``pooled_seed_variance``).
 
         Raises:
             ValueError: an arm is not known, no weight differs from zero, or trained arms differ in their seeds.
@@ -238,7 +238,7 @@ class Trials:
         resampled = sum(weight * one for weight, _, one in parts)
         luck = None
         if starts is not None and len(np.asarray(whole)) > 1:
-            luck = pooled_luck({arm: self._values(arm)[0] for arm in starts}, starts, arms)
+            luck = pooled_seed_variance({arm: self._values(arm)[0] for arm in starts}, starts, arms)
         return estimate_from(
             np.asarray(whole), np.asarray(resampled), self._n_groups, confidence=self.confidence, luck=luck
         )

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vrft.ablation.design import name_of
-from vrft.ablation.summary import summarise_ablation, summary_of
 from vrft.errors import RunError
-from vrft.evaluation.trials import holm, mcnemar_p
+from vrft.evaluation.contrasts import holm, mcnemar_p
+from vrft.experiment.design import name_of
+from vrft.experiment.summary import summarise_ablation, summary_of
 from vrft.runs import AblationDirectory, read_json, write_json
 
 N, SEEDS, GAIN = 300, (0, 1, 2), 0.25
@@ -181,7 +181,7 @@ def test_p_values_are_corrected_over_the_whole_family(summary: dict[str, Any]):
 
 def test_every_effect_says_how_small_it_could_have_been(summary: dict[str, Any]):
     for row in summary["effects"]:
-        assert row["se"] < row["smallest"] < 1
+        assert row["se"] < row["minimum_detectable_effect"] < 1
         assert row["low"] < row["difference"] < row["high"]
 
 
@@ -193,7 +193,7 @@ def test_the_smallest_effect_counts_the_correction(whole: Made):
     with_more["design"]["pairs"] = [["rft", "rft+PA_p"], ["rft", "rft+PA_pi"]]
     family = named(summary_of(with_more, alone[1]), "PA_p")
     assert family["se"] == lonely["se"]
-    assert family["smallest"] > lonely["smallest"]
+    assert family["minimum_detectable_effect"] > lonely["minimum_detectable_effect"]
 
 
 def test_a_lower_confidence_has_narrower_intervals_and_sees_more(whole: Made, summary: dict[str, Any]):
@@ -231,7 +231,7 @@ def test_of_two_cells_the_effect_is_their_planned_difference(whole: Made):
     records, predictions = some(whole, ["rft", "rft+PA_p"])
     records["design"] |= {"factors": {"PA_p": FACTORS["PA_p"]}, "pairs": [["rft+PA_p", "rft"]]}
     effect, pair = summary_of(records, predictions)["effects"]
-    same = ("difference", "low", "high", "se", "df", "p", "smallest")
+    same = ("difference", "low", "high", "se", "df", "p", "minimum_detectable_effect")
     assert [effect[key] for key in same] == pytest.approx([pair[key] for key in same])
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from vrft.ablation.grid import LocalWorkers, carry_out, local_workers, so_far
-from vrft.ablation.work import Unit
 from vrft.errors import RunError, UserError
+from vrft.experiment.jobs import Unit
+from vrft.experiment.runners import LocalWorkers, carry_out, local_workers, so_far
 from vrft.progress import Reporter
 from vrft.runs import AblationDirectory, read_json, write_json, write_jsonl
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vrft.boxes import Size
-from vrft.evaluation.boxes import constant_box, mean_iou, tally
+from vrft.evaluation.box_metrics import constant_box, mean_iou, tally
 from vrft.policies import LoadedPolicy, decode
 from vrft.processes import all_of, from_main, is_main, process_count, process_index
 from vrft.progress import Reporter

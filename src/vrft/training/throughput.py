@@ -35,9 +35,9 @@ from vrft.recipe import RftStage
 from vrft.runs import StageDirectory
 from vrft.sample import Sample, open_image
 from vrft.tasks import Grading
-from vrft.training.common import begin, silence
 from vrft.training.memory import PeakMemory
 from vrft.training.rft import make_trainer
+from vrft.training.stage import begin, silence
 
 PARTS = ("rollout", "reward", "log_prob", "forward", "backward", "other")
 """What a step is made of: sampling, the reward functions, log-probabilities without a gradient (of the reference), the
@@ -309,8 +309,8 @@ def _time(pipe: Connection, shape: Shape, folder: Path, steps: int, seed: int, s
         save_every=steps + 2,
         shared_prefix=shared,
     )
-    keeper, _ = begin(policy, stage, StageDirectory(folder), seed=seed, reporter=Reporter(quiet=True), label="")
-    trainer = make_trainer(policy, stage, task, samples, StageDirectory(folder), keeper, seed=seed, plain=GRPOTrainer)
+    callback, _ = begin(policy, stage, StageDirectory(folder), seed=seed, reporter=Reporter(quiet=True), label="")
+    trainer = make_trainer(policy, stage, task, samples, StageDirectory(folder), callback, seed=seed, plain=GRPOTrainer)
     silence(trainer)
     trainer.add_callback(_Turns(pipe))
     clock = Clock()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vrft.evaluation.boxes import BOX_METRICS, constant_box, tally
+from vrft.evaluation.box_metrics import BOX_METRICS, constant_box, tally
 
 TRUE = [[0, 0, 10, 10], [50, 50, 60, 60]]
 

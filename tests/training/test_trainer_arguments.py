@@ -15,18 +15,18 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig
 from vrft.data import PhantomSource
 from vrft.pipeline import open_job
 from vrft.policies import decode, load_policy
+from vrft.policies.from_recipe import lora_config
 from vrft.policies.loading import TINY, LoadedPolicy
-from vrft.policies.of_recipe import lora_config
 from vrft.progress import Reporter
 from vrft.recipe import Policy, RftStage, SftStage, read_recipe
 from vrft.runs import StageDirectory
 from vrft.sample import Sample, open_image
 from vrft.tasks import Grading
-from vrft.training.keeper import Bookkeeper
-from vrft.training.options import trainer_options
+from vrft.training.callback import StageCallback
 from vrft.training.rft import make_trainer
 from vrft.training.seeded import SeededTrainer
 from vrft.training.sft import train_sft
+from vrft.training.trainer_arguments import trainer_options
 
 Reasons = Mapping[str, tuple[str, ...]]
 """Why the default of a field cannot change a result, and the fields of which that is true."""
@@ -209,8 +209,8 @@ def passed(policy: LoadedPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             train_sft(policy, stage, Grading(5), samples_of(1), directory, seed=0, reporter=reporter)
         else:
             stage = RftStage(kind="rft", rollouts=case)
-            keeper = Bookkeeper(directory, stage, reporter, "")
-            make_trainer(policy, stage, Grading(5), samples_of(1), directory, keeper, seed=0)
+            callback = StageCallback(directory, stage, reporter, "")
+            make_trainer(policy, stage, Grading(5), samples_of(1), directory, callback, seed=0)
 
     def options(case: str) -> dict[str, Any]:
         for place in ("training.rft.GRPOConfig", "training.sft.SFTConfig", "policies.of_recipe.LoraConfig"):
@@ -333,8 +333,8 @@ def sampled(policy: LoadedPolicy, folder: Path, kind: type[GRPOTrainer] | None) 
         shared_prefix=kind is None,
     )
     directory, samples = StageDirectory(folder), samples_of(2)
-    keeper = Bookkeeper(directory, stage, Reporter(quiet=True), "")
-    trainer = make_trainer(policy, stage, Grading(5), samples, directory, keeper, seed=0)
+    callback = StageCallback(directory, stage, Reporter(quiet=True), "")
+    trainer = make_trainer(policy, stage, Grading(5), samples, directory, callback, seed=0)
     assert kind is None or type(trainer) is kind
     trainer.model.train()
     rows = [trainer.train_dataset[index] for index in (0, 0, 0, 1, 1, 1)]

@@ -26,7 +26,7 @@ from vrft.knowledge import Told
 from vrft.picture_log import PictureLog
 from vrft.pipeline import Job, open_job
 from vrft.policies import place_of, quiet_libraries
-from vrft.policies.of_recipe import load_for
+from vrft.policies.from_recipe import load_for
 from vrft.progress import Reporter
 from vrft.recipe import ENVELOPES, Ablation, Budget, Policy, Recipe, RftStage, SftStage
 from vrft.runs import FORMAT, AblationDirectory, read_json, write_json

@@ -39,7 +39,7 @@ class StageResult:
     kept_step: int
 
 
-class Bookkeeper(TrainerCallback):
+class StageCallback(TrainerCallback):
     """Writes the log and the rollouts of a stage, seals its checkpoints, and shows progress.
 
     Args:

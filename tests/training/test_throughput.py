@@ -11,7 +11,7 @@ import pytest
 from vrft.cli.bench import read_shape
 from vrft.errors import UserError
 from vrft.progress import Reporter
-from vrft.training.bench import (
+from vrft.training.throughput import (
     PARTS,
     TRAINERS,
     Measured,

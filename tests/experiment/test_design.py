@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from vrft.ablation.design import Design, only, read_design
 from vrft.errors import RecipeError, UserError
+from vrft.experiment.design import Design, only, read_design
 from vrft.recipe import CONTROLS
 
 ROOT = Path(__file__).parents[2]
@@ -528,5 +528,7 @@ def test_a_further_arm_does_not_take_the_name_of_one_of_the_design(grades: Path,
 
 def test_a_recitation_whose_library_is_missing_is_told(grades: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("vrft.recipe.checking.missing_for", lambda measure, model: "it is not installed")
-    monkeypatch.setattr("vrft.ablation.design.missing_for", lambda measure, model: "it is not installed", raising=False)
+    monkeypatch.setattr(
+        "vrft.experiment.design.missing_for", lambda measure, model: "it is not installed", raising=False
+    )
     assert "it is not installed" in told(grades, "stages.1.recite=embedding")

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vrft.knowledge
-from vrft.ablation.design import only, read_design
-from vrft.ablation.run import jobs_of
-from vrft.ablation.work import Ledger, Unit, _limited, cost_of, digest, drop_policies, is_done
 from vrft.errors import RunError, UserError
+from vrft.experiment.design import only, read_design
+from vrft.experiment.jobs import Ledger, Unit, _limited, cost_of, digest, drop_policies, is_done
+from vrft.experiment.run import jobs_of
 from vrft.pipeline import open_job
 from vrft.progress import Reporter
 from vrft.recipe import Budget, RftStage
@@ -280,7 +280,7 @@ def test_keys_are_names_of_folders(recipe: Path):
 @pytest.mark.parametrize("rule", ["FORMAT", "RULES"])
 def test_other_rules_of_reading_are_other_work(recipe: Path, monkeypatch: pytest.MonkeyPatch, rule: str):
     one = keys(ledger(recipe))
-    monkeypatch.setattr(f"vrft.ablation.work.{rule}", -1)
+    monkeypatch.setattr(f"vrft.experiment.jobs.{rule}", -1)
     other = keys(Ledger(open_job(ledger(recipe).recipe, Reporter(quiet=True))))
     assert all(one[name] != other[name] for name in one)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vrft.sample import Knowledge
-from vrft.training.gaming import distinct, gaming_figures, longest_copy, quotes, self_bleu, words_of
+from vrft.training.reasoning_metrics import distinct, gaming_figures, longest_copy, quotes, self_bleu, words_of
 
 CARD = Knowledge(
     "", "a: an oval mass with a smooth margin b: a dark spot", "an oval mass with a smooth margin", ("a dark spot",)

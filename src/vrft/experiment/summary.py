@@ -1,8 +1,8 @@
 """From the files of an ablation to ``ablation.json``: a pure function of ``runs.json`` and ``predictions.parquet``.
 
-Every figure counts two sources of chance, training seeds and test samples (``vrft.evaluation.trials``). The family of
-tests, which Holm's correction is over, is fixed by the design: the effects of the factorial and the planned pairs, with
-those that failed or cannot be told.
+Every figure counts two sources of chance, training seeds and test samples (``vrft.evaluation.contrasts``). The family
+of tests, which Holm's correction is over, is fixed by the design: the effects of the factorial and the planned pairs,
+with those that failed or cannot be told.
 """
 
 import json
@@ -15,10 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vrft.errors import RunError
-from vrft.evaluation.boxes import BOX_METRICS, tally
+from vrft.evaluation.box_metrics import BOX_METRICS, tally
+from vrft.evaluation.contrasts import Estimate, PairedScores, holm, mcnemar_p
 from vrft.evaluation.factorial import effects
 from vrft.evaluation.metrics import METRICS, UNREAD
-from vrft.evaluation.trials import Estimate, Trials, holm, mcnemar_p
 from vrft.runs import AblationDirectory, read_json, write_json
 
 Rows = NDArray[np.float64]
@@ -71,7 +71,9 @@ def summary_of(records: Mapping[str, Any], predictions: pd.DataFrame) -> dict[st
     for (row, one), corrected in zip(tested, holm(planned), strict=False):
         row["p_holm"] = corrected
         row["seen"] = bool(corrected < alpha)
-        row["smallest"] = one.smallest_at(alpha / len(planned))  # at the level of Holm's first step
+        row["minimum_detectable_effect"] = one.minimum_detectable_effect_at(
+            alpha / len(planned)
+        )  # at the level of Holm's first step
     pictures = records.get("pictures")  # which the records of older ablations do not have
     return ({"pictures": pictures} if pictures else {}) | {
         "name": records["name"],
@@ -127,7 +129,7 @@ class _Results:
         self.n_samples = len(first)
         self.headline = HEADLINE.get(task["kind"], "accuracy")
         self.untrained = {arm for arm, untrained in task["untrained"].items() if untrained}
-        self._trials: dict[tuple[str, tuple[int, ...]], Trials] = {}
+        self._trials: dict[tuple[str, tuple[int, ...]], PairedScores] = {}
 
     def _array(self, frame: pd.DataFrame) -> Rows:
         shares = frame[["well_formed"]].assign(read=frame["answer"].notna()).to_numpy(dtype=np.float64)
@@ -172,7 +174,7 @@ class _Results:
         trained = [set(self.rows[arm]) for arm in arms if arm not in self.untrained]
         return set.intersection(*trained) if trained else {None}
 
-    def trials(self, arms: Sequence[str], metric: str | None = None) -> Trials:
+    def trials(self, arms: Sequence[str], metric: str | None = None) -> PairedScores:
         """The trials over the seeds that these arms have in common."""
         name = metric or self.headline
         seeds = tuple(sorted(self.in_common(arms) - {None}))
@@ -183,7 +185,7 @@ class _Results:
                 if arm in self.untrained or set(seeds) <= set(of)
             }
             options = {"draws": self.section["bootstrap"], "confidence": self.section["confidence"]}
-            self._trials[name, seeds] = Trials(rows, self.metric(name), self.groups, **options)
+            self._trials[name, seeds] = PairedScores(rows, self.metric(name), self.groups, **options)
         return self._trials[name, seeds]
 
     def figures(self, arm: str) -> dict[str, Any]:
@@ -205,7 +207,10 @@ _ENDS = ("value", "low", "high")
 
 def _row(name: str, kind: str, one: Estimate, **more: Any) -> dict[str, Any]:
     """A tested contrast as plain data."""
-    facts = {key: getattr(one, key) for key in ("low", "high", "se", "df", "p", "smallest", "seeds", "seeds_counted")}
+    facts = {
+        key: getattr(one, key)
+        for key in ("low", "high", "se", "df", "p", "minimum_detectable_effect", "seeds", "seeds_counted")
+    }
     empty: dict[str, Any] = {"of": None, "a": None, "b": None, "p_paired": None, "paired_test": None}
     return {"name": name, "kind": kind, "difference": one.value, **facts, **empty, "confounded": False, **more}
 

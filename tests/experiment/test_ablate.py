@@ -17,10 +17,10 @@ import psutil
 import pytest
 import yaml
 
-from vrft.ablation.design import only, read_design
-from vrft.ablation.grid import local_workers, ray_workers
-from vrft.ablation.run import ablate
-from vrft.ablation.summary import summarise_ablation
+from vrft.experiment.design import only, read_design
+from vrft.experiment.run import ablate
+from vrft.experiment.runners import local_workers, ray_workers
+from vrft.experiment.summary import summarise_ablation
 from vrft.progress import Reporter
 from vrft.report import write_ablation_report
 from vrft.runs import AblationDirectory, read_json

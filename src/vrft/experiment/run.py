@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from vrft.ablation.design import Design
-from vrft.ablation.grid import Workers, carry_out
-from vrft.ablation.work import Ledger, Unit, cost_of, drop_policies, is_done
 from vrft.errors import DataError, RunError
-from vrft.evaluation.predict import so_far
+from vrft.evaluation.predictions import so_far
+from vrft.experiment.design import Design
+from vrft.experiment.jobs import Ledger, Unit, cost_of, drop_policies, is_done
+from vrft.experiment.runners import Workers, carry_out
 from vrft.picture_log import PictureLog
 from vrft.pipeline import Job, environment, open_job, say_odd, write_gallery, write_predictions
 from vrft.policies import quiet_libraries
@@ -232,7 +232,7 @@ def _records(design: Design, job: Job) -> dict[str, Any]:
 
 
 def starts_of(recipe: Recipe) -> dict[str, list[str | None]]:
-    """What the last stage of each arm goes on from, for the strata of luck (``vrft.evaluation.trials.pooled_luck``).
+    """What the last stage of each arm goes on from, for the strata of ``pooled_seed_variance``.
 
     Stage by stage the first arm that has it, None for nothing; then what the arm is told, since the luck of a start may
     count in the arms that are told about the classes and not in the others.

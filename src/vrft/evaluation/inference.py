@@ -8,10 +8,10 @@ from statistics import geometric_mean
 from typing import Any
 
 from vrft.errors import UserError
-from vrft.evaluation.predict import prediction
+from vrft.evaluation.predictions import prediction
 from vrft.images import Window, oddities
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
-from vrft.policies.of_recipe import frame_for, load_arm
+from vrft.policies.from_recipe import frame_for, load_arm
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of
 from vrft.response import ORDERS, parse, scale_of
 from vrft.runs import RunDirectory

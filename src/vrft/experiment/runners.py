@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import torch
 from pebble import ProcessExpired, ProcessPool
 
-from vrft.ablation.work import Unit, failure_of, work
 from vrft.errors import UserError, first_line
+from vrft.experiment.jobs import Unit, failure_of, work
 from vrft.progress import Reporter
 from vrft.runs import AblationDirectory, read_jsonl, write_json
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from vrft.data import PhantomSource
-from vrft.evaluation.predict import constant_answer, predict, predict_majority, prediction
+from vrft.evaluation.predictions import constant_answer, predict, predict_majority, prediction
 from vrft.policies import load_policy
 from vrft.progress import Reporter
 from vrft.response import render

@@ -22,11 +22,11 @@ from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.runs import StageDirectory, read_jsonl
 from vrft.tasks import Grading
-from vrft.training.keeper import Bookkeeper
+from vrft.training.callback import StageCallback
 from vrft.training.packing import pack
 from vrft.training.rft import make_trainer, train_rft
 from vrft.training.seeded import SeededTrainer
-from vrft.training.shared import SharedPrefixTrainer, cannot_share, replaced
+from vrft.training.shared_prefix import SharedPrefixTrainer, cannot_share, replaced
 
 GROUP = 3
 
@@ -36,8 +36,8 @@ def trainer_of(policy: LoadedPolicy, folder, **changes) -> SharedPrefixTrainer:
     options = {"prompts_per_step": 2, "group_size": GROUP, "kl": 0.0, "max_completion_tokens": 8, **changes}
     samples = list(PhantomSource("grading", sizes={"train": 4, "validation": 0, "test": 0}).samples("train"))
     stage, directory = RftStage(kind="rft", steps=1, **options), StageDirectory(folder)
-    keeper = Bookkeeper(directory, stage, Reporter(quiet=True), "")
-    trainer = make_trainer(policy, stage, Grading(5), samples, directory, keeper, seed=0)
+    callback = StageCallback(directory, stage, Reporter(quiet=True), "")
+    trainer = make_trainer(policy, stage, Grading(5), samples, directory, callback, seed=0)
     assert type(trainer) is SharedPrefixTrainer
     return trainer
 
@@ -294,7 +294,7 @@ def test_dynamic_sampling_fills_a_step_with_groups_that_teach(tmp_path):
         own = rollouts[rollouts["step"] == row["step"]]
         groups = own.groupby("group")["reward"]
         assert groups.size().tolist() == [4] * int(4 + row["resampled_groups"])
-        assert row["no_advantage"] == pytest.approx((groups.nunique() == 1).mean())
+        assert row["zero_advantage"] == pytest.approx((groups.nunique() == 1).mean())
         assert row["reward"] == pytest.approx(own["reward"].mean())
 
 
@@ -306,9 +306,9 @@ def test_a_run_with_dynamic_sampling_resumes_to_the_same_weights(tmp_path, monke
             raise KeyboardInterrupt
         return on_log(self, *args, **options)
 
-    on_log = Bookkeeper.on_log
+    on_log = StageCallback.on_log
     with monkeypatch.context() as patch:
-        patch.setattr(Bookkeeper, "on_log", killed)
+        patch.setattr(StageCallback, "on_log", killed)
         with pytest.raises(KeyboardInterrupt):
             train_dynamically(tmp_path / "killed", steps=3, dynamic_sampling=2)
     resumed = train_dynamically(tmp_path / "killed", steps=3, dynamic_sampling=2)
