@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from vrft.data import Source
 from vrft.data.annotations import BoxSource, in_words
 from vrft.errors import DataError
 from vrft.evaluation.predictions import answers, predict, predict_majority
-from vrft.evaluation.summary import figures_of, summarise
+from vrft.evaluation.summary import figures_of, write_metrics
 from vrft.knowledge import Injection, Told, read_card
 from vrft.picture_log import PictureLog, odd_in_words
 from vrft.policies import LoadedPolicy, quiet_libraries
@@ -33,6 +34,7 @@ from vrft.policies.from_recipe import check_budget, check_envelopes, frame_for, 
 from vrft.processes import all_of, from_main, is_main, join_processes
 from vrft.progress import Reporter
 from vrft.recipe import (
+    ARMS,
     Recipe,
     RftStage,
     SftStage,
@@ -45,7 +47,7 @@ from vrft.recipe import (
 from vrft.rewards.perfect import read_back
 from vrft.runs import KEPT_BY, RunDirectory, StageDirectory, read_json, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Grey, Sample, open_image, read_as, size_of
-from vrft.tasks import Localization, TrainableTask
+from vrft.tasks import ClosedTask, Localization, TrainableTask
 from vrft.training import PeakMemory, Validation, check_processes, train_rft, train_sft
 
 LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
@@ -319,18 +321,22 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     from_main(lambda: directory.open(recipe.dump(), resume=resume))
     job = replace(_open_for_all(recipe, reporter), pictures=PictureLog(directory.pictures))
     from_main(lambda: _write_facts(job, directory))
-    arms: dict[str, list[list[dict[str, Any]]]] = {}
-    costs: dict[str, dict[str, float]] = {}
+    rows: Answered = []
+    runs = []
     for name in recipe.arm_names():
-        seeds = recipe.seeds_of(name)
-        for seed in seeds:
+        for seed in recipe.seeds_of(name):
             arm = directory.arm(name, seed)
             if not from_main(arm.done.exists):
                 _run_arm(job, directory, name, seed)
-            arms.setdefault(name, []).append(read_jsonl(arm.predictions))
-        costs[name] = _mean([read_json(directory.arm(name, seed).done) for seed in seeds])
-    perception = _perception(job, directory)
-    return from_main(lambda: _write_figures(job, directory, arms, costs, perception))
+            rows.append((name, seed, read_jsonl(arm.predictions)))
+            done = read_json(arm.done)
+            runs.append({"arm": name, "seed": seed, "cost": {"steps": 0} | done, "error": None})
+    learnt = _perception(job, directory)
+    return from_main(lambda: _write_figures(job, directory, rows, runs, learnt))
+
+
+Answered = list[tuple[str, int, list[dict[str, Any]]]]
+"""The predictions of each arm and seed."""
 
 
 def _check_processes(recipe: Recipe) -> None:
@@ -357,28 +363,61 @@ def _write_facts(job: Job, directory: RunDirectory) -> None:
 def _write_figures(
     job: Job,
     directory: RunDirectory,
-    arms: dict[str, list[list[dict[str, Any]]]],
-    costs: dict[str, dict[str, float]],
-    perception: dict[str, Any],
+    rows: Answered,
+    runs: list[dict[str, Any]],
+    learnt: tuple[TrainableTask, Answered] | None,
 ) -> dict[str, Any]:
-    """All predictions in one table, some images, and the metrics."""
-    answered = [(arm, *one) for arm, rows in arms.items() for one in zip(job.recipe.seeds, rows, strict=False)]
-    write_predictions(directory.predictions, answered, job.groups())
+    """The records, all predictions and logs in one table each, some images, and the metrics."""
+    recipe, evaluation = job.recipe, job.recipe.evaluation
+    write_predictions(directory.predictions, rows, job.groups())
+    if learnt is not None:
+        write_predictions(directory.perception, learnt[1], [row["sample"] for row in learnt[1][0][2]])
     write_gallery(directory, job.held_out, job.pictures)
-    if odd := say_odd(job):
+    odd = say_odd(job)
+    if odd:
         write_json(directory.data, read_json(directory.data) | {"pictures": odd})
-    evaluation = job.recipe.evaluation
-    metrics = summarise(
-        job.task,
-        arms,
-        costs,
-        draws=evaluation.bootstrap,
-        confidence=evaluation.confidence,
-        groups=job.groups(),
-    )
-    metrics |= perception
-    write_json(directory.metrics, metrics)
-    return metrics
+    with replacing(directory.logs) as fresh:
+        _logs(job, directory).to_parquet(fresh, index=False)
+    names = recipe.arm_names()
+    arms: list[dict[str, Any]] = [
+        {"arm": name, "kind": "arm", "levels": None, "starts": [], "what": ARMS.get(name, "an arm of the recipe")}
+        for name in names
+    ]
+    design = {"factors": {}, "fraction": None, "budget": {"match": "stages", "amount": None}, "arms": arms}
+    untrained = {name: not recipe.has_seeds(name) for name in names}
+    records = {
+        "name": recipe.name,
+        "seeds": list(recipe.seeds),
+        "task": _task_facts(job.task) | {"untrained": untrained},
+        "statistics": evaluation.model_dump(include={"split", "bootstrap", "confidence"}),
+        "design": design | {"pairs": [[b, a] for a, b in combinations(names, 2)], "sweep": None},
+        "images": odd,
+        "work_seconds": sum(run["cost"]["seconds"] for run in runs),
+        "runs": runs,
+        "perception": learnt and {"task": _task_facts(learnt[0]) | {"untrained": {"majority": True}}},
+    }
+    write_json(directory.records, records)
+    return write_metrics(directory)
+
+
+def _task_facts(task: TrainableTask) -> dict[str, Any]:
+    classes = {"classes": [str(target) for target in task.classes]} if isinstance(task, ClosedTask) else {}
+    return {"kind": task.kind, "metrics": list(task.metrics)} | classes
+
+
+def _logs(job: Job, directory: RunDirectory) -> pd.DataFrame:
+    """The logs of all arms and seeds, one row a logged step with its stages one after another; dotted columns."""
+    logs: list[dict[str, Any]] = []
+    for arm in job.recipe.arm_names():
+        for seed in job.recipe.seeds_of(arm):
+            step = 0
+            for index, stage in enumerate(directory.arm(arm, seed).stages()):
+                offset = step
+                for row in read_jsonl(stage.log):
+                    step = row["step"] + offset
+                    kind = stage.path.name.split("-")[-1]
+                    logs.append({"arm": arm, "seed": seed, "stage": f"{index + 1} {kind}"} | row | {"step": step})
+    return pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
 
 
 def _run_arm(job: Job, directory: RunDirectory, name: str, seed: int) -> None:
@@ -394,8 +433,11 @@ def _run_arm(job: Job, directory: RunDirectory, name: str, seed: int) -> None:
     costs = [read_json(place.done) for place in places]
     job.evaluate(name, seed, lambda: load_arm(recipe, directory, name, seed), arm.predictions)
     seconds, tokens = (sum(cost[key] for cost in costs) for key in ("seconds", "tokens"))
+    steps = sum(cost.get("steps", 0) for cost in costs)
     peak = 0.0 if name == "majority" else max(all_of([memory.peak_mb()]))
-    from_main(lambda: write_json(arm.done, {"seconds": round(seconds, 3), "tokens": tokens, "peak_mb": peak}))
+    from_main(
+        lambda: write_json(arm.done, {"steps": steps, "seconds": round(seconds, 3), "tokens": tokens, "peak_mb": peak})
+    )
 
 
 def _is_there(job: Job, directory: RunDirectory, name: str, seed: int, index: int) -> bool:
@@ -414,9 +456,10 @@ def _is_there(job: Job, directory: RunDirectory, name: str, seed: int, index: in
     return False
 
 
-def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
+def _perception(job: Job, directory: RunDirectory) -> tuple[TrainableTask, Answered] | None:
     """What the stages with a task of their own have learnt of it, for each different training of them."""
-    recipe, rows = job.recipe, dict[str, list[list[dict[str, Any]]]]()
+    recipe = job.recipe
+    rows: Answered = []
     for name, last in recipe.perceptions():
         stages = recipe.stages_of(name)
         task, _ = job.asked(stages[last])
@@ -424,7 +467,7 @@ def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
         if not samples:
             continue
         if not rows:
-            rows["majority"] = [predict_majority(task, job.samples_of(stages[last], "train"), samples)]
+            rows.append(("majority", 0, predict_majority(task, job.samples_of(stages[last], "train"), samples)))
         for seed in recipe.seeds:
             place = directory.arm(name, seed).stage(last, stages[last].kind)
             done = from_main(partial(read_jsonl, place.predictions))
@@ -441,12 +484,8 @@ def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
                     reporter=job.reporter,
                     label=f"{name}, seed {seed}, {task.kind} after stage {last + 1}",
                 )
-            rows.setdefault(name, []).append(done)
-    if not rows:
-        return {}
-    costs = {name: {"seconds": 0.0, "tokens": 0, "peak_mb": 0.0} for name in rows}
-    evaluation = recipe.evaluation
-    return {"perception": summarise(task, rows, costs, draws=evaluation.bootstrap, confidence=evaluation.confidence)}
+            rows.append((name, seed, done))
+    return (task, rows) if rows else None
 
 
 def _with_target_of(sample: Sample, other: Sample) -> Sample:
@@ -460,10 +499,6 @@ def _with_target_of(sample: Sample, other: Sample) -> Sample:
 def _with_question(samples: Iterable[Sample], asked: TaskSection | None) -> list[Sample]:
     question = asked.question if asked else None
     return [replace(sample, question=question) for sample in samples] if question else list(samples)
-
-
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
 
 
 def write_predictions(

@@ -3,14 +3,13 @@
 ::
 
     RUN/recipe.yaml  knowledge.json  environment.json
-    RUN/predictions.parquet  metrics.json  report.html  gallery/SAMPLE.png
+    RUN/records.json  predictions.parquet  perception.parquet  logs.parquet      all that the figures are made of
+    RUN/metrics.json  report.html  report.md  report.tex  gallery/SAMPLE.png
     RUN/arms/ARM/seed-S/stage-K-KIND/   log.jsonl  rollouts.parquet  policy/  adapter/  done.json
     RUN/arms/ARM/seed-S/stage-K-KIND/   checkpoint-N/  best-N/      until the stage is done
     RUN/arms/ARM/seed-S/                predictions.jsonl  done.json
 
-    ABLATION/recipe.yaml  environment.json
-    ABLATION/predictions.parquet  logs.parquet  runs.json      all that the figures are made of
-    ABLATION/ablation.json  ablation.html  ablation.md  ablation.tex
+    ABLATION/                  the files of a run, and:
     ABLATION/store/KEY/        a stage, or the predictions of an arm and seed, kept by what they depend on
     ABLATION/arms/ARM/seed-S/  the same files by name, linked
     ABLATION/failed/ARM/seed-S.json
@@ -207,6 +206,21 @@ class RunDirectory:
         return self.path / "predictions.parquet"
 
     @property
+    def perception(self) -> Path:
+        """The predictions of the stages that have a task of their own; missing where there are none."""
+        return self.path / "perception.parquet"
+
+    @property
+    def records(self) -> Path:
+        """The design, the task, and what each arm and seed cost or why it failed: plain data."""
+        return self.path / "records.json"
+
+    @property
+    def logs(self) -> Path:
+        """The logs of all trainings in one table."""
+        return self.path / "logs.parquet"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
 
@@ -302,20 +316,6 @@ class RunDirectory:
 @dataclass(frozen=True)
 class AblationDirectory(RunDirectory):
     """An ablation: the arms of a recipe, where work is kept by what it depends on."""
-
-    @property
-    def records(self) -> Path:
-        """What each arm and seed cost, which failed and why, and what the task is: plain data."""
-        return self.path / "runs.json"
-
-    @property
-    def logs(self) -> Path:
-        """The logs of all trainings in one table."""
-        return self.path / "logs.parquet"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "ablation.json"
 
     def stage(self, key: str) -> StageDirectory:
         """The stage that depends on what a key stands for."""

@@ -52,10 +52,10 @@ def ablate(
     if ray and workers:
         raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
     from vrft.cli.terminal import effects, make_reporter
+    from vrft.evaluation.summary import write_metrics
     from vrft.experiment.run import ablate as carry_out
     from vrft.experiment.run import jobs_of
     from vrft.experiment.runners import local_workers, ray_workers
-    from vrft.experiment.summary import summarise_ablation
     from vrft.report import write_ablation_report
 
     directory = AblationDirectory(out or Path("ablations") / design.recipe.name)
@@ -78,7 +78,7 @@ def ablate(
         typer.echo(f"vrft: {len(errors)} pieces of work failed; the same command tries them again:", err=True)
         for name, error in errors.items():
             typer.echo(f"vrft:   {name}: {error}", err=True)
-    summary = summarise_ablation(directory)
+    summary = write_metrics(directory)
     page = write_ablation_report(directory)
     reporter.say(effects(summary))
     typer.echo(page)

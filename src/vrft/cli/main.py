@@ -114,9 +114,9 @@ def report(
 
     ablation = AblationDirectory(directory)
     if ablation.records.exists():
-        from vrft.experiment.summary import summarise_ablation
+        from vrft.evaluation.summary import write_metrics
 
-        summarise_ablation(ablation)
+        write_metrics(ablation)
         typer.echo(write_ablation_report(ablation))
         return
     run_directory = RunDirectory(directory)

@@ -146,7 +146,7 @@ def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirector
         table = pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
         table.to_parquet(fresh, index=False)
     write_gallery(directory, job.held_out, job.pictures)
-    facts = {"pictures": say_odd(job), "work_seconds": _work(ledger, directory), "runs": runs}
+    facts = {"perception": None, "images": say_odd(job), "work_seconds": _work(ledger, directory), "runs": runs}
     write_json(directory.records, _records(design, job) | facts)
 
 
