@@ -17,12 +17,12 @@ import psutil
 import pytest
 import yaml
 
+from vrft.evaluation.summary import write_metrics
 from vrft.experiment.design import only, read_design
 from vrft.experiment.run import ablate
 from vrft.experiment.runners import local_workers, ray_workers
-from vrft.experiment.summary import summarise_ablation
 from vrft.progress import Reporter
-from vrft.report import write_ablation_report
+from vrft.report import write_report
 from vrft.runs import AblationDirectory, read_json
 
 RECIPE = """\
@@ -124,8 +124,8 @@ def test_an_arm_without_training_has_a_page_of_its_own(recipe: Path, tmp_path: P
     processes = partial(local_workers, 1, None, 1)
     design = only(read_design(recipe), ["majority"])
     assert ablate(design, directory, processes, reporter=Reporter(quiet=True)) == {}
-    assert summarise_ablation(directory)["effects"] == []
-    assert "majority" in write_ablation_report(directory).read_text()
+    assert write_metrics(directory)["effects"] == []
+    assert "majority" in write_report(directory).read_text()
 
 
 ODD = """
@@ -150,19 +150,19 @@ def test_odd_pictures_are_told_as_they_are_read_now_and_stand_on_the_page(deep_i
             f"1 of the pictures that were opened show one value only, so that there is nothing to see, such as {blank}."
         )
         assert [line.strip() for line in told.lines if "pictures" in line] == [sentence]
-        assert summarise_ablation(directory)["pictures"] == {"blank_image": {"count": 1, "example": blank}}
-        assert sentence in write_ablation_report(directory).read_text(encoding="utf-8")
+        assert write_metrics(directory)["images"] == {"blank_image": {"count": 1, "example": blank}}
+        assert sentence in write_report(directory).read_text(encoding="utf-8")
 
 
 def test_done_again_it_does_nothing_and_its_figures_stay(whole: AblationDirectory, recipe: Path):
-    before, figures = written(whole), summarise_ablation(whole)
+    before, figures = written(whole), write_metrics(whole)
 
     def refuse() -> None:
         raise AssertionError("no process is needed")
 
     assert ablate(read_design(recipe), whole, refuse, reporter=Reporter(quiet=True)) == {}  # type: ignore[arg-type]
     assert written(whole) == before
-    assert summarise_ablation(whole) == figures
+    assert write_metrics(whole) == figures
 
 
 def test_a_further_seed_runs_alone(whole: AblationDirectory, recipe: Path, tmp_path: Path):
@@ -252,12 +252,12 @@ def test_an_arm_that_fails_is_told_and_the_others_are_done(recipe: Path, tmp_pat
     )
     assert result.returncode == 1
     assert "rft+PA_pi, seed 0: the stages before the last spend 4 steps, and the budget is 4" in result.stderr
-    assert result.stdout.strip().endswith("ablation.html")
-    summary = read_json(tmp_path / "out" / "ablation.json")
-    assert [arm["arm"] for arm in summary["arms"]] == ["rft", "majority"]
-    assert summary["arms"][0]["cost"]["steps"] == 4
+    assert result.stdout.strip().endswith("report.html")
+    summary = read_json(tmp_path / "out" / "metrics.json")
+    assert list(summary["arms"]) == ["rft", "majority"]
+    assert summary["arms"]["rft"]["cost"]["steps"] == 4
     assert [one["arm"] for one in summary["failed"]] == ["rft+PA_pi"]
-    assert "the stages before the last" in (tmp_path / "out" / "ablation.html").read_text()
+    assert "the stages before the last" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("match", ["tokens", "seconds"])

@@ -51,12 +51,12 @@ def ablate(
         design = only(design, arm)
     if ray and workers:
         raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
-    from vrft.cli.terminal import effects, make_reporter
+    from vrft.cli.terminal import make_reporter, results
     from vrft.evaluation.summary import write_metrics
     from vrft.experiment.run import ablate as carry_out
     from vrft.experiment.run import jobs_of
     from vrft.experiment.runners import local_workers, ray_workers
-    from vrft.report import write_ablation_report
+    from vrft.report import write_report
 
     directory = AblationDirectory(out or Path("ablations") / design.recipe.name)
     if plan_:
@@ -78,10 +78,8 @@ def ablate(
         typer.echo(f"vrft: {len(errors)} pieces of work failed; the same command tries them again:", err=True)
         for name, error in errors.items():
             typer.echo(f"vrft:   {name}: {error}", err=True)
-    summary = write_metrics(directory)
-    page = write_ablation_report(directory)
-    reporter.say(effects(summary))
-    typer.echo(page)
+    reporter.say(results(write_metrics(directory)))
+    typer.echo(write_report(directory))
     if errors:
         raise typer.Exit(1)
 

@@ -109,23 +109,18 @@ def report(
 ) -> None:
     """Write the report of a finished run or ablation again, from its files."""
     from vrft.errors import RunError
-    from vrft.report import write_ablation_report, write_report
-    from vrft.runs import AblationDirectory, RunDirectory
+    from vrft.evaluation.summary import write_metrics
+    from vrft.report import write_report
+    from vrft.runs import RunDirectory
 
-    ablation = AblationDirectory(directory)
-    if ablation.records.exists():
-        from vrft.evaluation.summary import write_metrics
-
-        write_metrics(ablation)
-        typer.echo(write_ablation_report(ablation))
-        return
     run_directory = RunDirectory(directory)
-    if not run_directory.metrics.exists():
+    if not run_directory.records.exists():
         raise RunError(
-            f"{directory} holds no finished run (metrics.json is missing); finish it with vrft run --resume."
+            f"{directory} holds no finished run of this version (records.json is missing); finish it with vrft run "
+            f"--resume or vrft ablate."
         )
-    write_report(run_directory)
-    typer.echo(run_directory.report)
+    write_metrics(run_directory)
+    typer.echo(write_report(run_directory))
 
 
 def main() -> None:
