@@ -67,10 +67,10 @@ def test_interactions_that_were_not_detected_share_a_sentence_with_the_least_pre
 
 
 CONTROLS = [
-    ("rft+PA_pi", "rft+shuffled", 0.1, True, "the gain over it comes from where the findings are."),
-    ("rft+PA_pi", "rft+shuffled", -0.1, True, "a gain does not come from where the findings are."),
-    ("rft+PA_pi", "rft+shuffled", 0.0, False, "nothing shows that the gain over it comes from where the findings are."),
-    ("rft+PA_pi", "rft+extra", 0.1, True, "it gives more than as many further steps on the task itself."),
+    ("rft+PA_pi", "rft+shuffled", 0.1, True, "the places of the findings give the gain over it."),
+    ("rft+PA_pi", "rft+shuffled", -0.1, True, "these places give no gain."),
+    ("rft+PA_pi", "rft+shuffled", 0.0, False, "nothing shows that the places of the findings give the gain over it."),
+    ("rft+PA_pi", "rft+extra", 0.1, True, "it gives more than as many further steps on the task."),
     ("swapped", "rft+PA_p", -0.4, True, "it uses the content of the card."),
     ("rft+PA_p", "swapped", 0.4, True, "it uses the content of the card."),
     ("swapped", "rft+PA_p", 0.0, False, "nothing shows that it uses the content of the card."),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vrft.errors import RunError
 from vrft.evaluation.box_metrics import BOX_METRICS, tally
-from vrft.evaluation.contrasts import Estimate, PairedScores, holm, mcnemar_p
+from vrft.evaluation.contrasts import Estimate, PairedScores, holm, mcnemar_p, minimum_detectable_effect
 from vrft.evaluation.factorial import effects
 from vrft.evaluation.metrics import METRICS, UNREAD
 from vrft.runs import RunDirectory, read_json, write_json
@@ -59,6 +59,7 @@ def summarise(records: Mapping[str, Any], predictions: pd.DataFrame, perception:
         RunError: no arm is done.
     """
     design, section, runs = records["design"], records["statistics"], records["runs"]
+    sweep = design["sweep"]
     starts = {arm["arm"]: arm["starts"] for arm in design["arms"] if arm["kind"] == "cell"}
     results = _Results(records["task"], section, predictions, starts)
     arms = [arm for arm in design["arms"] if arm["arm"] in results.counts]
@@ -66,17 +67,17 @@ def summarise(records: Mapping[str, Any], predictions: pd.DataFrame, perception:
         raise RunError("no arm is done; the errors stand in the folder failed.")
     cells = {arm["arm"]: arm["levels"] for arm in arms if arm["kind"] == "cell"}
     factors = {name: tuple(levels) for name, levels in design["factors"].items()}
-    of_factors, missing = _effects(results, cells, factors)
-    comparisons: list[Figures] = []
-    planned = 0
-    for metric in [results.headline, *(m for m in results.compared if m != results.headline)]:
-        pairs, without_pair = _pairs(results, design["pairs"], metric)
-        own = [*of_factors, *pairs] if metric == results.headline else pairs
-        lacking = [*missing, *without_pair] if metric == results.headline else without_pair
-        _correct(own, len(lacking), 1 - section["confidence"])
+    pairs = [(a, b) for a, b in design["pairs"] if results.comparable([a, b])]
+    lacking = [f"{a} - {b}" for a, b in design["pairs"] if (a, b) not in pairs]
+    tested, missing = _effects(results, cells, factors)
+    comparisons, alpha = list[Figures](), 1 - section["confidence"]
+    for metric in sorted(results.compared, key=lambda name: name != results.headline):
+        rows = [_pair(results, a, b, metric) for a, b in pairs]
         if metric == results.headline:
-            planned, missing = len(own) + len(lacking), lacking
-        comparisons += [row for row, _ in pairs]
+            _correct([*tested, *rows], len(missing) + len(lacking), alpha)
+        else:
+            _correct(rows, len(lacking), alpha)
+        comparisons += rows
     also = "accuracy" if results.headline != "accuracy" and "accuracy" in results.compared else None
     learnt = _perception(records, perception)
     return {
@@ -97,12 +98,12 @@ def summarise(records: Mapping[str, Any], predictions: pd.DataFrame, perception:
             for arm in arms
         },
         "comparisons": comparisons,
-        "effects": [row for row, _ in of_factors],
-        "also": {also: [row for row, _ in _effects(results, cells, factors, also)[0]]} if also and cells else {},
+        "effects": tested,
+        "also": {also: _effects(results, cells, factors, also)[0]} if also and cells else {},
         "interactions": _interactions(results, cells, factors),
-        "not_estimable": missing,
-        "planned": planned,
-        "sweep": _sweep(design["sweep"], results.counts),
+        "not_estimable": [*missing, *lacking],
+        "planned": len(tested) + len(pairs) + len(missing) + len(lacking),
+        "sweep": sweep and {**sweep, "points": [point for point in sweep["points"] if point["arm"] in results.counts]},
         "failed": [{key: run[key] for key in ("arm", "seed", "error")} for run in runs if run["error"] is not None],
         "images": records.get("images") or {},
     } | ({"perception": learnt} if learnt else {})
@@ -189,6 +190,10 @@ class _Results:
         trained = [set(self.counts[arm]) for arm in arms if arm not in self.untrained]
         return set.intersection(*trained) if trained else {None}
 
+    def comparable(self, arms: Sequence[str]) -> bool:
+        """Whether all these arms have results, with a seed in common."""
+        return set(arms) <= set(self.counts) and bool(self.in_common(arms))
+
     def scores(self, arms: Sequence[str], metric: str | None = None) -> PairedScores:
         """The paired scores over the seeds that these arms have in common."""
         name = metric or self.headline
@@ -242,8 +247,6 @@ class _Results:
 
 # --- contrasts --------------------------------------------------------------------------------------------------------
 
-Tested = tuple[Figures, Estimate]
-
 
 def _row(name: str, one: Estimate, **more: Any) -> Figures:
     """A contrast as plain data."""
@@ -255,37 +258,23 @@ def _effects(
     cells: Mapping[str, Mapping[str, str]],
     factors: Mapping[str, Sequence[str]],
     metric: str | None = None,
-) -> tuple[list[Tested], list[str]]:
+) -> tuple[list[Figures], list[str]]:
     """The main effects and two-way interactions that the cells can estimate, and the names of the others."""
-    if not cells or not factors:
-        return [], []
-    found, missing = effects(cells, factors)
-    rows = []
-    for one in found:
-        if not results.in_common(list(one.weights)):
-            missing.append(one.name)
-            continue
-        estimate = results.estimate(one.weights, metric, pooled=True)
-        of = [list(map(str, step)) for step in one.of]
-        rows.append((_row(one.name, estimate, kind=one.kind, of=of, confounded=one.confounded), estimate))
-    return rows, missing
+    found, missing = effects(cells, factors) if cells and factors else ([], [])
+    rows = [
+        _row(one.name, results.estimate(one.weights, metric, pooled=True), kind=one.kind)
+        | {"of": [list(map(str, step)) for step in one.of], "confounded": one.confounded}
+        for one in found
+        if results.comparable(list(one.weights))
+    ]
+    return rows, missing + [one.name for one in found if not results.comparable(list(one.weights))]
 
 
-def _pairs(results: _Results, pairs: Iterable[Sequence[str]], metric: str) -> tuple[list[Tested], list[str]]:
-    """The comparisons of two arms on a metric, and the names of those that lack an arm or a seed in common.
-
-    On the headline metric they have the test of these very policies on the same samples too.
-    """
-    rows, missing = list[Tested](), []
-    for a, b in pairs:
-        if not {a, b} <= set(results.counts) or not results.in_common([a, b]):
-            missing.append(f"{a} - {b}")
-            continue
-        estimate = results.estimate({a: 1.0, b: -1.0}, metric, pooled={a, b} <= set(results.starts))
-        paired = _paired_test(results, a, b) if metric == results.headline else (None, None)
-        more = {"a": a, "b": b, "metric": metric} | dict(zip(("p_paired", "paired_test"), paired, strict=True))
-        rows.append((_row(f"{a} - {b}", estimate, **more), estimate))
-    return rows, missing
+def _pair(results: _Results, a: str, b: str, metric: str) -> Figures:
+    """The comparison of two arms; on the headline metric with the test of these very policies on the same samples."""
+    estimate = results.estimate({a: 1.0, b: -1.0}, metric, pooled={a, b} <= set(results.starts))
+    p, test = _paired_test(results, a, b) if metric == results.headline else (None, None)
+    return _row(f"{a} - {b}", estimate, a=a, b=b, metric=metric, p_paired=p, paired_test=test)
 
 
 def _paired_test(results: _Results, a: str, b: str) -> tuple[float, str]:
@@ -299,13 +288,13 @@ def _paired_test(results: _Results, a: str, b: str) -> tuple[float, str]:
     return scores.paired_p(a, b, results.section["bootstrap"]), "permutation"
 
 
-def _correct(tested: Sequence[Tested], missing: int, alpha: float) -> None:
+def _correct(rows: Sequence[Figures], missing: int, alpha: float) -> None:
     """Add Holm's correction to contrasts; planned tests that are ``missing`` count as tests that detect nothing."""
-    p_values = [row["p"] for row, _ in tested] + [1.0] * missing
-    for (row, one), corrected in zip(tested, holm(p_values), strict=False):
+    p_values = [row["p"] for row in rows] + [1.0] * missing
+    for row, corrected in zip(rows, holm(p_values), strict=False):
         row["p_holm"], row["detected"] = corrected, bool(corrected < alpha)
         # at the level of Holm's first step
-        row["minimum_detectable_effect"] = one.minimum_detectable_effect_at(alpha / len(p_values))
+        row["minimum_detectable_effect"] = minimum_detectable_effect(row["se"], row["df"], alpha / len(p_values))
 
 
 def _interactions(
@@ -320,7 +309,7 @@ def _interactions(
             for at in factors[other]:
                 members = [arm for arm, levels in cells.items() if levels[one] == level and levels[other] == at]
                 sizes.add(len(members))
-                if members and results.in_common(members):
+                if members and results.comparable(members):
                     mean = results.estimate(dict.fromkeys(members, 1 / len(members)))
                     points.append({"level": at} | {key: getattr(mean, key) for key in ENDS})
             if len(points) > 1:
@@ -328,11 +317,6 @@ def _interactions(
         if len(lines) > 1 and len(sizes - {0}) == 1:  # else the means are of other combinations of the other factors
             plots.append({"factors": [one, other], "lines": lines})
     return plots
-
-
-def _sweep(sweep: Figures | None, done: Iterable[str]) -> Figures | None:
-    """The sweep with the points that are done."""
-    return sweep and {**sweep, "points": [point for point in sweep["points"] if point["arm"] in done]}
 
 
 def _perception(records: Mapping[str, Any], predictions: pd.DataFrame | None) -> Figures | None:

@@ -3,14 +3,11 @@
 Text that goes into a figure is escaped here: figures read some tags in their labels.
 """
 
-from collections.abc import Iterable
 from html import escape
-from itertools import product
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+import plotly.express as px
 
 from vrft.report.curves import inline
 from vrft.report.sentences import title_of
@@ -18,81 +15,19 @@ from vrft.report.sentences import title_of
 COLOURS = ("#5b6b7b", "#3572b0", "#d98324", "#2f8f5b", "#a4476b", "#6a53a8", "#8a6d3b", "#1f9ea3")
 """The colours of arms in every figure; people with colour blindness can tell them apart."""
 
-GRID = {"gridcolor": "#eef1f4", "zeroline": False}
-
-
-def _plain(text: Any) -> str:
-    """Text that a figure shows as it stands: figures read some tags in their labels."""
-    return escape(str(text), quote=False)
+MARGIN = {"l": 60, "r": 10, "t": 40, "b": 50}
 
 
 def interactions(metrics: dict[str, Any]) -> str:
     """For each two factors the mean at their levels: where the lines are not parallel the factors interact."""
-    plots = metrics["interactions"]
-    points = [point for plot in plots for line in plot["lines"] for point in line["points"]]
-    if not points:
-        return ""
-    across = min(3, len(plots))
-    down = -(-len(plots) // across)
-    low, high = min(point["low"] for point in points), max(point["high"] for point in points)
-    margin, panel = 0.05 * ((high - low) or 1.0), 190
-    titles = [f"{_plain(plot['factors'][1])}, by {_plain(plot['factors'][0])}" for plot in plots]
-    figure = make_subplots(
-        down, across, subplot_titles=titles, vertical_spacing=0.32 / down, horizontal_spacing=0.06, shared_yaxes=True
-    )
-    for index, plot in enumerate(plots):
-        place = {"row": 1 + index // across, "col": 1 + index % across}
-        levels = _ordered(dict.fromkeys(point["level"] for line in plot["lines"] for point in line["points"]))
-        last: list[tuple[float, str, str]] = []
-        for number, line in enumerate(plot["lines"]):
-            colour = COLOURS[number % len(COLOURS)]
-            apart = 0.05 * (number - (len(plot["lines"]) - 1) / 2)  # so that intervals do not hide each other
-            at = dict(sorted((levels.index(point["level"]) + apart, point) for point in line["points"]))
-            figure.add_trace(_with_intervals(list(at), list(at.values()), colour), **place)
-            last.append((list(at.values())[-1]["value"], f"{plot['factors'][0]} {line['level']}", colour))
-        for value, text, colour, shift in _apart(last, panel / (high - low + 2 * margin)):
-            figure.add_annotation(
-                x=len(levels) - 1, y=value, text=_plain(text), font={"color": colour, "size": 11},
-                xanchor="left", xshift=18, yshift=shift, showarrow=False, **place,
-            )  # fmt: skip
-        ticks = {"tickvals": list(range(len(levels))), "ticktext": [_plain(level) for level in levels]}
-        figure.update_xaxes(range=[-0.3, (len(levels) - 1) * 1.55 + 0.15], **ticks, **place)
-    figure.update_yaxes(range=[low - margin, high + margin], **GRID)
-    figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.for_each_annotation(lambda note: note.update(font_size=12) if note.text in titles else None)
-    return _finished(figure, (panel + 75) * down, {"l": 50, "r": 10, "t": 30, "b": 30}, size=11)
-
-
-def _ordered(levels: Iterable[str]) -> list[str]:
-    """Levels by number where all are numbers, otherwise as they come."""
-    listed = list(levels)
-    try:
-        return sorted(listed, key=float)
-    except ValueError:
-        return listed
-
-
-def _with_intervals(places: list[Any], points: list[dict[str, Any]], colour: str, name: str = "") -> go.Scatter:
-    return go.Scatter(
-        x=places,
-        y=[point["value"] for point in points],
-        name=_plain(name),
-        mode="lines+markers",
-        line={"color": colour, "width": 2},
-        marker={"size": 7},
-        error_y=_whiskers(points, "value"),
-        hovertemplate="%{y:.3f}<extra></extra>",
-    )
-
-
-def _apart(ends: list[tuple[float, str, str]], pixels: float) -> list[tuple[float, str, str, float]]:
-    """Labels at the ends of lines, moved up where they would lie on each other; ``pixels`` are those of a unit."""
-    placed: list[tuple[float, str, str, float]] = []
-    lowest = float("-inf")
-    for value, text, colour in sorted(ends):
-        lowest = max(value * pixels, lowest + 14)
-        placed.append((value, text, colour, lowest - value * pixels))
-    return placed
+    points = [
+        point | {"panel": "{1}, by {0}".format(*plot["factors"]), "line": f"{plot['factors'][0]} {line['level']}"}
+        for plot in metrics["interactions"]
+        for line in plot["lines"]
+        for point in line["points"]
+    ]
+    levels = [level for levels in metrics["factors"].values() for level in _ordered(levels)]
+    return _lines(points, "level", levels, title_of(metrics["metric"])) if points else ""
 
 
 def sweep_of(metrics: dict[str, Any]) -> str:
@@ -107,44 +42,54 @@ def sweep_of(metrics: dict[str, Any]) -> str:
     if len(axes) == 2 and len(numeric) == len(wide) == 2:
         return _heat_map(axes, points, title)
     across = next((name for name in wide if name in numeric), wide[0])
-    return _sweep_lines(axes, across, points, title)
+    for point in points:
+        point["line"] = ", ".join(f"{name} {point[name]}" for name in axes if name != across)
+    return _lines(points, across, _ordered(axes[across]), title)
+
+
+def _ordered(levels: list[Any]) -> list[Any]:
+    """Levels by number where all are numbers, otherwise as they come."""
+    try:
+        return sorted(levels, key=float)
+    except ValueError:
+        return levels
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _sweep_lines(axes: dict[str, list[Any]], across: str, points: list[dict[str, Any]], title: str) -> str:
-    """A line for each value of the other axes."""
-    others = [name for name in axes if name != across]
-    figure = go.Figure()
-    values = axes[across]
-    numeric = all(_is_number(value) for value in values)
-    logarithmic = numeric and min(values) > 0 and max(values) / min(values) >= 50
+def _plain(text: Any) -> str:
+    """Text that a figure shows as it stands: figures read some tags in their labels."""
+    return escape(f"{text:g}" if isinstance(text, float) else str(text), quote=False)
 
-    def place(value: Any, number: int) -> Any:
-        """Lines lie a little apart, so that their intervals do not hide each other."""
-        if not numeric:
-            return _plain(value)
-        if logarithmic:
-            return value * (max(values) / min(values)) ** (0.006 * number)
-        return value + 0.006 * number * (max(values) - min(values))
 
-    for number, levels in enumerate(product(*(axes[name] for name in others))):
-        at = dict(zip(others, levels, strict=True))
-        chosen = [point for point in points if at.items() <= point.items()]
-        chosen.sort(key=lambda point: values.index(point[across]))
-        if chosen:
-            named = ", ".join(f"{name} {level}" for name, level in at.items())
-            places = [place(point[across], number) for point in chosen]
-            figure.add_trace(_with_intervals(places, chosen, COLOURS[(1 + number) % len(COLOURS)], named))
-    ticks = {"tickvals": values, "ticktext": [f"{value:g}" for value in values]} if numeric else {"type": "category"}
-    figure.update_xaxes(title={"text": _plain(across)}, type="log" if logarithmic else None, zeroline=False)
-    figure.update_xaxes(showgrid=False, **ticks)
-    figure.update_yaxes(title={"text": _plain(title)}, **GRID)
-    legend = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
-    margin = {"l": 60, "r": 10, "t": 40, "b": 50}
-    return _finished(figure, 360, margin, showlegend=bool(others), legend=legend)
+def _lines(points: list[dict[str, Any]], across: str, order: list[Any], title: str) -> str:
+    """Points with their intervals, joined by ``line``, in panels if they have any; intervals lie beside each other."""
+    frame = pd.DataFrame(points).assign(up=lambda f: f["high"] - f["value"], down=lambda f: f["value"] - f["low"])
+    texts = [name for name in (across, "line", "panel") if name in frame]
+    frame[texts] = frame[texts].map(_plain)
+    order = list(dict.fromkeys(map(_plain, order)))
+    panels = frame["panel"].unique() if "panel" in frame else [""]
+    figure = px.line(
+        frame.sort_values(across, key=lambda levels: levels.map(order.index), kind="stable"),
+        **{"x": across, "y": "value", "color": "line", "error_y": "up", "error_y_minus": "down", "markers": True},
+        facet_col="panel" if len(panels) > 1 else None,
+        facet_col_wrap=3,
+        facet_row_spacing=0.18,
+        category_orders={across: order},
+        color_discrete_sequence=COLOURS,
+        labels={across: "" if len(panels) > 1 else _plain(across), "value": _plain(title), "line": "", "panel": ""},
+        height=110 + 220 * -(-len(panels) // 3),
+        template="plotly_white",
+    )
+    figure.for_each_annotation(lambda note: note.update(text=note.text.removeprefix("=")))
+    figure.update_traces(error_y={"thickness": 1.3, "width": 0}, hovertemplate="%{y:.3f}<extra></extra>")
+    figure.update_xaxes(matches=None, type="category", showticklabels=True, showgrid=False)
+    margin = 0.05 * (frame["high"].max() - frame["low"].min() or 1.0)
+    figure.update_yaxes(range=[frame["low"].min() - margin, frame["high"].max() + margin])
+    figure.update_layout(scattermode="group", scattergap=0.9, showlegend=bool(frame["line"].any()), margin=MARGIN)
+    return inline(figure)
 
 
 def _heat_map(axes: dict[str, list[float]], points: list[dict[str, Any]], title: str) -> str:
@@ -152,31 +97,17 @@ def _heat_map(axes: dict[str, list[float]], points: list[dict[str, Any]], title:
     (down, rows), (across, columns) = sorted(axes.items(), key=lambda axis: len(axis[1]))
     frame = pd.DataFrame(points)
     frame["text"] = [f"{p['value']:.3f}<br>[{p['low']:.3f}, {p['high']:.3f}]" for p in points]
-    value, text = (frame.pivot(index=down, columns=across, values=name) for name in ("value", "text"))
-    heat = go.Heatmap(
-        x=[f"{value:g}" for value in columns],
-        y=[f"{value:g}" for value in rows],
-        z=value.reindex(index=rows, columns=columns),
-        text=text.reindex(index=rows, columns=columns).fillna(""),
-        texttemplate="%{text}",
-        colorscale=[[0, "#f4f7fa"], [1, "#8db4da"]],  # light enough for dark figures
-        textfont={"color": "#1d2733"},
-        colorbar={"title": {"text": _plain(title)}, "thickness": 12},
-        hoverinfo="skip",
-        **{"xgap": 2, "ygap": 2},
+    value, text = (
+        frame.pivot(index=down, columns=across, values=name).reindex(index=rows, columns=columns)
+        for name in ("value", "text")
     )
-    figure = go.Figure(heat)
-    figure.update_xaxes(title={"text": _plain(across)}, type="category", showgrid=False)
-    figure.update_yaxes(title={"text": _plain(down)}, type="category", showgrid=False)
-    return _finished(figure, 120 + 62 * len(rows), {"l": 70, "r": 10, "t": 20, "b": 50})
-
-
-def _finished(figure: go.Figure, height: int, margin: dict[str, int], size: int = 12, **layout: Any) -> str:
-    layout = {"template": "plotly_white", "showlegend": False, "font": {"size": size}} | layout
-    figure.update_layout(height=height, margin=margin, **layout)
+    labels = {"x": _plain(across), "y": _plain(down), "color": _plain(title)}
+    names = {"x": list(map(_plain, columns)), "y": list(map(_plain, rows))}
+    scale = ["#f4f7fa", "#8db4da"]  # light enough for dark figures
+    figure = px.imshow(value, labels=labels, **names, color_continuous_scale=scale, aspect="auto", origin="lower")
+    figure.update_traces(
+        text=text.fillna(""), texttemplate="%{text}", hoverinfo="skip", hovertemplate=None, xgap=2, ygap=2
+    )
+    figure.update_layout(height=120 + 62 * len(rows), template="plotly_white", xaxis_type="category", margin=MARGIN)
+    figure.update_yaxes(type="category")
     return inline(figure)
-
-
-def _whiskers(rows: list[dict[str, Any]], value: str) -> dict[str, Any]:
-    up, down = ([abs(row[end] - row[value]) for row in rows] for end in ("high", "low"))
-    return {"array": up, "arrayminus": down, "type": "data", "symmetric": False, "thickness": 1.3, "width": 0}

@@ -22,7 +22,7 @@ from vrft.report.tables import KINDS, by_kind, difference_table, latex_tables, m
 from vrft.runs import RunDirectory, read_json, write_text
 from vrft.tasks import LOWER_IS_BETTER
 
-FOREST = 210
+FOREST = 190
 """Pixels of a drawn interval."""
 
 VISIBLE, EXAMPLES = 6, 8
@@ -58,7 +58,8 @@ def _page(directory: RunDirectory, metrics: dict[str, Any]) -> str:
     recipe = yaml.safe_load(recipe_text) or {}
     predictions = pd.read_parquet(directory.predictions)
     logs = pd.read_parquet(directory.logs) if directory.logs.exists() else pd.DataFrame(columns=["arm"])
-    leading, names = _leading(metrics), grade_names(recipe.get("task") or {})
+    cells = sorted(by_kind(metrics).get("cell", []), key=lambda name: _changed(metrics, name))
+    leading, names = _leading(metrics, cells), grade_names(recipe.get("task") or {})
     lines = _lines(metrics, leading, set(logs["arm"]))
     logged = {arm: line for arm, line in lines.items() if arm in set(logs["arm"])}
     perception = metrics.get("perception")
@@ -72,7 +73,7 @@ def _page(directory: RunDirectory, metrics: dict[str, Any]) -> str:
         title=title_of(metrics["metric"]),
         titles={name: title_of(name) for name in metrics_of(metrics)},
         groups=_groups(metrics),
-        base=_base_of(metrics),
+        base=next((name for name in cells if _changed(metrics, name) == 0), None),
         lines=lines,
         differences=_differences(metrics),
         interactions=interactions(metrics),
@@ -106,18 +107,17 @@ def _subject(recipe: dict[str, Any], metrics: dict[str, Any]) -> str:
 def _differences(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """A table for each kind of difference, with its heading; main effects and interactions have a common scale."""
     effects, metric = metrics["effects"], metrics["metric"]
-    of = {kind: [row for row in effects if row["kind"] == kind] for kind in ("main", "interaction")}
-    kinds = [("Main effects", of["main"], effects, metric), ("Interactions", of["interaction"], effects, metric)]
+    tables = [
+        {"heading": heading, "table": _forest(rows, effects, metric), "tested": True}
+        for kind, heading in (("main", "Main effects"), ("interaction", "Interactions"))
+        if (rows := [row for row in effects if row["kind"] == kind])
+    ]
     for name in dict.fromkeys(row["metric"] for row in metrics["comparisons"]):
         rows = [row for row in metrics["comparisons"] if row["metric"] == name]
-        heading = "Planned pairs of arms" if metrics["factors"] else "Pairs of arms"
         if name == metric or name in DESCRIPTIVE:
-            kinds.append((heading if name == metric else f"Pairs of arms in {title_of(name)}", rows, rows, name))
-    return [
-        {"heading": heading, "table": _forest(rows, scale, name), "tested": name == metric}
-        for heading, rows, scale, name in kinds
-        if rows
-    ]
+            heading = f"Pairs of arms in {title_of(name)}"
+            tables.append({"heading": heading, "table": _forest(rows, rows, name), "tested": name == metric})
+    return tables
 
 
 def _forest(rows: list[dict[str, Any]], scale: list[dict[str, Any]], metric: str) -> str:
@@ -147,27 +147,18 @@ def _forest(rows: list[dict[str, Any]], scale: list[dict[str, Any]], metric: str
 # --- arms -------------------------------------------------------------------------------------------------------------
 
 
-def _base_of(metrics: dict[str, Any]) -> str | None:
-    """The arm with every factor at its first level."""
-    first = {name: levels[0] for name, levels in metrics["factors"].items()}
-    arms = metrics["arms"].items()
-    return next((name for name, arm in arms if arm["levels"] == first and arm["kind"] == "cell"), None)
+def _changed(metrics: dict[str, Any], arm: str) -> int:
+    """How many factors of a cell are not at their first level; the base has none."""
+    levels = metrics["arms"][arm]["levels"]
+    return sum(level != metrics["factors"][factor][0] for factor, level in levels.items())
 
 
-def _leading(metrics: dict[str, Any]) -> list[str]:
+def _leading(metrics: dict[str, Any], cells: list[str]) -> list[str]:
     """The arms whose answers are shown: all of a run; of an ablation the base, the fullest cell and the controls."""
-    arms, base = metrics["arms"], _base_of(metrics)
     if not metrics["factors"]:
-        return list(arms)
-    first = {name: levels[0] for name, levels in metrics["factors"].items()}
-
-    def fullness(name: str) -> int:
-        return sum(level != first.get(factor) for factor, level in (arms[name]["levels"] or {}).items())
-
-    of = by_kind(metrics)
-    cells = [base, max(of.get("cell", []), key=fullness, default=None)]
-    chosen = dict.fromkeys(name for name in [*cells, *of.get("control", [])] if name)
-    return [*chosen][:EXAMPLES] or [*arms][:EXAMPLES]
+        return list(metrics["arms"])
+    chosen = [*cells[:1], *cells[-1:], *by_kind(metrics).get("control", [])] or metrics["arms"]
+    return list(dict.fromkeys(chosen))[:EXAMPLES]
 
 
 def _lines(metrics: dict[str, Any], leading: list[str], logged: set[str]) -> dict[str, Line]:

@@ -26,40 +26,24 @@ TITLES = {
 """The names of metrics on pages and in tables."""
 
 MEANINGS = {
-    "base": (("rft", "PA_pi"), "the training improves on the untrained policy", "the training makes the policy worse"),
-    "majority": ((), "it does better than a constant answer", "a constant answer does better"),
-    "sft": (("rft",), "RFT gives more than this SFT", "this SFT gives more than RFT"),
+    "base": ("rft PA_pi", "the training improves on the untrained policy", "the training makes the policy worse"),
+    "majority": ("", "it does better than a constant answer", "a constant answer does better"),
+    "sft": ("rft", "RFT gives more than this SFT", "this SFT gives more than RFT"),
     "extra": (
-        ("rft+PA_pi",),
-        "it gives more than as many further steps on the task itself",
-        "as many further steps on the task itself give more",
+        "rft+PA_pi",
+        "it gives more than as many further steps on the task",
+        "further steps on the task give more",
     ),
-    "shuffled": (
-        ("rft+PA_pi",),
-        "the gain over it comes from where the findings are",
-        "a gain does not come from where the findings are",
-    ),
-    "blind": (("rft",), "it needs the image", "it does better without the image"),
-    "nothink": (("rft",), "this training profits from reasons", "it does better without reasons"),
-    "thinkafter": (
-        ("rft",),
-        "reasons help where they stand before the answer",
-        "it does better where the reasons come after the answer",
-    ),
-    "without": (("rft+PA_p",), "it uses the content of the card", "it does better without the card"),
-    "swapped": (
-        ("rft+PA_p",),
-        "it uses the content of the card",
-        "it does better with descriptions exchanged between the classes",
-    ),
-    "irrelevant": (
-        ("rft+PA_p",),
-        "it uses the content of the card",
-        "it does better with words about something else",
-    ),
+    "shuffled": ("rft+PA_pi", "the places of the findings give the gain over it", "these places give no gain"),
+    "blind": ("rft", "it needs the image", "it does better without the image"),
+    "nothink": ("rft", "this training profits from reasons", "it does better without reasons"),
+    "thinkafter": ("rft", "reasons before the answer help", "it does better with reasons after the answer"),
+    "without": ("rft+PA_p", "it uses the content of the card", "it does better without the card"),
+    "swapped": ("rft+PA_p", "it uses the content of the card", "it does better with exchanged descriptions"),
+    "irrelevant": ("rft+PA_p", "it uses the content of the card", "it does better with words about something else"),
 }
-"""For each control arm: the arms that it is a control of (none named: all), the claim that it is a test of, and the
-meaning of a comparison in which it is better than such an arm."""
+"""For each control arm: the arms that it is a control of ("": all), the claim that it is a test of, and the meaning of
+a comparison in which it is better than such an arm."""
 
 WEAKER = {
     "without": "it needs lines in their place, which alone does not show that it uses their content",
@@ -121,23 +105,20 @@ def in_words(metrics: Row) -> list[str]:
     sentences += [_pair(row, metrics) for row in pairs]
     if metrics["not_estimable"]:
         sentences.append(f"Not estimable from the arms that were run: {', '.join(metrics['not_estimable'])}.")
-    return sentences + _best(metrics) + _seeds(tests, len(metrics["seeds"])) + _failed(metrics["failed"])
+    return sentences + _best(metrics) + _seeds(tests, metrics) + _failed(metrics["failed"])
 
 
 def _compared(metrics: Row) -> str:
     kinds = [arm["kind"] for arm in metrics["arms"].values()]
-    cells, swept = kinds.count("cell"), kinds.count("sweep")
-    others = len(kinds) - cells - swept
-    parts = []
-    if metrics["factors"]:
-        of = " x ".join(f"{name} ({len(levels)})" for name, levels in metrics["factors"].items())
-        part = f", one of {metrics['fraction']} equal parts of the full design" if metrics["fraction"] else ""
-        parts.append(f"{plural(cells, 'cell')} of the factorial {of}{part}")
-    if others:
-        parts.append(plural(others, "control" if metrics["factors"] else "arm"))
-    if swept:
-        parts.append(f"{plural(swept, 'further point')} of a sweep")
-    *first, last = parts
+    factorial = " x ".join(f"{name} ({len(levels)})" for name, levels in metrics["factors"].items())
+    part = f", one of {metrics['fraction']} equal parts of the full design" if metrics["fraction"] else ""
+    said = {
+        "cell": f"{plural(kinds.count('cell'), 'cell')} of the factorial {factorial}{part}",
+        "control": plural(kinds.count("control"), "control"),
+        "arm": plural(kinds.count("arm"), "arm"),
+        "sweep": f"{plural(kinds.count('sweep'), 'further point')} of a sweep",
+    }
+    *first, last = (words for kind, words in said.items() if kind in kinds)
     arms = f"{', '.join(first)} and {last}" if first else last
     return f"Compared by {title_of(metrics['metric'])}: {arms}, with {samples_in_words(metrics)}."
 
@@ -171,7 +152,7 @@ def _limit(row: Row, planned: int) -> str:
     if least >= 1:
         said = "even an effect of 1 would have been detected with less than 80% power"
     if row["low"] > 0 or row["high"] < 0:
-        said += f" (its interval alone excludes zero, but not after the correction for {plural(planned, 'test')})"
+        said += f"; its interval alone excludes zero, but not after the correction for {plural(planned, 'test')}"
     return said
 
 
@@ -195,9 +176,9 @@ def _main(row: Row, metrics: Row) -> str:
 
 def _interactions(rows: list[Row], metric: str) -> list[str]:
     """One sentence for each that was detected, and one for all others."""
+    than = "than the single effects add up to"
     sentences = [
-        f"{row['name']}: together the {title_of(metric)} is {_higher(row)} than the single effects add up to: "
-        f"{_numbers(row)}."
+        f"{row['name']}: together the {title_of(metric)} is {_higher(row)} {than}: {_numbers(row)}."
         for row in rows
         if row["detected"]
     ]
@@ -217,7 +198,7 @@ def _is_question(a: str, b: str) -> bool:
     if len(controls) != 1:
         return not controls
     other = b if _control_of(a) else a
-    return controls[0] in COMMON_CONTROLS or other in MEANINGS[controls[0]][0]
+    return controls[0] in COMMON_CONTROLS or other in MEANINGS[controls[0]][0].split()
 
 
 def _pair(row: Row, metrics: Row) -> str:
@@ -227,8 +208,8 @@ def _pair(row: Row, metrics: Row) -> str:
         a, b = b, a
         turned = row | {"difference": -row["difference"], "low": -row["high"], "high": -row["low"]}
     control = _control_of(b) or ""
-    references, claim, worse = MEANINGS.get(control, ((), "", ""))
-    known = claim and not _control_of(a) and not a.startswith("base") and (a in references or not references)
+    references, claim, worse = MEANINGS.get(control, ("", "", ""))
+    known = claim and not _control_of(a) and not a.startswith("base") and (a in references.split() or not references)
     if not turned["detected"]:
         limit = _limit(turned, metrics["planned"])
         meaning = f": nothing shows that {claim}" if known else ""
@@ -257,9 +238,11 @@ def _best(metrics: Row) -> list[str]:
     ]
 
 
-def _seeds(rows: list[Row], seeds: int) -> list[str]:
+def _seeds(rows: list[Row], metrics: Row) -> list[str]:
     """Warnings where intervals leave out the variance between trainings, or rest on fewer seeds than there are."""
-    sentences = []
+    trained = {name for name, arm in metrics["arms"].items() if arm["cost"].get("steps")}
+    rows = [row for row in rows if "a" not in row or {row["a"], row["b"]} & trained]
+    sentences, seeds = [], len(metrics["seeds"])
     if alone := [row["name"] for row in rows if not row["seeds_counted"]]:
         which = "The intervals" if len(alone) == len(rows) else f"The intervals of {', '.join(alone)}"
         sentences.append(

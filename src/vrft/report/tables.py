@@ -34,14 +34,10 @@ SIGNED = re.compile(r"(?<!\w)[+-]\d+(?:\.\d+)?|[+-]\d*\.\d+|(?<= )-(?= )")
 
 def metrics_of(metrics: dict[str, Any]) -> list[str]:
     """The metrics that any arm has: the headline first, then in the order of the pages, then lenient readings."""
-    held = dict.fromkeys(name for arm in metrics["arms"].values() for name, of in arm.items() if _is_figure(of))
-    order = [metrics["metric"], *TITLES]
-    known = [name for name in order if name in held] + [name for name in held if name not in order]
-    return sorted(dict.fromkeys(known), key=lambda name: name.endswith("_lenient"))
-
-
-def _is_figure(value: Any) -> bool:
-    return isinstance(value, dict) and "value" in value
+    held = {name: of for arm in metrics["arms"].values() for name, of in arm.items()}
+    order = dict.fromkeys([metrics["metric"], *TITLES, *held])
+    figures = [name for name in order if isinstance(held.get(name), dict) and "value" in held[name]]
+    return sorted(figures, key=lambda name: name.endswith("_lenient"))
 
 
 def by_kind(metrics: dict[str, Any]) -> dict[str, list[str]]:
@@ -56,19 +52,15 @@ def arm_table(metrics: dict[str, Any], names: list[str] | None = None) -> pd.Dat
     rows = []
     for arm in (arm for arms in by_kind(metrics).values() for arm in arms):
         of, levels = metrics["arms"][arm], metrics["arms"][arm]["levels"] or {}
-        row = {"arm": arm} | {
-            name: _level(levels.get(name, ""), first) for name, (first, *_) in metrics["factors"].items()
-        }
+        row = {"arm": arm}
+        for factor, (first, *_) in metrics["factors"].items():  # a check mark where it is on, nothing where it is off
+            level = levels.get(factor, "")
+            row[factor] = {"off": "", "on": "✓"}.get(level, level) if first == "off" else level
         row |= {title_of(m): _figure(of.get(m)) for m in names} | {"seeds": str(of["seeds"])}
         for key, (heading, unit, digits) in COSTS.items():
             row[heading] = f"{of['cost'][key] / unit:,.{digits}f}" if of["cost"].get(key) else "–"
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _level(level: str, first: str) -> str:
-    """A level of a factor: a check mark where something is on, nothing where it is off."""
-    return {"off": "", "on": "✓"}.get(level, level) if first == "off" else level
 
 
 def _figure(of: dict[str, float] | None) -> str:
@@ -88,7 +80,6 @@ def difference_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
             "SE": f"{row['se']:.4f}",
             "df": f"{row['df']:.1f}",
             "p (paired)": p_in_words(row.get("p_paired")),
-            "seeds": str(row["seeds"]),
         }
         for row in rows
     )
@@ -119,9 +110,8 @@ def markdown_tables(metrics: dict[str, Any]) -> str:
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    heads = list(map(str, frame.columns))
-    rule = [":--" if place == 0 else "--:" for place in range(len(heads))]
-    lines = [map(_plain, heads), rule, *(map(_plain, row) for row in frame.to_numpy())]
+    rule = [":--"] + ["--:"] * (frame.shape[1] - 1)
+    lines = [map(_plain, frame.columns), rule, *(map(_plain, row) for row in frame.to_numpy())]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
