@@ -26,7 +26,7 @@ from vrft.data.annotations import BoxSource, in_words
 from vrft.errors import DataError
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of, summarise
-from vrft.knowledge import Injection, Told, read_card
+from vrft.knowledge import Injection, PromptKnowledge, read_card
 from vrft.picture_log import PictureLog, odd_in_words
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.from_recipe import check_budget, check_envelopes, frame_for, load_arm, load_for
@@ -223,11 +223,11 @@ class Job:
             samples = self._shown(name, samples, self.recipe.told(name, training=True))
         return task, samples
 
-    def _shown(self, name: str, samples: list[Sample], told: Told) -> list[Sample]:
+    def _shown(self, name: str, samples: list[Sample], told: PromptKnowledge) -> list[Sample]:
         """The samples as an arm meets them: with what it is told about the classes, or without a picture."""
         if not self.recipe.sees(name):
             samples = [replace(sample, image=Grey(sample)) for sample in samples]
-        return [self.injection.into(sample, told) for sample in samples] if self.injection else samples
+        return [self.injection.apply(sample, told) for sample in samples] if self.injection else samples
 
 
 def open_job(recipe: Recipe, reporter: Reporter, *, perception: bool = True) -> Job:

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from vrft.errors import RunError, UserError
 from vrft.images import RULES
-from vrft.knowledge import Told
+from vrft.knowledge import PromptKnowledge
 from vrft.picture_log import PictureLog
 from vrft.pipeline import Job, open_job
 from vrft.policies import place_of, quiet_libraries
@@ -173,7 +173,7 @@ class Ledger:
         known = self._known("card" if told == "none" and recited else told)
         return facts | {"train": self.seen["train"]} | self._asked_as(arm, told) | {"known": known}
 
-    def _asked_as(self, arm: str, told: Told) -> dict[str, Any]:
+    def _asked_as(self, arm: str, told: PromptKnowledge) -> dict[str, Any]:
         """How an arm meets the samples of the recipe's task."""
         return {
             "task": _task(self.job.task),
@@ -188,7 +188,7 @@ class Ledger:
         data = (stage.data if stage else None) or self.recipe.data
         return data.model_dump(exclude=ELSEWHERE) | {"rules": RULES}
 
-    def _known(self, told: Told) -> dict[str, Any] | None:
+    def _known(self, told: PromptKnowledge) -> dict[str, Any] | None:
         """What is known, as far as what is told holds it."""
         if told == "none" or self.known is None:
             return None

@@ -93,7 +93,7 @@ def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
     for told in sorted(
         {recipe.told(arm, training=training) for arm in recipe.arm_names() for training in (True, False)}
     ):
-        known = injection.into(sample, told).knowledge
+        known = injection.apply(sample, told).knowledge
         taken = len(tokenizer(known.prompt if known else "").input_ids)
         if taken > allowed:
             raise PolicyError(

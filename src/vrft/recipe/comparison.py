@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from vrft.knowledge import Told
+from vrft.knowledge import PromptKnowledge
 from vrft.recipe.sections import Positive
 from vrft.rewards import AGGREGATIONS, REWARDS, SCALINGS
 from vrft.typed import Section
@@ -41,7 +41,7 @@ PERCEIVING = ("PA_pi", "rft+PA_pi", "rft+extra", "rft+shuffled")
 ENVELOPES = {"nothink": "no-think", "thinkafter": "answer-think"}
 """Arms whose completions have blocks of their own, and which."""
 
-TESTED_OTHERWISE: dict[str, Told] = {
+TESTED_OTHERWISE: dict[str, PromptKnowledge] = {
     "without": "none",
     "swapped": "swapped",
     "irrelevant": "irrelevant",

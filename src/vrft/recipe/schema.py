@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from vrft.knowledge import Told
+from vrft.knowledge import PromptKnowledge
 from vrft.recipe.comparison import (
     ARMS,
     ENVELOPES,
@@ -135,7 +135,7 @@ class Recipe(Section):
         """The seeds that an arm is run with: one where it does not differ by seed."""
         return self.seeds if self.has_seeds(arm) else self.seeds[:1]
 
-    def told(self, arm: str, *, training: bool = False) -> Told:
+    def told(self, arm: str, *, training: bool = False) -> PromptKnowledge:
         """What stands in the prompts of an arm, in training or at test."""
         if arm in TESTED_OTHERWISE:
             return "card" if training else TESTED_OTHERWISE[arm]
