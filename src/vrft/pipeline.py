@@ -26,8 +26,8 @@ from vrft.data.annotations import BoxSource, in_words
 from vrft.errors import DataError
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of, summarise
+from vrft.image_log import ImageLog, warning_sentences
 from vrft.knowledge import Injection, PromptKnowledge, read_card
-from vrft.picture_log import PictureLog, odd_in_words
 from vrft.policies import LoadedPolicy, quiet_libraries
 from vrft.policies.from_recipe import check_budget, check_envelopes, frame_for, load_arm, load_for
 from vrft.processes import all_of, from_main, is_main, join_processes
@@ -64,7 +64,7 @@ class Job:
     reporter: Reporter
     opened: dict[str, tuple[TrainableTask, Source]] = field(default_factory=dict)
     """The tasks and sources of stages with a task of their own; each is read once."""
-    pictures: PictureLog = field(default_factory=PictureLog)
+    image_log: ImageLog = field(default_factory=ImageLog)
     """Which of the pictures that its policies were shown are odd."""
     read: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
     """Samples by what a stage asks and where from (``""`` for the recipe's own), and by split; each is read once."""
@@ -121,7 +121,7 @@ class Job:
     ) -> None:
         """Train a stage of an arm from the weights on disk, as a run that resumes here does."""
         policy = load_for(self.recipe, before.policy if before else None, training=True)
-        policy.pictures = self.pictures
+        policy.image_log = self.image_log
         place.path.mkdir(parents=True, exist_ok=True)
         task, samples = self.stage_dataset(name, stage, seed)
         options: dict[str, Any] = {
@@ -174,9 +174,9 @@ class Job:
 
     def odd_pictures(self) -> dict[str, list[str]]:
         """The names of its pictures that are odd as they are read now, by what is odd about them."""
-        named = {name for names in self.pictures.names().values() for name in names}
+        named = {name for names in self.image_log.names().values() for name in names}
         known = [self.train_samples, self.held_out, *self.read.values()] if named else []
-        return self.pictures.names({(one.id, read_as(one)) for samples in known for one in samples if one.id in named})
+        return self.image_log.names({(one.id, read_as(one)) for samples in known for one in samples if one.id in named})
 
     def trackers(self, name: str, index: int, seed: int, place: StageDirectory) -> dict[str, Any]:
         """Where the log of a stage goes besides, and what it is called there."""
@@ -196,7 +196,7 @@ class Job:
                 write_jsonl(path, predict_majority(self.task, self.train_samples, self.held_out))
             return
         policy = load()
-        policy.pictures = self.pictures
+        policy.image_log = self.image_log
         predict(
             policy,
             self.recipe.task_of(name, self.task),
@@ -317,7 +317,7 @@ def run(recipe: Recipe, directory: RunDirectory, *, resume: bool = False, report
     join_processes()
     from_main(lambda: _check_processes(recipe))
     from_main(lambda: directory.open(recipe.dump(), resume=resume))
-    job = replace(_open_for_all(recipe, reporter), pictures=PictureLog(directory.pictures))
+    job = replace(_open_for_all(recipe, reporter), image_log=ImageLog(directory.image_log))
     from_main(lambda: _write_facts(job, directory))
     arms: dict[str, list[list[dict[str, Any]]]] = {}
     costs: dict[str, dict[str, float]] = {}
@@ -364,7 +364,7 @@ def _write_figures(
     """All predictions in one table, some images, and the metrics."""
     answered = [(arm, *one) for arm, rows in arms.items() for one in zip(job.recipe.seeds, rows, strict=False)]
     write_predictions(directory.predictions, answered, job.groups())
-    write_gallery(directory, job.held_out, job.pictures)
+    write_gallery(directory, job.held_out, job.image_log)
     if odd := say_odd(job):
         write_json(directory.data, read_json(directory.data) | {"pictures": odd})
     evaluation = job.recipe.evaluation
@@ -430,7 +430,7 @@ def _perception(job: Job, directory: RunDirectory) -> dict[str, Any]:
             done = from_main(partial(read_jsonl, place.predictions))
             if len(done) < len(samples):
                 policy = load_for(recipe, place.policy)
-                policy.pictures = job.pictures
+                policy.image_log = job.image_log
                 done = predict(
                     policy,
                     task,
@@ -490,7 +490,7 @@ def _cell(value: Any) -> str:
 def say_odd(job: Job) -> dict[str, dict[str, Any]]:
     """How many of the pictures that were opened are odd, and one example: told, and returned for the report."""
     odd = {what: {"count": len(names), "example": names[0]} for what, names in job.odd_pictures().items()}
-    for sentence in odd_in_words(odd):
+    for sentence in warning_sentences(odd):
         job.reporter.say(f"  {sentence}")
     return odd
 
@@ -499,12 +499,12 @@ GALLERY, GALLERY_PIXELS = 24, 336
 """How many of the evaluated images a run keeps, and their longest side."""
 
 
-def write_gallery(directory: RunDirectory, samples: list[Sample], pictures: PictureLog | None = None) -> None:
+def write_gallery(directory: RunDirectory, samples: list[Sample], image_log: ImageLog | None = None) -> None:
     """Keep some of the evaluated images, evenly spread over the split, for the report; a region is marked."""
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
         image = open_image(sample)
-        if pictures is not None:
-            pictures.note(image, sample.id, partial(read_as, sample))
+        if image_log is not None:
+            image_log.note(image, sample.id, partial(read_as, sample))
         if sample.region is not None:
             image = image.convert("RGB")
             line = max(2, max(image.size) // 150)

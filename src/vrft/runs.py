@@ -220,8 +220,8 @@ class RunDirectory:
         return self.path / "data.json"
 
     @property
-    def pictures(self) -> Path:
-        """The names of odd pictures, a line each; see ``PictureLog``."""
+    def image_log(self) -> Path:
+        """The names of odd pictures, a line each; see ``ImageLog``."""
         return self.path / "pictures.jsonl"
 
     @property

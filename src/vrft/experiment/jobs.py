@@ -21,9 +21,9 @@ import torch
 from filelock import FileLock
 
 from vrft.errors import RunError, UserError
+from vrft.image_log import ImageLog
 from vrft.images import RULES
 from vrft.knowledge import PromptKnowledge
-from vrft.picture_log import PictureLog
 from vrft.pipeline import Job, open_job
 from vrft.policies import place_of, quiet_libraries
 from vrft.policies.from_recipe import load_for
@@ -270,7 +270,7 @@ def work(path: str, recipe: str, unit: Unit) -> None:
     directory = AblationDirectory(Path(path))
     if not directory.lock("").parent.is_dir():
         raise RunError(f"{path} is not seen from this machine; --out must lie on a disk that all machines share.")
-    job = replace(_opened(recipe), pictures=PictureLog(directory.pictures))
+    job = replace(_opened(recipe), image_log=ImageLog(directory.image_log))
     torch.set_num_threads(job.recipe.ablation.cpus)
     stages = job.recipe.stages_of(job.recipe.trained_as(unit.arm))
     for index in range(unit.first, len(unit.keys)):

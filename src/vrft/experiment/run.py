@@ -13,7 +13,7 @@ from vrft.evaluation.predictions import so_far
 from vrft.experiment.design import Design
 from vrft.experiment.jobs import Ledger, Unit, cost_of, drop_policies, is_done
 from vrft.experiment.runners import Workers, carry_out
-from vrft.picture_log import PictureLog
+from vrft.image_log import ImageLog
 from vrft.pipeline import Job, environment, open_job, say_odd, write_gallery, write_predictions
 from vrft.policies import quiet_libraries
 from vrft.progress import Reporter
@@ -77,7 +77,7 @@ def ablate(
     quiet_libraries()
     recipe = design.recipe
     directory.take()
-    job = replace(open_job(recipe, reporter, perception=False), pictures=PictureLog(directory.pictures))
+    job = replace(open_job(recipe, reporter, perception=False), image_log=ImageLog(directory.image_log))
     if len(set(job.groups())) < 2:
         raise DataError(f"the {recipe.evaluation.split} split has one image; no interval can be made of it.")
     ledger = Ledger(job)
@@ -145,7 +145,7 @@ def gather(design: Design, job: Job, ledger: Ledger, directory: AblationDirector
     with replacing(directory.logs) as fresh:
         table = pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
         table.to_parquet(fresh, index=False)
-    write_gallery(directory, job.held_out, job.pictures)
+    write_gallery(directory, job.held_out, job.image_log)
     facts = {"pictures": say_odd(job), "work_seconds": _work(ledger, directory), "runs": runs}
     write_json(directory.records, _records(design, job) | facts)
 
