@@ -22,7 +22,7 @@ from PIL import ImageDraw
 
 from vrft.boxes import rescale
 from vrft.data import Source
-from vrft.data.annotations import BoxSource, in_words
+from vrft.data.annotations import BoxSource, format_counts
 from vrft.errors import DataError
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of, summarise
@@ -93,11 +93,11 @@ class Job:
         for index, stage in enumerate(self.recipe.stages):
             if stage.task is not None:
                 _, sources[f"stages.{index}"] = self.asked(stage)
-        met = {name: one.counted() for name, one in sources.items() if isinstance(one, BoxSource)}
+        met = {name: one.annotation_counts() for name, one in sources.items() if isinstance(one, BoxSource)}
         told: list[Any] = []
         for name, splits in met.items():
             for split, counts in splits.items() if splits not in told else ():
-                self.reporter.say(f"  {name}, {split}: {in_words(counts)}")
+                self.reporter.say(f"  {name}, {split}: {format_counts(counts)}")
             told.append(splits)
         facts: dict[str, Any] = {"boxes": met}
         if self.recipe.knowledge and self.recipe.knowledge.card != "phantom":
@@ -248,7 +248,7 @@ def open_job(recipe: Recipe, reporter: Reporter, *, perception: bool = True) -> 
     if not train or not held_out:
         hint = ""
         if isinstance(source, BoxSource):
-            found = "; ".join(f"{name}: {in_words(counts)}" for name, counts in source.counted().items())
+            found = "; ".join(f"{name}: {format_counts(counts)}" for name, counts in source.annotation_counts().items())
             hint = f" (data.splits: hash shares all images out anew). Found: {found}"
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
     job = Job(recipe, task, source, train, held_out, None, reporter)
