@@ -1,7 +1,7 @@
-"""YAML files checked against typed models: every fault with its line, all of them together.
+"""YAML files checked against typed models: all faults together, each with its line.
 
-The text is read with the line of each key; what a model refuses becomes one sentence: where, what was found, what was
-expected, and the nearest right spelling.
+The text is read with the line of each key. Each fault becomes a sentence with the place, the value, the expectation and
+the most similar spelling.
 """
 
 import re
@@ -18,7 +18,7 @@ from vrft.textfiles import read_text
 
 
 class Section(BaseModel):
-    """A part of a file: unknown keys are errors, and no value is taken for another type."""
+    """A part of a file: unknown keys are errors, and no value is converted to another type."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -34,7 +34,7 @@ Places = dict[Keys, str]
 
 
 class Loader(yaml.SafeLoader):
-    """YAML in which ``1e-4`` is a number; YAML 1.1 takes it for a text unless a dot and a sign are written."""
+    """YAML in which ``1e-4`` is a number; in YAML 1.1 it is a text without a dot and a sign."""
 
 
 Loader.add_implicit_resolver(
@@ -46,10 +46,10 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Places, list[Fault]]:
     """Read a file of keys and values.
 
     Returns:
-        its plain data, the place of each key, and a fault for each key that is given twice.
+        the data, the place of each key, and a fault for each repeated key.
 
     Raises:
-        YamlError: it cannot be read at all.
+        YamlError: the file is missing, no YAML, or no mapping.
     """
     try:
         text = read_text(path, Counter(), key=None)
@@ -70,7 +70,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Places, list[Fault]]:
 
 
 class YamlError(Exception):
-    """A file is no YAML of keys and values; ``fault`` says why."""
+    """A file is no YAML of keys and values; ``fault`` holds the reason."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(str(fault))
@@ -90,7 +90,7 @@ def _lines(node: yaml.Node | None, keys: Keys = ()) -> Iterator[tuple[Keys, int]
 
 
 def repeated_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
-    """The keys that one mapping holds twice, with their lines: YAML keeps the last in silence."""
+    """The repeated keys of a mapping, with their lines from 1; YAML itself silently keeps the last."""
     seen: set[str] = set()
     for key, _ in node.value:
         if key.value in seen:
@@ -99,7 +99,7 @@ def repeated_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
 
 
 def _duplicates(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """Keys that a mapping holds twice, in all of a file."""
+    """The repeated keys of all mappings in a file."""
     children: list[Any] = []
     if isinstance(node, yaml.MappingNode):
         yield from repeated_keys(node)
@@ -113,7 +113,17 @@ def _duplicates(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
 def validate(
     model: type[Model], raw: dict[str, Any], places: Mapping[Keys, str], path: Path
 ) -> tuple[Model | None, list[Fault]]:
-    """Check against the models; faulty keys are taken out and the rest is checked again, so that all faults show."""
+    """Check data against a model; faulty keys are removed and the rest is checked again, to find all faults.
+
+    Args:
+        model: the model.
+        raw: the data, which is changed.
+        places: the place of each key.
+        path: of the file, for messages.
+
+    Returns:
+        the model, or None where it cannot be built, and the faults.
+    """
     faults: list[Fault] = []
     removed: set[Keys] = set()
     while True:
@@ -123,7 +133,7 @@ def validate(
             found: dict[Keys, dict[str, Any]] = {}
             errors = error.errors()
             telling = [one for one in errors if not (one["type"] == "literal_error" and isinstance(one["input"], dict))]
-            for one in telling or errors:  # a mapping was meant for another alternative; of those the first speaks
+            for one in telling or errors:  # a mapping belongs to another alternative; a key has its first error
                 found.setdefault(_keys_in(raw, one["loc"]), dict(one))
             fresh = {k: one for k, one in found.items() if not any(gone[: len(k)] == k for gone in removed)}
             faults += [fault_of(model, keys, one, places, path) for keys, one in fresh.items()]
@@ -137,7 +147,7 @@ def validate(
 
 
 def _keys_in(raw: Any, loc: tuple[str | int, ...]) -> Keys:
-    """The part of an error's location that are keys of the file; pydantic adds the names of alternatives."""
+    """The keys of the file in the location of an error, without the names of alternatives that pydantic adds."""
     keys: list[str | int] = []
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
@@ -162,7 +172,7 @@ def _remove(raw: Any, keys: Keys) -> None:
 def fault_of(
     model: type[BaseModel], keys: Keys, error: dict[str, Any], places: Mapping[Keys, str], path: Path
 ) -> Fault:
-    """Make one sentence of one pydantic error."""
+    """Convert an error of pydantic to a fault with one sentence."""
     where = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), f"{path}:1")
     dotted, kind, found = ".".join(map(str, keys)), error["type"], error.get("input")
     if kind == "extra_forbidden":
@@ -187,7 +197,7 @@ def fault_of(
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> set[str]:
-    """Names of the keys that a file may have at a location."""
+    """The keys that a file may have at a location."""
     candidates: list[type[BaseModel]] = [model]
     for part in loc:
         inner = [m for c in candidates if part in c.model_fields for m in _models(c.model_fields[str(part)].annotation)]
