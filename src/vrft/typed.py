@@ -6,7 +6,7 @@ the most similar spelling.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -57,8 +57,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Places, list[Fault]]:
         raise YamlError(Fault(str(path), str(error).removeprefix(f"{path}: "))) from None
     try:
         raw = yaml.load(text, Loader)
-        tree = yaml.compose(text)
-        lines, repeated = dict(_lines(tree)), list(_duplicates(tree))
+        lines, repeated = key_lines(yaml.compose(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -66,7 +65,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Places, list[Fault]]:
     if not isinstance(raw, dict):
         raise YamlError(Fault(f"{path}:1", f"expected keys and values, found {type(raw).__name__}."))
     places: Places = {keys: f"{path}:{line}" for keys, line in lines.items()}
-    return raw, places, [Fault(f"{path}:{line}", f"{key!r} is given twice.") for line, key in repeated]
+    return raw, places, [Fault(f"{path}:{line}", f"{keys[-1]!r} is given twice.") for keys, line in repeated]
 
 
 class YamlError(Exception):
@@ -77,37 +76,35 @@ class YamlError(Exception):
         self.fault = fault
 
 
-def _lines(node: yaml.Node | None, keys: Keys = ()) -> Iterator[tuple[Keys, int]]:
-    """The line of every key and list item."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield (*keys, key.value), key.start_mark.line + 1
-            yield from _lines(value, (*keys, key.value))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            yield (*keys, index), value.start_mark.line + 1
-            yield from _lines(value, (*keys, index))
+def key_lines(tree: yaml.Node | None) -> tuple[dict[Keys, int], list[tuple[Keys, int]]]:
+    """The lines of a YAML file, from 1.
 
+    Returns:
+        the line of each key and list item, and the repeated keys with their lines: YAML silently keeps the last.
 
-def repeated_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
-    """The repeated keys of a mapping, with their lines from 1; YAML itself silently keeps the last."""
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if key.value in seen:
-            yield key.start_mark.line + 1, key.value
-        seen.add(key.value)
+    Raises:
+        RecursionError: the tree is too deep, or contains itself.
+    """
+    lines: dict[Keys, int] = {}
+    repeated: list[tuple[Keys, int]] = []
 
+    def walk(node: yaml.Node | None, parent: Keys) -> None:
+        items: list[tuple[str | int, Any, Any]] = []
+        if isinstance(node, yaml.MappingNode):
+            items = [(key.value, key, value) for key, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            items = [(index, value, value) for index, value in enumerate(node.value)]
+        seen: set[str | int] = set()
+        for key, place, value in items:
+            keys, line = (*parent, key), place.start_mark.line + 1
+            if key in seen:
+                repeated.append((keys, line))
+            seen.add(key)
+            lines[keys] = line
+            walk(value, keys)
 
-def _duplicates(node: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """The repeated keys of all mappings in a file."""
-    children: list[Any] = []
-    if isinstance(node, yaml.MappingNode):
-        yield from repeated_keys(node)
-        children = [value for _, value in node.value]
-    elif isinstance(node, yaml.SequenceNode):
-        children = node.value
-    for child in children:
-        yield from _duplicates(child)
+    walk(tree, ())
+    return lines, repeated
 
 
 def validate(
