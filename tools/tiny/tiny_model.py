@@ -25,7 +25,7 @@ SPECIAL = (
 """Qwen's own special tokens."""
 
 PIECES = ("<think>", "</think>", "<answer>", "</answer>", '[{"bbox_2d":[', "]}]", "x1,y1,x2,y2")
-"""Pieces of one token each that decoding keeps: they are the envelope that a reward reads."""
+"""Texts of a single token that decoding keeps: the envelope that a reward reads."""
 
 VOCABULARY = 1536
 ROPE_THETA = 1e6

@@ -152,7 +152,7 @@ def upright(record: Record, facts: ImageFacts, counts: Counts) -> Record:
     counts.update(facts.kinds)
     if record.size != facts.size:
         raise DataError(
-            f"{record.image}: the named page is {facts.size[0]} x {facts.size[1]}, the first one "
+            f"{record.image}: the named page is {facts.size[0]} x {facts.size[1]}, the first page "
             f"{record.size[0]} x {record.size[1]}; save the page as a file of its own."
         )
     stated, boxes = record.stated, [annotation.box for annotation in record.annotations]

@@ -1,11 +1,10 @@
 """Tables of boxes: a CSV file with a box in each row, and a declared map of its columns.
 
-The delimiter is a comma, semicolon, tab or bar: the one that gives the declared columns, or that a first line ``sep=;``
-names. A quote that is not closed is refused, since it would hide the rows below it. A row with an empty box states that
-nothing is in its image where the label says so (empty, 0, ``no finding``, ``ABSENT``) and has no box in another row;
-any other label is a finding without a place. The labels ``no finding`` and those of ``absent`` state an absence
-whatever the cells of the box hold; ``0``, ``normal`` and similar labels where all their boxes are blank, such as
-``0,0,1,1``.
+The delimiter is a comma, semicolon, tab or bar: it gives the declared columns, or a first line ``sep=;`` names it. A
+quote that is not closed is refused, since it would hide the rows below it. A row with an empty box states that nothing
+is in its image where the label says so (empty, 0, ``no finding``, ``ABSENT``) and has no box in another row; any other
+label is a finding without a place. The labels ``no finding`` and those of ``absent`` state an absence whatever the
+cells of the box hold; ``0``, ``normal`` and similar labels where all their boxes are blank, such as ``0,0,1,1``.
 """
 
 import csv
