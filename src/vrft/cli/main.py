@@ -53,6 +53,9 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory; runs/NAME without it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the directory.")] = False,
+    store: Annotated[
+        Path | None, typer.Option(help="The folder of trained stages that runs share; _store beside --out without it.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the path of the report.")] = False,
     plan_: Annotated[bool, typer.Option("--plan", help="Tell what it will cost, and do nothing.")] = False,
     on: Annotated[
@@ -78,21 +81,17 @@ def run(
         raise UserError("--on and --devices belong to --plan; a run takes the devices that accelerate gives it.")
     from vrft.cli.terminal import make_reporter, plan, results
 
-    directory_path = out or Path("runs") / checked.name
+    directory = out or Path("runs") / checked.name
     reporter = make_reporter(quiet=quiet or not is_main())
-    reporter.say(plan(checked, directory_path))
+    reporter.say(plan(checked, directory))
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    from vrft.pipeline import run as run_recipe
-    from vrft.report import write_report
-    from vrft.runs import RunDirectory
+    from vrft import api
 
-    directory = RunDirectory(directory_path)
-    metrics = run_recipe(checked, directory, resume=resume, reporter=reporter)
+    finished = api.run(checked, directory, resume=resume, store=store, reporter=reporter)
     if is_main():
-        write_report(directory)
-        reporter.say(results(metrics))
-        typer.echo(directory.report)
+        reporter.say(results(finished.metrics))
+        typer.echo(finished.report)
     leave_processes()
 
 
@@ -109,23 +108,18 @@ def report(
 ) -> None:
     """Write the report of a finished run or ablation again, from its files."""
     from vrft.errors import RunError
-    from vrft.report import write_ablation_report, write_report
-    from vrft.runs import AblationDirectory, RunDirectory
+    from vrft.evaluation.summary import write_metrics
+    from vrft.report import write_report
+    from vrft.runs import RunDirectory
 
-    ablation = AblationDirectory(directory)
-    if ablation.records.exists():
-        from vrft.experiment.summary import summarise_ablation
-
-        summarise_ablation(ablation)
-        typer.echo(write_ablation_report(ablation))
-        return
     run_directory = RunDirectory(directory)
-    if not run_directory.metrics.exists():
+    if not run_directory.records.exists():
         raise RunError(
-            f"{directory} holds no finished run (metrics.json is missing); finish it with vrft run --resume."
+            f"{directory} holds no finished run of this version (records.json is missing); finish it with vrft run "
+            f"--resume or vrft ablate."
         )
-    write_report(run_directory)
-    typer.echo(run_directory.report)
+    write_metrics(run_directory)
+    typer.echo(write_report(run_directory))
 
 
 def main() -> None:

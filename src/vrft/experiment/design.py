@@ -6,7 +6,7 @@ stand control arms, the recipe's own further arms, and a sweep of weights. All b
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,13 @@ from vrft.errors import UserError
 from vrft.evaluation.factorial import fraction_of
 from vrft.recipe import (
     ARMS,
-    CELLS,
-    CONTROLS,
     FACTORS,
-    INFORMED,
-    PERCEIVING,
-    TESTED_OTHERWISE,
     ArmChange,
+    Budget,
     Recipe,
     RftStage,
-    called,
     check_stage,
+    name_of_arm,
     read_recipe,
 )
 from vrft.rewards import APPLIES, missing_for
@@ -72,14 +68,33 @@ class Design:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The planned comparisons of two arms: all augmentations together, reciting paid against, and the controls."""
+        """The planned comparisons of two arms.
+
+        With a factorial: all augmentations together, rewarded recitation against the other sign, and the controls.
+        Without: every two arms, the later arm first.
+        """
         names = self.recipe.arm_names()
-        whole = name_of({factor: levels[1] for factor, levels in self.factors.items()})
-        pairs = [(whole, "rft"), *PAIRS] if len(self.factors) > 1 else PAIRS
+        if not self.factors:
+            return [(b, a) for a, b in combinations(names, 2)]
+        full = name_of({factor: levels[1] for factor, levels in self.factors.items()})
+        pairs = [(full, "rft"), *PAIRS] if len(self.factors) > 1 else PAIRS
         return [(a, b) for a, b in pairs if a in names and b in names]
 
+    @property
+    def budget(self) -> Budget:
+        """How the arms are matched; in a run by their stages alone."""
+        return self.recipe.ablation.budget if self.factors else Budget()
+
     def kind_of(self, arm: str) -> str:
+        """The role of an arm: ``arm`` in a run, else ``cell``, ``control`` or ``sweep``."""
+        if not self.factors:
+            return "arm"
         return "cell" if arm in self.cells else "control" if arm in self.controls else "sweep"
+
+
+def design_of_run(recipe: Recipe) -> Design:
+    """The design of a run: the arms of the recipe, without a factorial."""
+    return Design(recipe, {}, {}, [])
 
 
 def read_design(path: Path, overrides: Sequence[str] = (), *, fraction: int | None = None) -> Design:
@@ -106,7 +121,9 @@ def only(design: Design, arms: Sequence[str]) -> Design:
             raise UserError(f"--arm {arm} tests the policy of {trained}; name that too.")
     return replace(
         design,
-        recipe=design.recipe.model_copy(update={"arms": [one for one in design.recipe.arms if called(one) in arms]}),
+        recipe=design.recipe.model_copy(
+            update={"arms": [one for one in design.recipe.arms if name_of_arm(one) in arms]}
+        ),
         cells={name: levels for name, levels in design.cells.items() if name in arms},
         controls=[name for name in design.controls if name in arms],
         sweep={name: at for name, at in design.sweep.items() if name in arms},
@@ -130,10 +147,10 @@ def design_of(recipe: Recipe, *, fraction: int | None = None) -> Design:
     controls = _controls(recipe, cells)
     sweep, swept = _sweep(recipe, factors)
     made: list[Any] = [*(_arm(recipe, name, levels) for name, levels in cells.items()), *controls]
-    own = {called(one) for one in (*made, *swept)}
+    own = {name_of_arm(one) for one in (*made, *swept)}
     further = [arm for arm in recipe.arms if isinstance(arm, ArmChange) and arm.name not in own]
     arms = [*made, *further, *swept]
-    names = {called(arm) for arm in arms}
+    names = {name_of_arm(arm) for arm in arms}
     return Design(
         recipe.model_copy(update={"arms": arms}),
         factors,
@@ -187,7 +204,7 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
     if found:
         return
     own = [*(_arm(recipe, *cell) for cell in cells.items()), *_sweep(recipe, factors)[1]]
-    design = {called(arm): arm for arm in own}
+    design = {name_of_arm(arm): arm for arm in own}
     for index, one in enumerate(recipe.arms):
         if isinstance(one, ArmChange) and one.name in design and one != design[one.name]:
             told = f"arms.{index}.name is {one.name!r}, which an ablation calls an arm of its own that differs from it"
@@ -270,7 +287,7 @@ def name_of(levels: Mapping[str, str]) -> str:
 
 def _arm(recipe: Recipe, name: str, levels: Mapping[str, str]) -> Any:
     """A cell as an arm of a recipe."""
-    if name in CELLS:
+    if name in ARMS:
         return name
     return _changed(name, levels, {"rewards": _rewards(recipe, levels)})
 
@@ -293,15 +310,23 @@ def _rewards(recipe: Recipe, levels: Mapping[str, str]) -> dict[str, float]:
 
 def _controls(recipe: Recipe, cells: Mapping[str, Levels]) -> list[str]:
     """The control arms that apply: those of the recipe, or the usual ones."""
-    wanted = CONTROLS if recipe.ablation.controls is None else recipe.ablation.controls
+    usual = [name for name, arm in ARMS.items() if arm.role == "control"]
+    wanted = usual if recipe.ablation.controls is None else recipe.ablation.controls
     staged = len(recipe.own_stages()) < len(recipe.stages)
-    known = recipe.knowledge is not None
-    needs = dict.fromkeys(TESTED_OTHERWISE, known and "rft+PA_p" in cells)
-    needs |= dict.fromkeys(PERCEIVING, staged and "rft+PA_pi" in cells) | dict.fromkeys(INFORMED, known)
-    needs |= {"PA_pi": staged}
-    if recipe.ablation.controls is None and recipe.ablation.budget.match != "stages":
-        needs["rft+extra"] = False  # it has more steps than `rft`, and the budget would take them away
-    return [arm for arm in ARMS if arm in wanted and needs.get(arm, True)]
+
+    def applies(name: str) -> bool:
+        arm = ARMS[name]
+        if arm.policy_of:
+            return recipe.knowledge is not None and arm.policy_of in cells
+        if arm.needs_knowledge:
+            return recipe.knowledge is not None
+        if arm.needs_other_task and not (staged and (arm.stages == "other_tasks" or "rft+PA_pi" in cells)):
+            return False
+        # It has more steps than `rft`, and a budget would take them away.
+        matched = recipe.ablation.controls is None and recipe.ablation.budget.match != "stages"
+        return not (arm.stages == "extended" and matched)
+
+    return [name for name, arm in ARMS.items() if arm.role != "cell" and name in wanted and applies(name)]
 
 
 def _sweep(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> tuple[dict[str, dict[str, Any]], list[ArmChange]]:

@@ -11,7 +11,7 @@ from vrft.knowledge import Injection
 from vrft.policies.families import frame_of
 from vrft.policies.loading import LoadedPolicy, load_policy, place_of
 from vrft.policies.templates import check_envelope, prompt_end
-from vrft.recipe import ENVELOPES, Policy, Recipe, TaskSection
+from vrft.recipe import Policy, Recipe, TaskSection
 from vrft.runs import RunDirectory
 from vrft.sample import Sample
 from vrft.tasks.task_sections import LocalizationTask
@@ -76,10 +76,10 @@ def lora_config(section: Policy) -> LoraConfig | None:
 
 
 def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
-    """Make sure that nothing that the arms of a recipe are told is too long for it, before anything is trained.
+    """Check that the prior knowledge in the prompts of all arms is short enough, before anything is trained.
 
     Raises:
-        PolicyError: it takes more tokens of the policy than the recipe allows.
+        PolicyError: it has more tokens of the policy than the recipe allows.
     """
     section = recipe.policy
     options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
@@ -90,14 +90,15 @@ def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
             f"policy.model {section.model!r} has no tokenizer that can be read: {first_line(error)}"
         ) from None
     allowed = recipe.knowledge.max_tokens if recipe.knowledge else 0
-    for told in sorted(
-        {recipe.told(arm, training=training) for arm in recipe.arm_names() for training in (True, False)}
-    ):
-        known = injection.into(sample, told).knowledge
-        taken = len(tokenizer(known.prompt if known else "").input_ids)
-        if taken > allowed:
+    conditions = [
+        recipe.condition_of(arm, training=training) for arm in recipe.arm_names() for training in (True, False)
+    ]
+    for prompt in sorted({condition.prompt for condition in conditions}):
+        known = injection.into(sample, prompt).knowledge
+        used = len(tokenizer(known.prompt if known else "").input_ids)
+        if used > allowed:
             raise PolicyError(
-                f"what the policy is told takes {taken} tokens ({told}), and knowledge.max_tokens is {allowed}; "
+                f"the prior knowledge in the prompt has {used} tokens ({prompt}), and knowledge.max_tokens is {allowed}; "
                 f"name fewer knowledge.attributes, or allow more."
             )
 
@@ -108,7 +109,7 @@ def orders_of(recipe: Recipe) -> list[str]:
     for arm in recipe.arm_names():
         if arm != "majority":
             own = [stage.task.envelope for stage in recipe.stages_of(arm) if stage.task is not None]
-            asked |= dict.fromkeys([ENVELOPES.get(arm, recipe.task.envelope), *own])
+            asked |= dict.fromkeys([recipe.condition_of(arm).envelope or recipe.task.envelope, *own])
     return list(asked)
 
 

@@ -5,16 +5,10 @@ the data it names; all faults are reported together, before anything is loaded. 
 that decides a result, and is itself a recipe.
 """
 
+from vrft.recipe.arms import ARMS, Arm, Condition
 from vrft.recipe.checking import check_stage, read_recipe
 from vrft.recipe.comparison import (
-    ARMS,
-    CELLS,
-    CONTROLS,
-    ENVELOPES,
     FACTORS,
-    INFORMED,
-    PERCEIVING,
-    TESTED_OTHERWISE,
     Ablation,
     ArmChange,
     Budget,
@@ -22,7 +16,7 @@ from vrft.recipe.comparison import (
     Sft,
     Sweep,
     Validate,
-    called,
+    name_of_arm,
 )
 from vrft.recipe.opening import (
     box_reader,
@@ -48,18 +42,14 @@ from vrft.recipe.sections import (
 
 __all__ = [
     "ARMS",
-    "CELLS",
-    "CONTROLS",
-    "ENVELOPES",
     "FACTORS",
-    "INFORMED",
     "LOSSES",
-    "PERCEIVING",
-    "TESTED_OTHERWISE",
     "Ablation",
+    "Arm",
     "ArmChange",
     "BoxData",
     "Budget",
+    "Condition",
     "Evaluation",
     "Lora",
     "Policy",
@@ -72,10 +62,10 @@ __all__ = [
     "Validate",
     "box_reader",
     "build_task",
-    "called",
     "check_stage",
     "known_classes",
     "longest_answer",
+    "name_of_arm",
     "names_of_samples",
     "open_knowledge",
     "open_source",

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from vrft.data import Source
 from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
-from vrft.recipe.comparison import ARMS, PERCEIVING, TESTED_OTHERWISE, ArmChange, called
+from vrft.recipe.arms import ARMS
+from vrft.recipe.comparison import ArmChange, name_of_arm
 from vrft.recipe.opening import build_task, open_knowledge, open_source
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import RftStage, SftStage, texts_of
@@ -127,11 +128,11 @@ def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> 
             elif stage.task is not None:
                 yield Fault(where, "think_from is card, but nothing is known of what another task asks.")
     for index, name in enumerate(names):
-        if recipe.knowledge is None and recipe.told(name, training=True) != "none":
+        if recipe.knowledge is None and recipe.arm(name).needs_knowledge:
             yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
-        elif name in TESTED_OTHERWISE and "rft+PA_p" not in names[:index]:
-            told = f"arms.{index} is {name}, which tests the policy of rft+PA_p; name that before it."
-            yield Fault(at("arms", index), told)
+        elif (trained := recipe.trained_as(name)) != name and trained not in names[:index]:
+            message = f"arms.{index} is {name}, which tests the policy of {trained}; name that before it."
+            yield Fault(at("arms", index), message)
     if recipe.knowledge is None:
         return
     if isinstance(recipe.task, LocalizationTask):
@@ -170,11 +171,11 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
     if not recipe.own_stages():
         yield Fault(at("stages"), "every stage is on another task; one must train the task of the recipe.")
         return
-    told = set[str]()
+    reported = set[str]()
     for index, stage in enumerate(recipe.stages):
         where = at("stages", index, "rewards")
         for fault in check_stage(stage, kind, f"stages.{index}.rewards", where):
-            told.add(fault.message)
+            reported.add(fault.message)
             yield fault
         if isinstance(stage, RftStage):
             yield from _check_recitation(recipe, stage, f"stages.{index}.rewards", where)
@@ -187,11 +188,13 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                 yield Fault(at("stages", index, "data"), str(error))
     if len(recipe.own_stages()) == len(recipe.stages):
         for index, arm in enumerate(recipe.arms):
-            if arm in PERCEIVING or (isinstance(arm, ArmChange) and arm.perception):
-                yield Fault(at("arms", index), f"arms.{index} is {called(arm)}, but no stage has a task of its own.")
+            perceives = arm.perception if isinstance(arm, ArmChange) else ARMS[arm].needs_other_task
+            if perceives:
+                name = name_of_arm(arm)
+                yield Fault(at("arms", index), f"arms.{index} is {name}, but no stage has a task of its own.")
     if {"sft", "sft+PA_p"} & set(recipe.arm_names()):
         faults = check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
-        yield from (fault for fault in faults if fault.message not in told)  # those it has from the last stage
+        yield from (fault for fault in faults if fault.message not in reported)  # those it has from the last stage
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):
             where = at("arms", index, "set")

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from peft import PeftModel
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from vrft.boxes import Size
@@ -214,6 +215,7 @@ def train_rft(
     label: str = "rft",
     validation: Validation | None = None,
     trackers: Mapping[str, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> StageResult:
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``.
 
@@ -228,6 +230,7 @@ def train_rft(
         label: what the stage is called.
         validation: how the policy is measured while it trains.
         trackers: where the log goes besides (``trainer_options``).
+        callbacks: further callbacks of the trainer.
 
     Raises:
         UserError: the stage is not possible with this policy or these processes, or cannot go on.
@@ -237,7 +240,9 @@ def train_rft(
     )
     assert isinstance(callback.stage, RftStage)
     stage = callback.stage  # shorter, where its budget is spent
-    trainer = make_trainer(policy, stage, task, samples, directory, callback, seed=seed, trackers=trackers)
+    trainer = make_trainer(
+        policy, stage, task, samples, directory, callback, seed=seed, trackers=trackers, callbacks=callbacks
+    )
     return finish(trainer, policy, directory, callback, checkpoint)
 
 
@@ -251,6 +256,7 @@ def make_trainer(
     *,
     seed: int,
     trackers: Mapping[str, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
     plain: type[GRPOTrainer] = SeededTrainer,
 ) -> GRPOTrainer:
     """The trainer of a stage before its first step, with every option that decides a result written out.
@@ -304,7 +310,7 @@ def make_trainer(
             beta=stage.kl if adapters else 0.0,  # of all weights the reference is given below
         ),
         train_dataset=dataset,
-        callbacks=[callback],
+        callbacks=[callback, *callbacks],
         peft_config=policy.lora,
     )
     if stage.kl and not adapters:
