@@ -57,9 +57,18 @@ def ablate(
         typer.echo(ablation_costs(only(design, arm) if arm else design, workers))
         return
     reporter = make_reporter(quiet=quiet)
-    options = {"arms": arm or (), "fraction": part, "workers": workers, "ray": ray, "store": store}
     try:
-        finished = api.ablate(recipe, out, overrides=set_ or [], reporter=reporter, **options)
+        finished = api.ablate(
+            recipe,
+            out,
+            overrides=set_ or [],
+            arms=arm or (),
+            fraction=part,
+            workers=workers,
+            ray=ray,
+            store=store,
+            reporter=reporter,
+        )
     except KeyboardInterrupt:
         typer.echo("vrft: interrupted; the same command goes on.", err=True)
         raise typer.Exit(1) from None

@@ -119,7 +119,7 @@ def is_done(store: Store, job: Job) -> bool:
 
 
 def missing_jobs(jobs: Sequence[Job], store: Store) -> list[Job]:
-    """The jobs that are not done; a shared start that is gone is only needed where a job that starts there is missing."""
+    """The jobs that are not done; a shared start without weights counts where a job that needs them is missing."""
     weights, spent, missing = set[CacheKey](), set[CacheKey](), list[Job]()
     for job in reversed(jobs):
         places = {key: store.stage(key) for key in job.gives()}

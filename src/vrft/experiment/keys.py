@@ -102,7 +102,7 @@ class CacheKeys:
         """The key of the predictions of an arm."""
         condition = self.recipe.condition_of(arm)
         stages = self.stages(arm, seed)
-        facts = {"trained": stages[-1] if stages else self.policy, "data": self._data_facts(None)}
+        facts: dict[str, Any] = {"trained": stages[-1] if stages else self.policy, "data": self._data_facts(None)}
         facts |= {"train": self.train if arm == "majority" else None, "test": self.test}
         facts |= {"tokens": self.recipe.evaluation_tokens} | self._condition_facts(condition)
         return self._evaluation_key(arm, facts)
@@ -112,7 +112,7 @@ class CacheKeys:
         name = self.recipe.perceptions()[0][0] if arm == "majority" else arm
         stage = self.recipe.stages_of(name)[index]
         task, _ = self.experiment.stage_task_and_source(stage)
-        facts = {"trained": None if arm == "majority" else self.stages(arm, seed)[index]}
+        facts: dict[str, Any] = {"trained": None if arm == "majority" else self.stages(arm, seed)[index]}
         facts |= {
             "data": self._data_facts(stage),
             "task": _task_facts(task),
@@ -131,9 +131,8 @@ class CacheKeys:
         recipe = self.recipe
         stage = recipe.stages_of(arm)[index]
         by_log = self.matched and recipe.ablation.budget.match in ("tokens", "seconds")
-        ignored = (
-            {"loader_workers"} if stage.max_tokens or stage.max_seconds or by_log else IGNORED_OF_STAGE | {"log_every"}
-        )
+        by_log = by_log or bool(stage.max_tokens or stage.max_seconds)
+        ignored = {"loader_workers"} if by_log else IGNORED_OF_STAGE | {"log_every"}
         facts: dict[str, Any] = {
             "rules": KEPT_BY,
             "code": code_digest(*READING, *(REWARDS if isinstance(stage, RftStage) else ())),

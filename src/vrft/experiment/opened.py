@@ -285,9 +285,7 @@ def open_experiment(
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
     experiment = Experiment(recipe, task, source, train, test, None, reporter, callbacks)
     if len(set(experiment.groups())) < 2:
-        raise DataError(
-            f"the {recipe.evaluation.split} split has one image, of which no interval can be made; expected two or more."
-        )
+        raise DataError(f"the {recipe.evaluation.split} split has one image, and an interval needs two or more.")
     _check_all_targets(experiment)
     injection = open_knowledge(recipe, source)
     if injection is not None:

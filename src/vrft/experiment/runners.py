@@ -47,7 +47,7 @@ class JobRequest:
     job: Job
 
 
-def run_here(jobs: Sequence[Job], experiment: Experiment, store: Store, finished: Callable[[Job], None]) -> None:
+def run_here(jobs: Sequence[Job], experiment: Experiment, store: Store, finished: Callable[[Job], object]) -> None:
     """Do all jobs in this process, one after another; with several processes each of them does its share of every job.
 
     Args:
@@ -84,9 +84,7 @@ def work(request: JobRequest) -> None:
     """
     directory, store = RunDirectory(Path(request.run)), Store(Path(request.store))
     if not store.path.is_dir():
-        raise RunError(
-            f"{request.store} is not seen from this machine; --out must lie on a disk that all machines share."
-        )
+        raise RunError(f"{request.store} is not seen from this machine; --out must be on a disk of all machines.")
     experiment = replace(_opened(request.recipe), pictures=PictureLog(directory.images))
     torch.set_num_threads(experiment.recipe.ablation.cpus)
     run_job(experiment, store, request.job)

@@ -98,8 +98,8 @@ def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
         used = len(tokenizer(known.prompt if known else "").input_ids)
         if used > allowed:
             raise PolicyError(
-                f"the prior knowledge in the prompt has {used} tokens ({prompt}), and knowledge.max_tokens is {allowed}; "
-                f"name fewer knowledge.attributes, or allow more."
+                f"the prior knowledge in the prompt has {used} tokens ({prompt}), and knowledge.max_tokens is "
+                f"{allowed}; name fewer knowledge.attributes, or allow more."
             )
 
 
