@@ -173,6 +173,10 @@ class ArmDirectory(EvaluationDirectory):
         """A stage of the arm, counted from 0."""
         return StageDirectory(self.path / f"stage-{index}-{kind}")
 
+    def stages(self) -> list[StageDirectory]:
+        """The finished stages, in order."""
+        return [StageDirectory(path) for path in sorted(self.path.glob("stage-*"))]
+
 
 @dataclass(frozen=True)
 class Store:

@@ -17,11 +17,11 @@ from vrft.data import Source
 from vrft.evaluation.predictions import so_far
 from vrft.evaluation.summary import write_metrics
 from vrft.experiment.design import Design
-from vrft.experiment.jobs import Job, drop_policies, is_done, jobs_of, missing_jobs
+from vrft.experiment.jobs import Job, drop_policies, jobs_of, missing_jobs
 from vrft.experiment.keys import CacheKeys, machine_facts
 from vrft.experiment.opened import Experiment, open_experiment
 from vrft.experiment.results import environment, gather, link_arm
-from vrft.experiment.runners import JobRequest, Workers, failure_of, progress_of, run_here, run_with, write_failure
+from vrft.experiment.runners import JobRequest, Workers, progress_of, run_here, run_with
 from vrft.picture_log import PictureLog
 from vrft.policies import quiet_libraries
 from vrft.processes import from_main, join_processes
@@ -102,11 +102,11 @@ def carry_out(
             errors = run_with(
                 workers,
                 missing,
+                directory,
                 partial(JobRequest, str(directory.path.resolve()), str(store.path.resolve()), text),
                 retries=recipe.ablation.retries,
                 reporter=reporter,
                 finished=finished,
-                failed=partial(write_failure, directory),
                 left=lambda left: None if kept else drop_policies(store, jobs, left),
                 progress=partial(progress_of, store),
             )
@@ -171,10 +171,7 @@ def _headline(experiment: Experiment, store: Store, job: Job) -> str:
 def _write_files(
     design: Design, keys: CacheKeys, jobs: Sequence[Job], directory: RunDirectory, store: Store, errors: dict[str, str]
 ) -> Result:
-    """The tables, the records and the metrics; failures of jobs that are done now are forgotten."""
-    for job in jobs:
-        if is_done(store, job):
-            failure_of(directory, job).unlink(missing_ok=True)
+    """The tables, the records and the metrics."""
     gather(design, keys, jobs, directory, store, errors)
     if images := read_json(directory.records)["images"]:
         write_json(directory.data, read_json(directory.data) | {"images": images})

@@ -241,12 +241,12 @@ def ray_workers(cpus: int, gpus: float | None, address: str) -> Iterator[RayWork
 def run_with(
     workers: Workers,
     jobs: Sequence[Job],
+    directory: RunDirectory,
     request_of: Callable[[Job], JobRequest],
     *,
     retries: int,
     reporter: Reporter,
     finished: Callable[[Job], str] = lambda job: "",
-    failed: Callable[[Job, str, str], None] = lambda job, error, whole: None,
     left: Callable[[Sequence[Job]], None] = lambda jobs: None,
     progress: Callable[[Sequence[Job]], str] = lambda jobs: "",
 ) -> dict[str, str]:
@@ -255,11 +255,11 @@ def run_with(
     Args:
         workers: processes or a cluster.
         jobs: those that are not done.
+        directory: of the run; errors are kept there.
         request_of: a job with all that a worker needs to do it.
         retries: how often a job is begun again whose process was killed.
         reporter: shows progress.
         finished: called after each job; gives a text for its line of progress.
-        failed: called with a job that failed, its error in one line, and the whole traceback.
         left: called whenever a job is done, with the jobs that are left or failed.
         progress: a text on the running jobs.
 
@@ -274,7 +274,7 @@ def run_with(
     def fail(job: Job, error: str, whole: str) -> None:
         errors[job.name] = error
         lacking.update(dict.fromkeys(job.gives(), job.name))
-        failed(job, error, whole)
+        write_json(failure_of(directory, job), {"job": job.name, "error": error, "traceback": whole})
 
     reporter.start("jobs", len(jobs))
     while waiting or running:
@@ -301,6 +301,7 @@ def run_with(
             ended = f"[{len(jobs) - len(waiting) - len(running)}/{len(jobs)}] {job.name}"
             if error is None:
                 missing -= job.gives()
+                failure_of(directory, job).unlink(missing_ok=True)
                 reporter.say(f"{ended}{finished(job)}")
                 left([*waiting, *running.values(), *(job for job in jobs if job.name in errors)])
             else:
@@ -327,14 +328,8 @@ def _whole(error: BaseException) -> str:
     return str(getattr(error, "traceback", None) or "".join(traceback.format_exception(error)))
 
 
-def write_failure(directory: RunDirectory, job: Job, error: str, whole: str) -> None:
-    """Keep the error of a job; a shared start has a file of its own."""
-    path = failure_of(directory, job)
-    write_json(path, {"job": job.name, "error": error, "traceback": whole})
-
-
 def failure_of(directory: RunDirectory, job: Job) -> Path:
-    """The file of the error of a job."""
+    """The file of the error of a job; a shared start has a file of its own."""
     part = (
         f"stage-{len(job.stages)}" if job.evaluation is None else "perception" if job.evaluates == "perception" else ""
     )

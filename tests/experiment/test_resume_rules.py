@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vrft.pipeline import open_job, run
 
 from vrft.data import MedMNISTSource
 from vrft.data.medmnist import FACTS
 from vrft.errors import RunError
-from vrft.pipeline import open_job, run
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
 from vrft.report import write_report

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from PIL import Image
 from safetensors.numpy import load_file
-
 from vrft.pipeline import Job, write_gallery
+
 from vrft.policies import decode, load_policy
 from vrft.progress import Reporter
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe

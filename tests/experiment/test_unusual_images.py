@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
+from vrft.pipeline import run
 
 from vrft.errors import DataError
 from vrft.evaluation.inference import ask_model, ask_run
 from vrft.images import BLANK
-from vrft.pipeline import run
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
 from vrft.report.page import write_report
