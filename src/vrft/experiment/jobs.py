@@ -168,7 +168,7 @@ class Ledger:
                 self._asked[key] = digest(source.samples("train"))
             return facts | {"task": _task(task) | {"question": stage.task.question}, "train": self._asked[key]}
         told = recipe.told(arm, training=True)
-        recited = isinstance(stage, RftStage) and "recitation" in stage.rewards
+        recited = isinstance(stage, RftStage) and "recitation" in stage.weights()
         recited = recited or (isinstance(stage, SftStage) and stage.think_from == "card")
         known = self._known("card" if told == "none" and recited else told)
         return facts | {"train": self.seen["train"]} | self._asked_as(arm, told) | {"known": known}
