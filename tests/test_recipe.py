@@ -66,6 +66,14 @@ def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path)
         ("stages.7.steps=3", "not in the recipe"),
         ("stages.0.rewards.acuracy=1", "Did you mean 'accuracy'?"),
         ("stages.0.rewards={accuracy: 0}", "nothing would be learnt"),
+        ("stages.0.rewards={}", "stages.0.rewards is {}: name at least one reward"),
+        ("stages.0.rewards.accuracy=high", "stages.0.rewards.accuracy is 'high': input should be a valid number"),
+        ("stages.0.rewards.accuracy.wieght=1", "Did you mean 'weight'?"),
+        ("stages.0.rewards={fuzzy: {schedul: table}}", "Did you mean 'schedule'?"),
+        ("stages.0.rewards={fuzzy: {schedule: tabel}}", "Did you mean 'table'?"),
+        ("stages.0.fuzzy_schedule=table", "stages.0.fuzzy_schedule moved to stages.0.rewards.fuzzy.schedule."),
+        ("stages.0.vllm_cap=2", "stages.0.vllm_cap moved to stages.0.vllm.cap."),
+        ("arms=[{name: x, set: {recite: bleu}}]", "arms.0.set.recite moved to arms.0.set.rewards.recitation.measure."),
         ("stages.0.group_size=1", "greater than or equal to 2"),
         ("data={source: medmnist, dataset: retinamnist, root: nowhere}", "nowhere/retinamnist.npz: no such file"),
         ("data={source: medmnist, dataset: chestmnist}", "several labels an image"),
@@ -144,6 +152,25 @@ def test_the_resolved_recipe_is_a_recipe_and_means_the_same(small_recipe: Path, 
     assert set(written) == set(RftStage.model_fields)
     assert isinstance(stage, RftStage)
     assert stage.learning_rate == 3e-4
+
+
+def test_a_number_is_short_for_the_weight_of_a_reward(small_recipe: Path):
+    def rewards(*overrides: str) -> object:
+        return yaml.safe_load(read_recipe(small_recipe, overrides).dump())["stages"][0]["rewards"]
+
+    long = "stages.0.rewards={format: {weight: 0.5}, fuzzy: {weight: 0.7, schedule: geometric}}"
+    expected = {"fuzzy": {"weight": 0.7, "schedule": "geometric"}, "format": 0.5}
+    assert rewards(long) == expected
+    assert (
+        rewards("stages.0.rewards={fuzzy: 0.7, format: 0.5}", "stages.0.rewards.fuzzy.schedule=geometric") == expected
+    )
+    assert rewards(long, "stages.0.rewards.fuzzy=0.7")["fuzzy"] == {"weight": 0.7, "schedule": "table"}
+    assert rewards(long, "stages.0.rewards.fuzzy=null") == {"format": 0.5}
+
+
+def test_a_reward_of_weight_0_stays(small_recipe: Path):
+    recipe = read_recipe(small_recipe, ["stages.0.rewards={accuracy: 1, fuzzy: 0}"])
+    assert recipe.stages[0].weights() == {"accuracy": 1.0, "fuzzy": 0.0}
 
 
 def test_sft_matches_the_steps_and_sequences_of_rft(small_recipe: Path):

@@ -165,7 +165,7 @@ def test_the_report_is_one_page_that_needs_no_network(whole: RunDirectory):
     assert 'src="http' not in body
     assert 'href="http' not in body
     assert body.count("data:image/png;base64,") >= 6
-    for words in ("majority", "base", "sft", "rft", "groups without advantage", "Confusion", "fuzzy_schedule: table"):
+    for words in ("majority", "base", "sft", "rft", "groups without advantage", "Confusion", "schedule: table"):
         assert words in body
 
 
@@ -230,7 +230,7 @@ data: {source: voc, root: ROOT, find: [WBC]}
 task: {kind: localization}
 stages:
   - {kind: rft, steps: 2, prompts_per_step: 2, group_size: 4, max_completion_tokens: 40,
-     rewards: {iou: 1.0, format: 0.5}, overlap: diou, iou_threshold: [0.1, 0.6]}
+     rewards: {iou: {measure: diou, threshold: [0.1, 0.6]}, format: 0.5}}
 sft: {steps: 2, batch_size: 2}
 evaluation: {batch_size: 4, bootstrap: 100, limit: 6}
 """
@@ -301,8 +301,8 @@ data: {source: phantom, samples: {train: 8, validation: 2, test: 6}}
 task: {kind: classification}
 knowledge: {card: phantom, label_first: false, irrelevant: bccd}
 stages:
-  - {kind: rft, steps: 1, prompts_per_step: 1, group_size: 4, max_completion_tokens: 40, recite: rouge_l,
-     rewards: {accuracy: 1.0, format: 0.5, recitation: -0.2}}
+  - {kind: rft, steps: 1, prompts_per_step: 1, group_size: 4, max_completion_tokens: 40,
+     rewards: {accuracy: 1.0, format: 0.5, recitation: {weight: -0.2, measure: rouge_l}}}
 arms: [base, base+PA_p, rft, rft+PA_p, without, swapped, irrelevant, nothink, thinkafter]
 evaluation: {batch_size: 6, bootstrap: 100}
 """

@@ -58,7 +58,7 @@ def plan(recipe: Recipe, out: Path) -> str:
         stages = []
         for stage in recipe.stages_of(name):
             if isinstance(stage, RftStage):
-                rewards = " + ".join(f"{weight:g} {reward}" for reward, weight in stage.rewards.items())
+                rewards = " + ".join(f"{weight:g} {reward}" for reward, weight in stage.weights().items())
                 told = f"rft, {stage.steps} steps of {stage.prompts_per_step} x {stage.group_size}, reward {rewards}"
             else:
                 told = f"sft, {stage.steps} steps of {stage.batch_size}"

@@ -23,13 +23,16 @@ from vrft.recipe import (
     name_of_arm,
     read_recipe,
 )
-from vrft.rewards import APPLIES, missing_for
+from vrft.rewards import APPLIES
 from vrft.typed import Keys
 
 Levels = dict[str, str]
 """The level of each factor."""
 
 OFF, ON, NONE = "off", "on", "0"
+
+ADDED = ("fuzzy", "recitation")
+"""Rewards that an ablation adds to plain V-RFT; in the recipe they have the weight 0, or are not named."""
 
 PAIRS = (
     ("rft", "base"),
@@ -180,8 +183,8 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
             f"stages.{last} is {stage.kind}; an ablation varies the rewards of a last stage of kind rft.",
         )
         return
-    for reward in ("fuzzy", "recitation"):
-        if reward in stage.rewards:
+    for reward in ADDED:
+        if stage.weights().get(reward):
             told = f"stages.{last}.rewards has {reward!r}, which an ablation adds by itself to plain V-RFT; expected "
             yield (*at, "rewards", reward), f"{told}the accuracy (or iou) and format rewards alone."
     for index, name in enumerate(section.factors or ()):
@@ -197,8 +200,6 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
         if arm not in _controls(recipe, cells):
             told = f"ablation.controls has {arm}, which does not apply: it needs what the recipe does not have"
             yield ("ablation", "controls", index), f"{told} (knowledge, a stage with a task of its own, or their cell)."
-    if "recite" in factors and (missing := missing_for(stage.recite, stage.recite_model)):
-        yield (*at, "recite"), f"{missing}."
     found = list(_sweep_faults(recipe, factors))
     yield from found
     if found:
@@ -222,8 +223,8 @@ def _budget_faults(recipe: Recipe, last: int) -> Iterator[tuple[Keys, str]]:
                 why = f"stages.{last}.lr_schedule must be constant (arm {arm})"
                 yield ("ablation", "budget", "match"), f"{told}; {why}."
                 return
-            if isinstance(stage, RftStage) and isinstance(stage.iou_threshold, list):
-                yield ("ablation", "budget", "match"), f"{told}; iou_threshold must be one value (arm {arm})."
+            if isinstance(stage, RftStage) and stage.rewards.iou and isinstance(stage.rewards.iou.threshold, list):
+                yield ("ablation", "budget", "match"), f"{told}; rewards.iou.threshold must be one value (arm {arm})."
                 return
 
 
@@ -263,7 +264,9 @@ def _misfit(recipe: Recipe, factor: str) -> str | None:
     if factor == "MFRS":
         if recipe.task.kind != "grading":
             return f"a {recipe.task.kind} has no grades"
-        return None if "accuracy" in getattr(recipe.own_stages()[-1], "rewards", ()) else "no exact answer is paid for"
+        last = recipe.own_stages()[-1]
+        paid = isinstance(last, RftStage) and "accuracy" in last.weights()
+        return None if paid else "no exact answer is paid for"
     return None if recipe.knowledge else "the recipe has no knowledge"
 
 
@@ -289,7 +292,7 @@ def _arm(recipe: Recipe, name: str, levels: Mapping[str, str]) -> Any:
     """A cell as an arm of a recipe."""
     if name in ARMS:
         return name
-    return _changed(name, levels, {"rewards": _rewards(recipe, levels)})
+    return _changed(name, levels, {"rewards": _last(recipe).reweighted(_weights(recipe, levels))})
 
 
 def _changed(name: str, levels: Mapping[str, str], change: dict[str, Any]) -> ArmChange:
@@ -298,14 +301,20 @@ def _changed(name: str, levels: Mapping[str, str], change: dict[str, Any]) -> Ar
     return ArmChange(name=name, set=change, knowledge=told, perception=perceived)
 
 
-def _rewards(recipe: Recipe, levels: Mapping[str, str]) -> dict[str, float]:
-    """The rewards of the last stage in a cell: where grades are fuzzy, those that the exact answer had."""
+def _last(recipe: Recipe) -> RftStage:
+    """The last stage on the task of the recipe."""
     last = recipe.own_stages()[-1]
     assert isinstance(last, RftStage)
+    return last
+
+
+def _weights(recipe: Recipe, levels: Mapping[str, str]) -> dict[str, float]:
+    """The rewards of the last stage in a cell: where grades are fuzzy, those that the exact answer had."""
+    plain = {name: weight for name, weight in _last(recipe).weights().items() if weight or name not in ADDED}
     fuzzy = levels.get("MFRS") == ON
-    rewards = {"fuzzy" if fuzzy and name == "accuracy" else name: weight for name, weight in last.rewards.items()}
+    weights = {"fuzzy" if fuzzy and name == "accuracy" else name: weight for name, weight in plain.items()}
     recite = levels.get("recite", NONE)
-    return rewards if recite == NONE else rewards | {"recitation": float(recite)}
+    return weights if recite == NONE else weights | {"recitation": float(recite)}
 
 
 def _controls(recipe: Recipe, cells: Mapping[str, Levels]) -> list[str]:
@@ -335,9 +344,8 @@ def _sweep(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> tuple[dict[s
     if section is None:
         return {}, []
     levels = next(one for one in _combinations(factors) if name_of(one) == section.arm)
-    last = recipe.own_stages()[-1]
-    assert isinstance(last, RftStage)
-    base = _rewards(recipe, levels)
+    last = _last(recipe)
+    base = _weights(recipe, levels)
     axes: dict[str, Sequence[Any]] = {f"rewards.{name}": weights for name, weights in section.rewards.items()}
     axes |= {key: values for key in ("scale_rewards", "aggregation") if (values := getattr(section, key))}
     standing = {key: base.get(key.removeprefix("rewards."), 0.0) for key in axes if key.startswith("rewards.")}
@@ -349,7 +357,7 @@ def _sweep(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> tuple[dict[s
             where[section.arm] = at
             continue
         weights = {key.removeprefix("rewards."): value for key, value in at.items() if key.startswith("rewards.")}
-        changed = {name: weight for name, weight in (base | weights).items() if weight}
+        changed = last.reweighted({name: weight for name, weight in (base | weights).items() if weight})
         shown = (f"{key.removeprefix('rewards.')}={_text(value)}" for key, value in at.items())
         name = ",".join([section.arm, *shown])
         where[name] = at

@@ -150,7 +150,7 @@ class CacheKeys:
             asked = _task_facts(task) | {"question": stage.task.question}
             return facts | {"task": asked, "train": self._digest(stage, "train")}
         condition = recipe.condition_of(arm, training=True)
-        recited = isinstance(stage, RftStage) and "recitation" in stage.rewards
+        recited = isinstance(stage, RftStage) and "recitation" in stage.weights()
         recited = recited or (isinstance(stage, SftStage) and stage.think_from == "card")
         knowledge = self._knowledge_facts("card" if condition.prompt == "none" and recited else condition.prompt)
         return facts | {"train": self.train} | self._condition_facts(condition) | {"knowledge": knowledge}

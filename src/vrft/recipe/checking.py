@@ -51,8 +51,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = (), *, also: Check | None
         faults += _override(raw, override, places)
     unfit = list(_unfit_rewards(raw, places, path))
     recipe, more = validate(Recipe, raw, places, path)
-    faults += more
-    faults += unfit if recipe is None else list(_cross_check(recipe, places, path))
+    faults += [*more, *unfit]
+    if recipe is not None:
+        reported = {fault.message for fault in unfit}
+        faults += [fault for fault in _cross_check(recipe, places, path) if fault.message not in reported]
     if recipe is not None and not faults and also is not None:
         faults = [Fault(place_of(places, keys, path), message) for keys, message in also(recipe)]
     if faults or recipe is None:
@@ -81,8 +83,8 @@ def _override(raw: dict[str, Any], override: str, places: dict[Keys, str]) -> li
         if isinstance(place, list) and isinstance(key, int) and key < len(place):
             place = place[key]
         elif isinstance(place, dict):
-            if not isinstance(place.get(key), (dict, list)):
-                place[key] = {}
+            if not isinstance(place.get(key), (dict, list)):  # a reward may be its weight alone
+                place[key] = {"weight": place[key]} if isinstance(place.get(key), (int, float)) else {}
             place = place[key]
         else:
             return [Fault(where, f"{'.'.join(map(str, keys[: depth + 1]))} is not in the recipe.")]
@@ -96,24 +98,25 @@ def _override(raw: dict[str, Any], override: str, places: dict[Keys, str]) -> li
 
 
 def _unfit_rewards(raw: dict[str, Any], places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
-    """Rewards that do not apply to the task, told from the raw keys: other faults may leave no recipe to check."""
-    task, stages = raw.get("task"), raw.get("stages")
-    kind = task.get("kind") if isinstance(task, dict) else None
-    if kind not in ("classification", "grading", "localization") or not isinstance(stages, list):
-        return
-    for index, stage in enumerate(stages):
-        if not isinstance(stage, dict) or stage.get("task") is not None:
+    """Rewards that do not apply to the task, by the raw keys: other faults may leave no recipe to check."""
+    stages = raw.get("stages")
+    for index, stage in enumerate(stages if isinstance(stages, list) else ()):
+        task = (stage.get("task") or raw.get("task")) if isinstance(stage, dict) else None
+        kind = task.get("kind") if isinstance(task, dict) else None
+        if kind not in VALIDATED or not isinstance(stage.get("rewards"), dict):
             continue
-        rewards = stage.get("rewards")
-        for reward in rewards if isinstance(rewards, dict) else ():
-            if reward in APPLIES and kind not in APPLIES[reward]:
-                keys: Keys = ("stages", index, "rewards", reward)
-                yield _unfit(reward, kind, f"stages.{index}.rewards", places.get(keys, f"{path}:1"))
+        for reward in stage["rewards"]:
+            keys: Keys = ("stages", index, "rewards", reward)
+            yield from _check_reward(str(reward), kind, f"stages.{index}.rewards", place_of(places, keys, path))
 
 
-def _unfit(reward: str, kind: str, dotted: str, where: str) -> Fault:
+def _check_reward(reward: str, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+    """Whether there is such a reward, and it applies to the kind of task."""
+    if kind in APPLIES.get(reward, ()):
+        return
     fit = [name for name, kinds in APPLIES.items() if kind in kinds]
-    return Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
+    why = f", which does not apply to {kind}" if reward in APPLIES else ", which is no reward"
+    yield Fault(where, f"{dotted} has {reward!r}{why}; expected {', '.join(fit)}.", reward, fit)
 
 
 def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> Iterator[Fault]:
@@ -151,13 +154,17 @@ def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> 
 
 def _check_recitation(recipe: Recipe, stage: RftStage, dotted: str, where: str) -> Iterator[Fault]:
     """Whether there is something to recite."""
-    if "recitation" in stage.rewards and recipe.knowledge is None:
+    recitation = stage.rewards.recitation
+    if recitation is None:
+        return
+    if recipe.knowledge is None:
         yield Fault(where, f"{dotted} pays for recitation, but the recipe has no knowledge.")
-    elif "recitation" in stage.rewards and stage.task is not None:
+    elif stage.task is not None:
         yield Fault(where, f"{dotted} pays for recitation, but nothing is known of what another task asks.")
-    elif stage.recite_model is not None and stage.recite != "embedding":
-        yield Fault(where, f"recite is {stage.recite}, which takes no recite_model; expected recite: embedding.")
-    elif "recitation" in stage.rewards and (missing := missing_for(stage.recite, stage.recite_model)):
+    elif recitation.model is not None and recitation.measure != "embedding":
+        measure = f"{dotted}.recitation.measure is {recitation.measure}"
+        yield Fault(where, f"{measure}, which takes no model; expected measure: embedding.")
+    elif missing := missing_for(recitation.measure, recitation.model):
         yield Fault(where, f"{missing}.")
 
 
@@ -207,7 +214,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
             try:
                 last = recipe.stages_of(arm.name)[-1]
                 yield from check_stage(last, kind, f"arms.{index}.set.rewards", where)
-                if isinstance(last, RftStage) and {"rewards", "recite", "recite_model"} & set(arm.set):
+                if isinstance(last, RftStage) and "rewards" in arm.set:
                     yield from _check_recitation(recipe, last, f"arms.{index}.set.rewards", where)
             except ValidationError as error:
                 for one in error.errors():
@@ -298,10 +305,10 @@ def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault
         if stage.updates_per_batch > 1 or stage.dynamic_sampling:
             told = "loss rejection takes updates_per_batch: 1 and dynamic_sampling: 0"
             yield Fault(where, f"{dotted}: {told}, so that what is learnt is the policy's own.")
-        if not any(weight > 0 for weight in stage.rewards.values()):
+        if not any(weight > 0 for weight in stage.weights().values()):
             yield Fault(where, f"{dotted}: loss rejection needs a reward of positive weight.")
-    if stage.loss == "vespo" and stage.rollouts == "vllm" and stage.vllm_correction.startswith("sequence"):
-        yield Fault(where, f"{dotted}: loss vespo takes vllm_correction none, token_truncate or token_mask.")
+    if stage.loss == "vespo" and stage.rollouts == "vllm" and stage.vllm.correction.startswith("sequence"):
+        yield Fault(where, f"{dotted}: loss vespo takes vllm.correction none, token_truncate or token_mask.")
 
 
 def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
@@ -319,7 +326,7 @@ def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
                 at("report_to", index), f"report_to has {tracker}, which is not installed; install vrft[{tracker}]."
             )
     if "rejection" in recipe.arm_names() and any(
-        not any(weight > 0 for weight in stage.rewards.values())
+        not any(weight > 0 for weight in stage.weights().values())
         for stage in recipe.own_stages()
         if isinstance(stage, RftStage)
     ):
@@ -353,19 +360,18 @@ def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) 
     if (stage.max_tokens or stage.max_seconds) and stage.lr_schedule != "constant":
         told = f"lr_schedule is {stage.lr_schedule}, which needs to know the last step, and max_tokens or max_seconds "
         yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}end the stage earlier; expected constant.")
-    rises = isinstance(stage, RftStage) and isinstance(stage.iou_threshold, list)
-    if (stage.max_tokens or stage.max_seconds) and rises:
-        told = "iou_threshold rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}.")
+    iou = stage.rewards.iou if isinstance(stage, RftStage) else None
+    if (stage.max_tokens or stage.max_seconds) and iou and isinstance(iou.threshold, list):
+        told = "rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
+        yield Fault(where, f"{dotted}.iou.threshold {told}.")
     if isinstance(stage, SftStage):
         for text in texts_of(stage.think):
             if parse(render(text, "x")).problems:
                 yield Fault(where, f"the think text {text!r} breaks the envelope; write plain words without tags.")
         return
     yield from _check_objective(stage, dotted.removesuffix(".rewards"), where)
-    for reward in stage.rewards:
-        if asked not in APPLIES[reward]:
-            yield _unfit(reward, asked, dotted, where)
+    for reward in stage.weights():
+        yield from _check_reward(reward, asked, dotted, where)
     if stage.rollouts == "vllm" and find_spec("vllm") is None:
         told = "rollouts: vllm needs vLLM and a GPU; install vrft[vllm], or leave it at transformers."
         yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
@@ -379,5 +385,5 @@ def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) 
     if stage.aggregation == "normalize_then_sum" and stage.scale_rewards != "group":
         told = f"scale_rewards is {stage.scale_rewards!r}; with aggregation normalize_then_sum expected group."
         yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
-    if not any(stage.rewards.values()):
+    if not any(stage.weights().values()):
         yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")

@@ -29,7 +29,7 @@ from vrft.errors import UserError
 from vrft.policies import LoadedPolicy, check_envelope
 from vrft.processes import all_of, is_main
 from vrft.progress import Reporter
-from vrft.recipe import RftStage
+from vrft.recipe import FuzzyReward, IouReward, RecitationReward, Reward, RftStage
 from vrft.response import parse
 from vrft.rewards import REWARDS, advantage_parts
 from vrft.rewards.advantages import ZERO_ADVANTAGE, Floats
@@ -46,12 +46,16 @@ from vrft.training.stage import begin, finish, frozen_copy, lazy_dataset, stage_
 from vrft.training.trainer_arguments import grpo_options, trainer_options
 from vrft.training.validation import Validation
 
-OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
-    "fuzzy": lambda stage: {"schedule": stage.fuzzy_schedule},
-    "recitation": lambda stage: {"recite": stage.recite, "recite_model": stage.recite_model},
-    "iou": lambda stage: {"measure": stage.overlap, "threshold": stage.iou_threshold},
-}
-"""What a stage says of single rewards."""
+
+def reward_options(reward: Reward) -> dict[str, Any]:
+    """The keys of a reward in a recipe, as its function takes them."""
+    if isinstance(reward, FuzzyReward):
+        return {"schedule": reward.schedule}
+    if isinstance(reward, IouReward):
+        return {"measure": reward.measure, "threshold": reward.threshold}
+    if isinstance(reward, RecitationReward):
+        return {"recite": reward.measure, "recite_model": reward.model}
+    return {}
 
 
 class Scorer:
@@ -76,20 +80,19 @@ class Scorer:
         self.step = 0
         self.sampled: list[dict[str, Any]] = []
         """Of the step under way, which may sample several times, one row a completion of all processes."""
-        self.functions = [self._function(name) for name in stage.rewards]
+        self.weights = stage.weights()
+        self.functions = [self._function(name, reward) for name, reward in stage.rewards.named().items()]
 
-    def _function(self, name: str) -> Callable[..., list[float | None]]:
+    def _function(self, name: str, section: Reward) -> Callable[..., list[float | None]]:
         options = {"order": self.task.order, "prompt_end": self.prompt_end}
-        options |= self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
+        options |= self.task.columns | reward_options(section)
+        whole_card = isinstance(section, RecitationReward) and section.against == "card"
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
-            if name == "recitation":
-                against = self.stage.recite_against
-                known = [one and (one.own if against == "class" else one.card) for one in columns["known"]]
-                columns = {**columns, "knowledge": known}
-            paid = REWARDS[name](completions, target=target, **{**columns, **options})
+            knowledge = [known and (known.card if whole_card else known.own) for known in columns["known"]]
+            paid = REWARDS[name](completions, target=target, **{**columns, "knowledge": knowledge, **options})
             self.paid[name] = paid
-            if len(self.paid) == len(self.stage.rewards):
+            if len(self.paid) == len(self.weights):
                 self._log_step(completions, target, columns)
             return paid
 
@@ -97,10 +100,10 @@ class Scorer:
         return reward
 
     def _log_step(self, completions: Sequence[Any], target: Sequence[Any], columns: dict[str, Any]) -> None:
-        names = list(self.stage.rewards)
+        names = list(self.weights)
         rewards = np.array([[np.nan if r is None else r for r in self.paid[name]] for name in names]).T
         self.paid = {}
-        weights = np.array([self.stage.rewards[name] for name in names])
+        weights = np.array(list(self.weights.values()))
         self.accepted = accepted(rewards, weights, self.stage.accept)
         own = [
             {
@@ -139,7 +142,7 @@ class Scorer:
         """Those of all completions of the step so far, for the log."""
         rewards = np.array([row["rewards"] for row in self.sampled])
         reasonings = [parse(row["completion"], prompt_end=self.prompt_end).think or "" for row in self.sampled]
-        group_size, names = self.stage.group_size, self.stage.rewards
+        group_size, names = self.stage.group_size, self.weights
         scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
         figures = step_figures(rewards, weights, group_size, **scaling)
         self.callback.extra |= {"rewards": dict(zip(names, figures.pop("rewards"), strict=True)), **figures}
