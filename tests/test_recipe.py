@@ -95,7 +95,7 @@ def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path)
         ("arms=[{name: x}]", "arms.0 changes nothing; give set, knowledge or perception."),
         ("stages.0.rewards={accuracy: .nan}", "finite number"),
         ("task={kind: grading, names: [a, a, b, c, d]}", "are read as the same"),
-        ("task={kind: grading, names: [Grade 1, Grade 2, Grade II, Grade 3, Grade 4]}", "cannot be told apart"),
+        ("task={kind: grading, names: [Grade 1, Grade 2, Grade II, Grade 3, Grade 4]}", "cannot be distinguished"),
         ("task={kind: grading, levels: 4}", "task.levels is 4; the data has 5 grades"),
         ("task={kind: grading, synonyms: {'7': [bad]}}", "neither a grade nor the name of one"),
         ("task={kind: grading, synonyms: {'1': ['2']}}", "task.synonyms: '2' is also a name"),

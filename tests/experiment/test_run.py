@@ -407,4 +407,4 @@ stages: [{kind: sft, steps: 2}]
     result = vrft("run", path, "--out", tmp_path / "run")
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
-    assert "'Stage II' and 'Stage 2' cannot be told apart" in line
+    assert "'Stage II' and 'Stage 2' cannot be distinguished" in line

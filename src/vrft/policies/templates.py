@@ -3,7 +3,7 @@
 from typing import Any
 
 from vrft.errors import PolicyError, first_line
-from vrft.response import cannot_open, whole_turn
+from vrft.response import assistant_turn, envelope_conflict
 
 _ANSWER = "0vrft0"
 """A text that no template holds."""
@@ -46,7 +46,7 @@ def prompt_end(processor: Any) -> str:
     asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
     prompt = render_prompt(processor, asked)
     before = _applied(processor, asked, opens=False)
-    return whole_turn("", prompt.removeprefix(before))
+    return assistant_turn("", prompt.removeprefix(before))
 
 
 def completion_end(processor: Any) -> str:
@@ -68,7 +68,7 @@ def check_envelope(name: str, end: str, order: str) -> None:
     Raises:
         PolicyError: the template opens a block that does not come first in the order.
     """
-    if fault := cannot_open(end, order):
+    if fault := envelope_conflict(end, order):
         raise PolicyError(
             f"policy.model {name!r}: {fault}. Its chat template writes that tag into every prompt. Expected the "
             f"envelope think-answer (task.envelope), without the arms nothink and thinkafter; or a model whose "
