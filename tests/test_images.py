@@ -21,10 +21,10 @@ from vrft.images import (
     BLANK,
     NOT_FINITE,
     TURNS,
+    image_warnings,
     inspect,
     inspect_bytes,
     is_blank,
-    oddities,
     read_image,
     scale,
     upright_box,
@@ -189,9 +189,9 @@ def test_what_is_no_number_is_black_and_told(tmp_path):
     path = saved(tmp_path / "a.tif", np.array([[np.nan, 0.0, 0.5, 1.0, np.inf, -np.inf]], np.float32))
     image = read_image(path, region=(0, 0, 6, 1))
     assert np.asarray(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 0]
-    assert oddities(image) == [NOT_FINITE]
+    assert image_warnings(image) == [NOT_FINITE]
     nothing = read_image(saved(tmp_path / "b.tif", np.full((2, 2), np.nan, np.float32)))
-    assert oddities(nothing) == [BLANK, NOT_FINITE]
+    assert image_warnings(nothing) == [BLANK, NOT_FINITE]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -398,7 +398,7 @@ def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path):
     assert read_image(path).size == inspect(path).size == (60, 40)
 
 
-# --- odd pictures -----------------------------------------------------------------------------------------------------
+# --- warnings ---------------------------------------------------------------------------------------------------------
 
 
 def test_one_value_in_each_channel_is_a_blank_picture():

@@ -15,7 +15,7 @@ from transformers.image_utils import SizeDict
 
 from vrft.data import MedMNISTSource, Source
 from vrft.errors import DataError, PolicyError
-from vrft.knowledge import Injection, Told
+from vrft.knowledge import Injection, PromptKnowledge
 from vrft.policies import LoadedPolicy, check_envelope, model_inputs, place_of
 from vrft.policies.families import family_of
 from vrft.policies.from_recipe import orders_of
@@ -194,7 +194,7 @@ class _Planner:
             if self.recipe.validate is not None:
                 self.validations(arm, stage, told, index)
 
-    def validations(self, arm: str, stage: Stage, told: Told, index: int) -> None:
+    def validations(self, arm: str, stage: Stage, told: PromptKnowledge, index: int) -> None:
         """Those of a stage, the last step's with them."""
         section, plan = self.recipe.validate, self.plan
         assert section is not None
@@ -273,7 +273,7 @@ class _Planner:
         task = build_task(self.recipe, source or self.source, stage=stage, frame=frame)
         return task if stage is not None and stage.task else self.recipe.task_of(arm, task)
 
-    def lengths(self, arm: str, stage: Stage | None, told: Told, split: str) -> Lengths:
+    def lengths(self, arm: str, stage: Stage | None, told: PromptKnowledge, split: str) -> Lengths:
         """Tokens of the prompts of a stage, or of the evaluation where there is none, and of the longest completion."""
         own = stage is None or stage.task is None
         source = self.source if own else _at_hand(open_source(self.recipe, stage))
@@ -285,7 +285,7 @@ class _Planner:
         prompts, images, answers = [0], [0], [0]
         for sample in samples[:: max(1, len(samples) // LOOKED_AT)][:LOOKED_AT]:
             shown = replace(sample, question=question) if question else sample
-            shown = self.injection.into(shown, told) if self.injection and own else shown
+            shown = self.injection.apply(shown, told) if self.injection and own else shown
             for lengths, one in zip((prompts, images), self.prompt(task, shown), strict=True):
                 lengths.append(one)
             if isinstance(stage, SftStage):

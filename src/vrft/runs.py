@@ -2,7 +2,7 @@
 
 ::
 
-    RUN/recipe.yaml  environment.json  data.json  knowledge.json  images.jsonl  custom/
+    RUN/recipe.yaml  environment.json  data.json  knowledge.json  image_warnings.jsonl  custom/
     RUN/records.json  predictions.parquet  perception.parquet  logs.parquet      all that the figures are made of
     RUN/metrics.json  report.html  report.md  report.tex  gallery/SAMPLE.png
     RUN/arms/ARM/seed-S/stage-K-KIND/  predictions.jsonl  done.json  RUN/keys.json    linked from the store, by name
@@ -255,9 +255,9 @@ class RunDirectory:
         return self.path / "data.json"
 
     @property
-    def images(self) -> Path:
+    def image_log(self) -> Path:
         """The names of unusual images, a line each."""
-        return self.path / "images.jsonl"
+        return self.path / "image_warnings.jsonl"
 
     @property
     def knowledge(self) -> Path:

@@ -329,7 +329,7 @@ def test_what_is_known_goes_into_the_prompts_of_its_arms(tmp_path: Path):
     image, task = open_image(sample), build_task(recipe, source)
     for arm in ("rft+PA_p", "without", "swapped", "irrelevant"):  # all with these weights, each with prompts of its own
         told = {"rft+PA_p": "card", "without": "none"}.get(arm, arm)
-        lines = [f"- {text} {label}" for label, text in injection.told(told).items()]  # type: ignore[arg-type]
+        lines = [f"- {text} {label}" for label, text in injection.texts_for(told).items()]  # type: ignore[arg-type]
         known = "\n".join(["What is known:", *lines]) if lines else ""
         (tokens,) = decode(policy, [task.prompt(sample.question, known)], [image], max_tokens=40)
         first = read_jsonl(run.arm(arm, 0).predictions)[0]

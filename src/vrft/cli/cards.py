@@ -45,7 +45,7 @@ def write(
 ) -> None:
     """Have a language model write a card, which stays unchecked until a person signs it."""
     from vrft.errors import UserError
-    from vrft.knowledge.write import Wanted, endpoint, write_card
+    from vrft.knowledge.write import CardRequest, endpoint, write_card
 
     classes = list(labels or ()) or (_data_of(recipe)[0] if recipe else [])
     if not classes:
@@ -56,7 +56,7 @@ def write(
         ask = local_model(model)
     else:
         ask = endpoint(model, url, key=key, timeout=timeout, retries=retries)
-    path = write_card(ask, Wanted(title, modality, classes), out / f"{name}.yaml", model=model, licence=licence)
+    path = write_card(ask, CardRequest(title, modality, classes), out / f"{name}.yaml", model=model, licence=licence)
     typer.echo(f"{path}: read it, mend it, and sign it with checked_by.")
 
 

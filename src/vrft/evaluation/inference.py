@@ -64,7 +64,7 @@ def ask_run(
     policy = load_arm(recipe, directory, asked_arm, recipe.seeds[0] if seed is None else seed)
     if (injection := open_knowledge(recipe, source)) is not None:
         directory.check_knowledge(injection.facts())
-        samples = [injection.into(sample, recipe.condition_of(asked_arm).prompt) for sample in samples]
+        samples = [injection.apply(sample, recipe.condition_of(asked_arm).prompt) for sample in samples]
     if recipe.condition_of(asked_arm).image == "grey":
         samples = [replace(sample, image=Grey(sample)) for sample in samples]
     for sample in samples:

@@ -23,7 +23,7 @@ import torch
 import vrft
 from vrft.data import MedMNISTSource, PhantomSource, Source
 from vrft.experiment.opened import Experiment, Stage, own_task_of
-from vrft.knowledge import Told
+from vrft.knowledge import PromptKnowledge
 from vrft.policies import place_of
 from vrft.processes import process_count
 from vrft.recipe import Condition, Policy, RftStage, SftStage
@@ -165,7 +165,7 @@ class CacheKeys:
         data = (stage.data if stage else None) or self.recipe.data
         return data.model_dump(exclude=IGNORED_OF_DATA)
 
-    def _knowledge_facts(self, prompt: Told) -> dict[str, Any] | None:
+    def _knowledge_facts(self, prompt: PromptKnowledge) -> dict[str, Any] | None:
         """The prior knowledge, as far as a prompt holds it."""
         if prompt == "none" or self.knowledge is None:
             return None

@@ -14,8 +14,8 @@ from vrft.data.annotations import BoxSource, in_words
 from vrft.errors import DataError
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of
+from vrft.image_log import ImageLog
 from vrft.knowledge import Injection, read_card
-from vrft.picture_log import PictureLog
 from vrft.policies import LoadedPolicy
 from vrft.policies.from_recipe import check_budget, check_envelopes, frame_for, load_for
 from vrft.processes import is_main
@@ -54,7 +54,7 @@ class Experiment:
     reporter: Reporter
     callbacks: Sequence[Any] = ()
     """Callbacks of transformers' trainers, for every stage."""
-    pictures: PictureLog = field(default_factory=PictureLog)
+    image_log: ImageLog = field(default_factory=ImageLog)
     """Unusual images among those that its policies were shown."""
     stage_sources: dict[str, tuple[TrainableTask, Source]] = field(default_factory=dict)
     """The tasks and sources of stages with a task of their own; each is opened once."""
@@ -103,7 +103,7 @@ class Experiment:
         """Samples with the prompt and the image of a condition."""
         if condition.image == "grey":
             samples = [replace(sample, image=Grey(sample)) for sample in samples]
-        return [self.injection.into(sample, condition.prompt) for sample in samples] if self.injection else samples
+        return [self.injection.apply(sample, condition.prompt) for sample in samples] if self.injection else samples
 
     def validation_samples(self, stage: Stage) -> list[Sample]:
         """The samples that a stage is validated on, evenly spread over the split.
@@ -146,11 +146,11 @@ class Experiment:
             facts["card"] = {"name": name, **{key: card[key] for key in ("written_by", "checked_by")}}
         return facts
 
-    def odd_pictures(self) -> dict[str, list[str]]:
+    def image_warnings(self) -> dict[str, list[str]]:
         """The names of the unusual images, by kind; only of images that are still read in the same way."""
-        named = {name for names in self.pictures.names().values() for name in names}
+        named = {name for names in self.image_log.names().values() for name in names}
         known = [self.train_samples, self.test_samples, *self.stage_samples.values()] if named else []
-        return self.pictures.names(
+        return self.image_log.names(
             {(sample.id, read_as(sample)) for samples in known for sample in samples if sample.id in named}
         )
 
@@ -168,7 +168,7 @@ class Experiment:
             seed: of the run.
         """
         policy = load_for(self.recipe, before.policy if before else None, training=True)
-        policy.pictures = self.pictures
+        policy.image_log = self.image_log
         place.path.mkdir(parents=True, exist_ok=True)
         task, samples = self.stage_dataset(arm, stage, seed)
         options: dict[str, Any] = {
@@ -224,7 +224,7 @@ class Experiment:
                 write_jsonl(path, predict_majority(task, train, test))
             return
         policy = load()
-        policy.pictures = self.pictures
+        policy.image_log = self.image_log
         batch_size = self.recipe.evaluation.batch_size
         predict(
             policy, task, test, path, batch_size=batch_size, max_tokens=max_tokens, reporter=self.reporter, label=label

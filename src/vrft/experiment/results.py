@@ -20,7 +20,7 @@ from vrft.experiment.design import Design
 from vrft.experiment.jobs import Job, cost_of
 from vrft.experiment.keys import CacheKey, CacheKeys
 from vrft.experiment.opened import Experiment
-from vrft.picture_log import PictureLog, odd_in_words
+from vrft.image_log import ImageLog, warning_sentences
 from vrft.recipe import ARMS, FACTORS, Recipe
 from vrft.runs import KEPT_BY, RunDirectory, Store, read_json, read_jsonl, replacing, write_json
 from vrft.sample import Sample, open_image, read_as
@@ -81,7 +81,7 @@ def gather(
         table = pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
         table.to_parquet(fresh, index=False)
     perception = _write_perception(experiment, jobs, directory, store)
-    write_gallery(directory, experiment.test_samples, experiment.pictures)
+    write_gallery(directory, experiment.test_samples, experiment.image_log)
     records = design_records(design, experiment) | {
         "images": unusual_images(experiment),
         "work_seconds": _work_seconds(store, {key for job in jobs for key in job.gives()}),
@@ -258,18 +258,18 @@ def describe_arm(design: Design, arm: str) -> str:
 
 def unusual_images(experiment: Experiment) -> dict[str, dict[str, Any]]:
     """How many of the opened images are unusual, by kind, and an example of each; also reported."""
-    found = {kind: {"count": len(names), "example": names[0]} for kind, names in experiment.odd_pictures().items()}
-    for sentence in odd_in_words(found):
+    found = {kind: {"count": len(names), "example": names[0]} for kind, names in experiment.image_warnings().items()}
+    for sentence in warning_sentences(found):
         experiment.reporter.say(f"  {sentence}")
     return found
 
 
-def write_gallery(directory: RunDirectory, samples: list[Sample], pictures: PictureLog | None = None) -> None:
+def write_gallery(directory: RunDirectory, samples: list[Sample], image_log: ImageLog | None = None) -> None:
     """Keep some of the evaluated images, evenly spread over the split, for the report; a region is marked."""
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
         image = open_image(sample)
-        if pictures is not None:
-            pictures.note(image, sample.id, partial(read_as, sample))
+        if image_log is not None:
+            image_log.note(image, sample.id, partial(read_as, sample))
         if sample.region is not None:
             image = image.convert("RGB")
             line = max(2, max(image.size) // 150)

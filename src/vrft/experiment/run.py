@@ -22,7 +22,7 @@ from vrft.experiment.keys import CacheKeys, machine_facts
 from vrft.experiment.opened import Experiment, open_experiment
 from vrft.experiment.results import environment, gather, link_arm
 from vrft.experiment.runners import JobRequest, Workers, progress_of, run_here, run_with
-from vrft.picture_log import PictureLog
+from vrft.image_log import ImageLog
 from vrft.policies import quiet_libraries
 from vrft.processes import from_main, join_processes
 from vrft.progress import Reporter
@@ -77,7 +77,7 @@ def carry_out(
         from_main(lambda: _check_processes(recipe))
     from_main(lambda: directory.open(recipe.dump(), resume=resume, same_recipe=same_recipe))
     experiment = _open_for_all(recipe, reporter, source, callbacks)
-    experiment = replace(experiment, pictures=PictureLog(directory.images))
+    experiment = replace(experiment, image_log=ImageLog(directory.image_log))
     here = open_workers is None
     machine = from_main(lambda: _machine(recipe, directory, here=here))
     keys = CacheKeys(experiment, machine, matched=bool(design.factors))

@@ -25,7 +25,7 @@ from pebble import ProcessExpired, ProcessPool
 from vrft.errors import RunError, UserError, first_line
 from vrft.experiment.jobs import Job, run_job
 from vrft.experiment.opened import Experiment, open_experiment
-from vrft.picture_log import PictureLog
+from vrft.image_log import ImageLog
 from vrft.policies import quiet_libraries
 from vrft.progress import Reporter
 from vrft.recipe import Recipe
@@ -85,7 +85,7 @@ def work(request: JobRequest) -> None:
     directory, store = RunDirectory(Path(request.run)), Store(Path(request.store))
     if not store.path.is_dir():
         raise RunError(f"{request.store} is not seen from this machine; --out must be on a disk of all machines.")
-    experiment = replace(_opened(request.recipe), pictures=PictureLog(directory.images))
+    experiment = replace(_opened(request.recipe), image_log=ImageLog(directory.image_log))
     torch.set_num_threads(experiment.recipe.ablation.cpus)
     run_job(experiment, store, request.job)
 

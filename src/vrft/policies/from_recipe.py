@@ -94,7 +94,7 @@ def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
         recipe.condition_of(arm, training=training) for arm in recipe.arm_names() for training in (True, False)
     ]
     for prompt in sorted({condition.prompt for condition in conditions}):
-        known = injection.into(sample, prompt).knowledge
+        known = injection.apply(sample, prompt).knowledge
         used = len(tokenizer(known.prompt if known else "").input_ids)
         if used > allowed:
             raise PolicyError(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vrft.knowledge import Told
+from vrft.knowledge import PromptKnowledge
 
 Stages = Literal["none", "task", "sft", "rejection", "other_tasks", "all", "extended", "shuffled", "changed"]
 """Which stages of a recipe an arm trains (``Recipe.stages_of``)."""
@@ -13,7 +13,7 @@ Stages = Literal["none", "task", "sft", "rejection", "other_tasks", "all", "exte
 class Condition:
     """How the samples of the recipe's task are put to a policy."""
 
-    prompt: Told = "none"
+    prompt: PromptKnowledge = "none"
     """Prior knowledge in the prompt: the card, one of its controls, or nothing."""
     image: Literal["shown", "grey"] = "shown"
     """The image of the sample, or a grey image of the same size."""

@@ -144,7 +144,7 @@ def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> 
     try:
         injection = open_knowledge(recipe, source)
         if injection and "swapped" in names:
-            injection.told("swapped")
+            injection.texts_for("swapped")
     except KnowledgeError as error:
         where = at("knowledge", "card")
         yield from (replace(one, where=where, message=f"{one.where}: {one.message}") for one in error.faults)

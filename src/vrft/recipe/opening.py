@@ -12,7 +12,7 @@ from vrft.data.table import Columns, TableReader
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError
-from vrft.knowledge import ELSEWHERE, Injection, check_against, read_card
+from vrft.knowledge import UNRELATED, Injection, check_against, read_card
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     BoxData,
@@ -119,14 +119,14 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
         raise DataError(f"knowledge.irrelevant describes {min(shared)!r} too; name a card about something else.")
     return Injection(
         texts,
-        called=_called(recipe, source),
+        display_names=_display_names(recipe, source),
         label_first=section.label_first,
         shuffle=section.shuffle,
-        other=[other.text_of(label) for label in other.classes] if other else ELSEWHERE,
+        other=[other.text_of(label) for label in other.classes] if other else UNRELATED,
     )
 
 
-def _called(recipe: Recipe, source: Source) -> dict[str, str]:
+def _display_names(recipe: Recipe, source: Source) -> dict[str, str]:
     """How grades are written, by their number, where their names hold numerals."""
     section, levels = recipe.task, source.levels or 0
     if not isinstance(section, GradingTask):

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from vrft.picture_log import odd_in_words
+from vrft.image_log import warning_sentences
 from vrft.report.ablation_figures import forests, interactions, sweep_of
 from vrft.report.ablation_words import in_words, p_in_words, signed, title_of
 from vrft.report.curves import Line, draw_curves
@@ -66,7 +66,7 @@ def write_ablation_page(directory: Path) -> Path:
         interactions=interactions(ablation),
         sweep=sweep_of(ablation),
         budget=_budget(ablation),
-        odd=odd_in_words(ablation.get("pictures", {})),
+        odd=warning_sentences(ablation.get("pictures", {})),
         curves=draw_curves(logged, lines, mean=True, legend=False) if lines else "",
         lines=[{"arm": arm, "line": line, "stroke": STROKES[line.dash]} for arm, line in lines.items()],
         p=p_in_words,

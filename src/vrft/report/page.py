@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from plotly.offline import get_plotlyjs
 
 from vrft.evaluation.box_metrics import HIT, tally
-from vrft.picture_log import odd_in_words
+from vrft.image_log import warning_sentences
 from vrft.report.curves import Line, draw_curves
 from vrft.response import parse, scale_of
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_text
@@ -67,7 +67,7 @@ def write_report(directory: RunDirectory) -> Path:
         gallery=_gallery(directory, predictions, arms, colours, called),
         perception=_perception(metrics),
         data=data,
-        odd=odd_in_words(data.get("pictures", {})),
+        odd=warning_sentences(data.get("pictures", {})),
         recipe=recipe_text,
         environment=read_json(directory.environment),
     )
