@@ -283,7 +283,10 @@ def test_a_control_of_knowledge_needs_the_arm_that_it_tests(small_recipe: Path):
     assert (
         build_task(recipe, open_source(recipe)).read("<answer>mild nonproliferative retinopathy</answer>").answer == 1
     )  # a synonym of the card
-    assert [recipe.told("swapped", training=True), recipe.told("swapped"), recipe.told("rft")] == [
+    assert [
+        recipe.condition_of("swapped", training=True).prompt,
+        *(recipe.condition_of(arm).prompt for arm in ("swapped", "rft")),
+    ] == [
         "card",
         "swapped",
         "none",

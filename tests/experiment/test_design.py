@@ -12,7 +12,7 @@ import yaml
 
 from vrft.errors import RecipeError, UserError
 from vrft.experiment.design import Design, only, read_design
-from vrft.recipe import CONTROLS
+from vrft.recipe import ARMS
 
 ROOT = Path(__file__).parents[2]
 PHANTOM = ROOT / "recipes" / "ablation-phantom.yaml"
@@ -53,6 +53,8 @@ task: {kind: classification}
 knowledge: {card: phantom}
 stages: [{kind: rft, steps: 3}]
 """
+
+CONTROLS = [name for name, arm in ARMS.items() if arm.role == "control"]
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def test_cells_with_PA_p_are_told_what_is_known_in_training_and_at_test(grades: 
     recipe, cells = (design := read_design(grades)).recipe, design.cells
     for arm, levels in cells.items():
         known = "card" if levels["PA_p"] == "on" else "none"
-        assert (recipe.told(arm, training=True), recipe.told(arm)) == (known, known)
+        assert {recipe.condition_of(arm, training=training).prompt for training in (True, False)} == {known}
 
 
 def test_cells_with_PA_pi_train_on_another_task_first(grades: Path):
@@ -356,14 +358,14 @@ def test_an_arm_of_the_sweep_is_the_cell_with_its_values(grades: Path):
     changed = {"rewards": {"fuzzy": fuzzy, "format": 0.5}, "aggregation": "normalize_then_sum"}
     assert stage.model_dump() == cell.model_dump() | changed
     assert len(design.recipe.stages_of(arm)) == 1
-    assert design.recipe.told(arm) == "card"
+    assert design.recipe.condition_of(arm).prompt == "card"
 
 
 def test_a_sweep_of_a_cell_with_perception_has_perception(grades: Path):
     design = sweep(grades, "{arm: rft+PA_pi, rewards: {format: [0.1]}}")
     stages = design.recipe.stages_of("rft+PA_pi,format=0.1")
     assert [stage.task is not None for stage in stages] == [True, False]
-    assert design.recipe.told("rft+PA_pi,format=0.1") == "none"
+    assert design.recipe.condition_of("rft+PA_pi,format=0.1").prompt == "none"
 
 
 def test_a_weight_of_zero_leaves_a_reward_out(grades: Path):

@@ -301,11 +301,11 @@ def test_another_format_gives_other_keys(recipe: Path, monkeypatch: pytest.Monke
 
 
 def test_an_edited_reward_changes_the_stages_of_rft_and_not_those_of_sft(recipe: Path, monkeypatch: pytest.MonkeyPatch):
-    one, digest = keys_for(recipe), code_digest
+    before, digest = keys(keys_for(recipe)), code_digest
     monkeypatch.setattr("vrft.experiment.keys.code_digest", lambda *parts: digest(*parts) + "+" * ("rewards" in parts))
-    other = keys_of_recipe(one.recipe)
-    assert last(one, "rft") != last(other, "rft")
-    assert last(one, "sft") == last(other, "sft")
+    after = keys(keys_of_recipe(keys_for(recipe).recipe))
+    assert before["rft, seed 0, stage 0"] != after["rft, seed 0, stage 0"]
+    assert before["sft, seed 0, stage 0"] == after["sft, seed 0, stage 0"]
 
 
 def test_comments_and_docstrings_are_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -415,7 +415,7 @@ def test_every_training_is_given_by_one_unit(recipe: Path, budget: tuple[str, ..
 def test_every_arm_and_seed_is_one_unit_with_an_evaluation(recipe: Path):
     one = keys_for(recipe)
     asked = [(arm, seed) for arm in one.recipe.arm_names() for seed in one.recipe.seeds_of(arm)]
-    assert [(job.arm, job.seed) for job in jobs_of(one) if job.evaluation] == asked
+    assert [(job.arm, job.seed) for job in jobs_of(one) if job.evaluation and job.evaluates == "task"] == asked
 
 
 def test_names_of_units_are_all_different_and_say_what_is_shared(recipe: Path):
@@ -427,7 +427,7 @@ def test_names_of_units_are_all_different_and_say_what_is_shared(recipe: Path):
 
 
 def test_what_nobody_shares_is_one_unit(recipe: Path):
-    jobs = jobs_of(keys_for(recipe, arms=("rft", "rft+PA_pi")))
+    jobs = [job for job in jobs_of(keys_for(recipe, arms=("rft", "rft+PA_pi"))) if job.evaluates == "task"]
     assert [job.name for job in jobs] == [f"{arm}, seed {seed}" for arm in ("rft", "rft+PA_pi") for seed in (0, 1)]
     assert [(job.first, len(job.stages)) for job in jobs] == [(0, 1), (0, 1), (0, 2), (0, 2)]
 
@@ -493,6 +493,16 @@ def test_zero_shot_after_localization_is_the_start_of_the_cells_with_it(recipe: 
     assert [(job.first, bool(job.evaluation)) for job in jobs if job.evaluation] == [(1, True)]
 
 
+def test_each_training_on_another_task_is_evaluated_on_it(recipe: Path):
+    keys = keys_for(recipe, arms=("rft", "rft+PA_pi", "rft+PA_p+PA_pi", "rft+PA_p", "rft+shuffled"))
+    jobs = [job for job in jobs_of(keys) if job.evaluates == "perception"]
+    assert [(job.arm, job.seed) for job in jobs] == [
+        ("majority", 0), ("rft+PA_pi", 0), ("rft+PA_pi", 1), ("rft+shuffled", 0), ("rft+shuffled", 1)
+    ]  # fmt: skip
+    assert all(job.first == len(job.stages) for job in jobs)  # it trains nothing
+    assert len({job.evaluation for job in jobs}) == 5
+
+
 # --- budgets --------------------------------------------------------------------------------------------------------
 
 
@@ -509,7 +519,7 @@ def test_what_is_matched_to_rft_needs_its_training(recipe: Path, match: str):
 def test_a_budget_with_an_amount_limits_rft_too_and_waits_for_nothing(recipe: Path):
     jobs = jobs_of(keys_for(recipe, "ablation.budget={match: steps, amount: 9}"))
     assert all(not job.budget_of for job in jobs)
-    assert all(job.limited for job in jobs if job.evaluation and job.stages)
+    assert all(job.limited for job in jobs if job.evaluates == "task" and job.evaluation and job.stages)
 
 
 def test_without_a_budget_nothing_is_limited(recipe: Path):

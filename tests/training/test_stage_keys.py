@@ -13,7 +13,7 @@ from transformers import Trainer
 from trl import SFTConfig
 
 from vrft.data import PhantomSource
-from vrft.pipeline import open_job
+from vrft.experiment.opened import open_experiment
 from vrft.policies import decode, load_policy
 from vrft.policies.from_recipe import load_for, lora_config
 from vrft.policies.loading import LoadedPolicy
@@ -278,11 +278,11 @@ def test_a_stage_shows_as_many_samples_as_its_steps_need(policy: LoadedPolicy, t
 
 
 def test_a_stage_can_have_a_task_and_data_of_its_own_and_shuffled_targets(small_recipe: Path):
-    job = open_job(read_recipe(small_recipe), QUIET)
+    experiment = open_experiment(read_recipe(small_recipe), QUIET)
     for kind, section in KINDS.items():
 
         def asked(section: Any = section, seed: int = 0, **keys: Any) -> tuple[Any, list[Sample]]:
-            return job.stage_dataset("rft", section(kind=section.__name__[:3].lower(), **keys), seed)
+            return experiment.stage_dataset("rft", section(kind=section.__name__[:3].lower(), **keys), seed)
 
         assert kind == asked.__defaults__[0].__name__[:3].lower()
         task, samples = asked()
@@ -301,12 +301,12 @@ def test_a_stage_can_have_a_task_and_data_of_its_own_and_shuffled_targets(small_
 
 
 def test_the_kind_of_a_stage_says_how_it_is_trained(small_recipe: Path, tmp_path: Path, monkeypatch):
-    job = open_job(read_recipe(small_recipe), QUIET)
+    experiment = open_experiment(read_recipe(small_recipe), QUIET)
     for kind, section in KINDS.items():
-        monkeypatch.setattr(f"vrft.pipeline.train_{kind}", recorder)
+        monkeypatch.setattr(f"vrft.experiment.opened.train_{kind}", recorder)
         stage = section(kind=kind, steps=3)
         with pytest.raises(PassedOn) as caught:
-            job.train("rft", 0, stage, StageDirectory(tmp_path / kind), None, 4)
+            experiment.train("rft", 0, stage, StageDirectory(tmp_path / kind), None, 4)
         given, options = caught.value.args
         assert given[1] == stage
         assert options["seed"] == 4
