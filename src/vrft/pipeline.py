@@ -132,7 +132,7 @@ class Job:
             "trackers": self.trackers(name, index, seed, place),
         }
         if isinstance(stage, RftStage):
-            train_rft(policy, stage, task, samples, place, **options)
+            train_rft(policy, stage, task, samples, place, custom=self.recipe.custom, **options)
         else:
             train_sft(policy, stage, task, samples, place, **options)
 
