@@ -265,6 +265,11 @@ class RunDirectory:
         return self.path / "knowledge.json"
 
     @property
+    def custom(self) -> Path:
+        """Copies of the files of the user's own rewards."""
+        return self.path / "custom"
+
+    @property
     def records(self) -> Path:
         """The design, the task, and the cost or the error of each arm and seed: plain data."""
         return self.path / "records.json"

@@ -200,8 +200,13 @@ def _models_at(model: type[Section], loc: tuple[str | int, ...]) -> list[type[Se
             for f in c.model_fields.values()
             if part in get_args(f.annotation) or c.__name__ == part
         ]
-        candidates = inner or tagged or candidates
+        candidates = inner or tagged or _further(candidates) or candidates
     return candidates
+
+
+def _further(candidates: list[type[Section]]) -> list[type[Section]]:
+    """The models of keys that a section does not list."""
+    return [model for one in candidates for model in _models(one.__annotations__.get("__pydantic_extra__"))]
 
 
 def _models(annotation: Any) -> list[type[Section]]:

@@ -91,7 +91,7 @@ def _data_of(path: Path) -> tuple[list[str], list[str]]:
     from vrft.recipe import known_classes, names_of_samples, open_source, read_recipe
 
     # What the card is for may not fit yet, so the data and the task are all that is read of the recipe.
-    source = open_source(read_recipe(path, ["knowledge=null", "arms=[base]", "stages=[{kind: sft}]"]))
+    source = open_source(read_recipe(path, ["knowledge=null", "arms=[base]", "stages=[{kind: sft}]", "custom={}"]))
     classes = known_classes(source)
     if not classes:
         raise UserError(f"{path}: its data have neither classes nor grades that a card could describe.")

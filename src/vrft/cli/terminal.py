@@ -54,6 +54,9 @@ def plan(recipe: Recipe, out: Path) -> str:
         f"run {recipe.name}: {recipe.task.kind} on {data} with policy {recipe.policy.model}, into {out}",
         f"  evaluated on {recipe.evaluation.split}, seeds {', '.join(map(str, recipe.seeds))}",
     ]
+    if recipe.custom:
+        functions = ", ".join(f"{where} as {name}" for name, where in recipe.custom.items())
+        lines.append(f"  runs code of yours: {functions}")
     for name in recipe.arm_names():
         stages = []
         for stage in recipe.stages_of(name):

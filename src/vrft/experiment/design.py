@@ -253,7 +253,7 @@ def _sweep_faults(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> Itera
             yield ("ablation", "sweep"), f"{told}."
             continue
         changed = recipe.model_copy(update={"arms": [arm]}).stages_of(arm.name)[-1]
-        for fault in check_stage(changed, kind, arm.name, ""):
+        for fault in check_stage(changed, kind, arm.name, "", recipe.custom):
             yield ("ablation", "sweep"), f"ablation.sweep: {fault.message}"
 
 

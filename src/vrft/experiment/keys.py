@@ -27,6 +27,7 @@ from vrft.knowledge import PromptKnowledge
 from vrft.policies import place_of
 from vrft.processes import process_count
 from vrft.recipe import Condition, Policy, RftStage, SftStage
+from vrft.rewards.custom import custom_digest
 from vrft.runs import KEPT_BY
 from vrft.sample import Sample, file_of, open_image
 from vrft.tasks import TrainableTask
@@ -140,11 +141,14 @@ class CacheKeys:
             "stage": stage.model_dump(exclude=ignored | {"task", "data"}),
             "data": self._data_facts(stage),
         }
+        if isinstance(stage, RftStage) and recipe.custom:
+            used = {name: where for name, where in recipe.custom.items() if name in stage.weights()}
+            facts["custom"] = {"digests": custom_digest(used), "functions": used}
         if recipe.validate is not None:
             samples = samples_digest(self.experiment.validation_samples(stage), self._source(stage))
             batch = recipe.evaluation.batch_size  # pads, and so decides the last bits
-            used = {"samples": samples, "batch": batch, "tokens": recipe.evaluation_tokens}
-            facts["validate"] = recipe.validate.model_dump() | used
+            settings = {"samples": samples, "batch": batch, "tokens": recipe.evaluation_tokens}
+            facts["validate"] = recipe.validate.model_dump() | settings
         if stage.task is not None:
             task, _ = self.experiment.stage_task_and_source(stage)
             asked = _task_facts(task) | {"question": stage.task.question}

@@ -180,7 +180,7 @@ class Experiment:
             "callbacks": self.callbacks,
         }
         if isinstance(stage, RftStage):
-            train_rft(policy, stage, task, samples, place, **options)
+            train_rft(policy, stage, task, samples, place, custom=self.recipe.custom, **options)
         else:
             train_sft(policy, stage, task, samples, place, **options)
 

@@ -5,6 +5,7 @@ called again, finished results are found in the store, a stage under way goes on
 from its last batch, and the results are the same bit for bit.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -27,7 +28,8 @@ from vrft.policies import quiet_libraries
 from vrft.processes import from_main, join_processes
 from vrft.progress import Reporter
 from vrft.recipe import Recipe
-from vrft.runs import RunDirectory, Store, read_json, read_jsonl, write_json
+from vrft.rewards.custom import custom_files
+from vrft.runs import RunDirectory, Store, read_json, read_jsonl, replacing, write_json
 from vrft.training import check_processes
 
 
@@ -143,6 +145,9 @@ def _begin(experiment: Experiment, keys: CacheKeys, directory: RunDirectory, sto
         facts = experiment.injection.facts()
         directory.pin_knowledge(facts) if exact else write_json(directory.knowledge, facts)
     write_json(directory.data, experiment.annotation_statistics())
+    for path in custom_files(experiment.recipe.custom):
+        with replacing(directory.custom / path.name) as fresh:
+            shutil.copyfile(path, fresh)
     store.path.mkdir(parents=True, exist_ok=True)
     for place, key in (read_json(directory.keys) if directory.keys.exists() else {}).items():
         store.restore(key, directory.path / place)

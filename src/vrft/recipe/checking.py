@@ -20,7 +20,8 @@ from vrft.recipe.opening import build_task, open_knowledge, open_source
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import RftStage, SftStage, texts_of
 from vrft.response import parse, render
-from vrft.rewards import APPLIES, missing_for
+from vrft.rewards import APPLIES, REWARDS, missing_for
+from vrft.rewards.custom import check_custom
 from vrft.tasks import Classification, Grading, Localization
 from vrft.tasks.task_sections import ClassificationTask, GradingTask, LocalizationTask
 from vrft.typed import Keys, Loader, YamlError, fault_of, read_yaml, validate
@@ -99,7 +100,8 @@ def _override(raw: dict[str, Any], override: str, places: dict[Keys, str]) -> li
 
 def _unfit_rewards(raw: dict[str, Any], places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
     """Rewards that do not apply to the task, by the raw keys: other faults may leave no recipe to check."""
-    stages = raw.get("stages")
+    stages, custom = raw.get("stages"), raw.get("custom")
+    custom = custom if isinstance(custom, dict) else {}
     for index, stage in enumerate(stages if isinstance(stages, list) else ()):
         task = (stage.get("task") or raw.get("task")) if isinstance(stage, dict) else None
         kind = task.get("kind") if isinstance(task, dict) else None
@@ -107,14 +109,15 @@ def _unfit_rewards(raw: dict[str, Any], places: Mapping[Keys, str], path: Path) 
             continue
         for reward in stage["rewards"]:
             keys: Keys = ("stages", index, "rewards", reward)
-            yield from _check_reward(str(reward), kind, f"stages.{index}.rewards", place_of(places, keys, path))
+            at = place_of(places, keys, path)
+            yield from _check_reward(str(reward), kind, f"stages.{index}.rewards", at, custom)
 
 
-def _check_reward(reward: str, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+def _check_reward(reward: str, kind: str, dotted: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:
     """Whether there is such a reward, and it applies to the kind of task."""
-    if kind in APPLIES.get(reward, ()):
+    fit = [name for name, kinds in APPLIES.items() if kind in kinds] + [str(name) for name in custom]
+    if reward in fit:
         return
-    fit = [name for name, kinds in APPLIES.items() if kind in kinds]
     why = f", which does not apply to {kind}" if reward in APPLIES else ", which is no reward"
     yield Fault(where, f"{dotted} has {reward!r}{why}; expected {', '.join(fit)}.", reward, fit)
 
@@ -168,6 +171,21 @@ def _check_recitation(recipe: Recipe, stage: RftStage, dotted: str, where: str) 
         yield Fault(where, f"{missing}.")
 
 
+def _check_custom(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
+    """Rewards of the user: their names, their use and the text of their files."""
+    stages: list[RftStage | SftStage] = [*recipe.stages]
+    for arm in recipe.arm_names():
+        with suppress(ValueError):  # an arm whose changes are wrong has a fault of its own
+            stages += recipe.stages_of(arm)
+    used = {name for stage in stages if isinstance(stage, RftStage) for name in stage.weights()}
+    for name, where in recipe.custom.items():
+        if name in REWARDS:
+            yield Fault(at("custom", name), f"custom.{name} has the name of a built-in reward; choose another name.")
+        elif name not in used:
+            yield Fault(at("custom", name), f"custom.{name} is not used: no stage and no arm names it in its rewards.")
+        yield from check_custom(name, where, at("custom", name))
+
+
 def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
     """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
 
@@ -181,7 +199,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
     reported = set[str]()
     for index, stage in enumerate(recipe.stages):
         where = at("stages", index, "rewards")
-        for fault in check_stage(stage, kind, f"stages.{index}.rewards", where):
+        for fault in check_stage(stage, kind, f"stages.{index}.rewards", where, recipe.custom):
             reported.add(fault.message)
             yield fault
         if isinstance(stage, RftStage):
@@ -200,7 +218,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                 name = name_of_arm(arm)
                 yield Fault(at("arms", index), f"arms.{index} is {name}, but no stage has a task of its own.")
     if {"sft", "sft+PA_p"} & set(recipe.arm_names()):
-        faults = check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
+        faults = check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"), ())
         yield from (fault for fault in faults if fault.message not in reported)  # those it has from the last stage
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):
@@ -213,7 +231,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                 continue
             try:
                 last = recipe.stages_of(arm.name)[-1]
-                yield from check_stage(last, kind, f"arms.{index}.set.rewards", where)
+                yield from check_stage(last, kind, f"arms.{index}.set.rewards", where, recipe.custom)
                 if isinstance(last, RftStage) and "rewards" in arm.set:
                     yield from _check_recitation(recipe, last, f"arms.{index}.set.rewards", where)
             except ValidationError as error:
@@ -223,6 +241,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                     yield fault_of(Recipe, ("arms", index, "set", *inner), shown, places, path)
             except ValueError:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
+    yield from _check_custom(recipe, at)
     yield from _check_training(recipe, at)
     if len(set(recipe.arm_names())) != len(recipe.arms):
         yield Fault(at("arms"), f"arms names an arm twice: {', '.join(recipe.arm_names())}.")
@@ -282,7 +301,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
             yield Fault(at("task", "levels"), f"task.levels is {task.levels}; the data has {source.levels} grades.")
 
 
-def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault]:
+def _check_objective(stage: RftStage, dotted: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:
     """Keys of the objective that contradict each other, or would have no effect."""
     if stage.loss == "cispo" and (stage.clip_high is None or stage.clip_high < 1):
         yield Fault(where, f"{dotted}: loss cispo needs clip_high, the largest ratio, 1 or more (such as 5).")
@@ -307,8 +326,18 @@ def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault
             yield Fault(where, f"{dotted}: {told}, so that what is learnt is the policy's own.")
         if not any(weight > 0 for weight in stage.weights().values()):
             yield Fault(where, f"{dotted}: loss rejection needs a reward of positive weight.")
+        yield from _unbounded(stage, f"{dotted}: loss rejection", where, custom)
     if stage.loss == "vespo" and stage.rollouts == "vllm" and stage.vllm.correction.startswith("sequence"):
         yield Fault(where, f"{dotted}: loss vespo takes vllm.correction none, token_truncate or token_mask.")
+
+
+def _unbounded(stage: RftStage | SftStage, needs: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:
+    """Custom rewards of positive weight, of which nobody knows the most that they can pay, where that is needed."""
+    weights = stage.weights() if isinstance(stage, RftStage) else {}
+    for name in custom:
+        if weights.get(name, 0.0) > 0:
+            why = "accepts completions by the most that rewards can pay, which is not known of the custom reward"
+            yield Fault(where, f"{needs} {why} {name!r}; leave it out.")
 
 
 def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
@@ -331,6 +360,8 @@ def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
         if isinstance(stage, RftStage)
     ):
         yield Fault(at("arms"), "arms has rejection, which needs a reward of positive weight in every stage.")
+    for stage in recipe.own_stages() if "rejection" in recipe.arm_names() else ():
+        yield from _unbounded(stage, "arms has rejection, which", at("arms"), recipe.custom)
     if not isinstance(recipe.own_stages()[-1], RftStage) and "rejection" in recipe.arm_names():
         yield Fault(at("arms"), "arms has rejection, which needs a last stage of kind rft.")
     section = recipe.validate
@@ -349,7 +380,18 @@ def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
         yield Fault(at("evaluation", "split"), f"{told}; expected test, or neither keep: best nor patience.")
 
 
-def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+def check_stage(
+    stage: RftStage | SftStage, kind: str, dotted: str, where: str, custom: Iterable[str]
+) -> Iterator[Fault]:
+    """What is wrong with a stage as it stands in a recipe.
+
+    Args:
+        stage: of the recipe, or of an arm.
+        kind: of the recipe's task.
+        dotted: the keys of its rewards, for messages.
+        where: the place in the recipe.
+        custom: the names of the user's rewards.
+    """
     asked = stage.task.kind if stage.task is not None else kind
     if stage.balance and asked == "localization":
         told = "balance is true, which shows each class equally often, and a localization has none; leave it out."
@@ -369,9 +411,9 @@ def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) 
             if parse(render(text, "x")).problems:
                 yield Fault(where, f"the think text {text!r} breaks the envelope; write plain words without tags.")
         return
-    yield from _check_objective(stage, dotted.removesuffix(".rewards"), where)
+    yield from _check_objective(stage, dotted.removesuffix(".rewards"), where, custom)
     for reward in stage.weights():
-        yield from _check_reward(reward, asked, dotted, where)
+        yield from _check_reward(reward, asked, dotted, where, custom)
     if stage.rollouts == "vllm" and find_spec("vllm") is None:
         told = "rollouts: vllm needs vLLM and a GPU; install vrft[vllm], or leave it at transformers."
         yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")

@@ -28,6 +28,8 @@ warnings.filterwarnings("ignore", message='Field name "validate" in "Recipe" sha
 TRACKERS = ("tensorboard", "trackio", "wandb")
 """What can show the log of a stage while it trains, each an extra of the same name."""
 
+CustomFunction = Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]
+
 SFT_RATES = {"whole": 1e-5, "adapters": 1e-4, "tiny": 3e-4}
 """Learning rates of the `sft` arm by what is trained, where the recipe has none: those in common use for all weights
 of a vision-language model and for its adapters, and the rate that the shipped recipes have for the embedded policy."""
@@ -50,6 +52,8 @@ class Recipe(Section):
     """The training of the arm `sft`."""
     arms: Annotated[list[Literal[*ARMS] | ArmChange], Field(min_length=1)] = ["majority", "base", "sft", "rft"]  # type: ignore[valid-type]
     """What is compared, in order."""
+    custom: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], CustomFunction] = {}
+    """Rewards of your own by name, each `FILE.py:FUNCTION`. The file is run when a stage trains with the reward."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     """One training of each trained arm for each seed."""
     evaluation: Evaluation = Evaluation()

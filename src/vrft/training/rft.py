@@ -34,6 +34,7 @@ from vrft.response import parse
 from vrft.rewards import REWARDS, advantage_parts
 from vrft.rewards.advantages import ZERO_ADVANTAGE, Floats
 from vrft.rewards.columns import text_of
+from vrft.rewards.custom import load_custom
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
@@ -70,9 +71,20 @@ class Scorer:
         callback: takes the figures and the rollouts.
         prompt_end: what the chat template opens the policy's turn with (``LoadedPolicy.prompt_end``); rewards judge it
             together with the completion, and rollouts hold it as a column where there is any.
+        custom: the user's rewards, by name (``vrft.rewards.custom``).
+
+    Raises:
+        UserError: the file of a custom reward cannot be run.
     """
 
-    def __init__(self, stage: RftStage, task: TrainableTask, callback: StageCallback, prompt_end: str = "") -> None:
+    def __init__(
+        self,
+        stage: RftStage,
+        task: TrainableTask,
+        callback: StageCallback,
+        prompt_end: str = "",
+        custom: Mapping[str, str] | None = None,
+    ) -> None:
         self.stage, self.task, self.callback, self.prompt_end = stage, task, callback, prompt_end
         self.paid: dict[str, list[float | None]] = {}
         self.accepted: list[bool] = []
@@ -81,16 +93,18 @@ class Scorer:
         self.sampled: list[dict[str, Any]] = []
         """Of the step under way, which may sample several times, one row a completion of all processes."""
         self.weights = stage.weights()
+        self.custom = {name: load_custom(name, where) for name, where in (custom or {}).items() if name in self.weights}
         self.functions = [self._function(name, reward) for name, reward in stage.rewards.named().items()]
 
     def _function(self, name: str, section: Reward) -> Callable[..., list[float | None]]:
         options = {"order": self.task.order, "prompt_end": self.prompt_end}
         options |= self.task.columns | reward_options(section)
+        function = self.custom.get(name) or REWARDS[name]
         whole_card = isinstance(section, RecitationReward) and section.against == "card"
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
             knowledge = [known and (known.card if whole_card else known.own) for known in columns["known"]]
-            paid = REWARDS[name](completions, target=target, **{**columns, "knowledge": knowledge, **options})
+            paid = function(completions, target=target, **{**columns, "knowledge": knowledge, **options})
             self.paid[name] = paid
             if len(self.paid) == len(self.weights):
                 self._log_step(completions, target, columns)
@@ -219,6 +233,7 @@ def train_rft(
     validation: Validation | None = None,
     trackers: Mapping[str, Any] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    custom: Mapping[str, str] | None = None,
 ) -> StageResult:
     """Train ``policy`` in place for one stage; goes on from the newest whole checkpoint of ``directory``.
 
@@ -234,9 +249,11 @@ def train_rft(
         validation: how the policy is measured while it trains.
         trackers: where the log goes besides (``trainer_options``).
         callbacks: further callbacks of the trainer.
+        custom: the user's rewards, by name (``vrft.rewards.custom``).
 
     Raises:
-        UserError: the stage is not possible with this policy or these processes, or cannot go on.
+        UserError: the stage is not possible with this policy or these processes, or cannot go on; or a custom reward
+            fails.
     """
     callback, checkpoint = begin(
         policy, stage, directory, seed=seed, reporter=reporter, label=label, validation=validation
@@ -244,7 +261,16 @@ def train_rft(
     assert isinstance(callback.stage, RftStage)
     stage = callback.stage  # shorter, where its budget is spent
     trainer = make_trainer(
-        policy, stage, task, samples, directory, callback, seed=seed, trackers=trackers, callbacks=callbacks
+        policy,
+        stage,
+        task,
+        samples,
+        directory,
+        callback,
+        seed=seed,
+        trackers=trackers,
+        callbacks=callbacks,
+        custom=custom,
     )
     return finish(trainer, policy, directory, callback, checkpoint)
 
@@ -260,6 +286,7 @@ def make_trainer(
     seed: int,
     trackers: Mapping[str, Any] | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    custom: Mapping[str, str] | None = None,
     plain: type[GRPOTrainer] = SeededTrainer,
 ) -> GRPOTrainer:
     """The trainer of a stage before its first step, with every option that decides a result written out.
@@ -291,7 +318,7 @@ def make_trainer(
     batches = -(-stage.steps // stage.updates_per_batch)
     order = stage_order(stage, samples, batches * stage.prompts_per_step, seed)
     dataset = lazy_dataset(policy, samples, order, row)
-    scorer = Scorer(stage, task, callback, end)
+    scorer = Scorer(stage, task, callback, end, custom)
     sequences = stage.prompts_per_step * stage.group_size
     options = trainer_options(stage, directory, seed, sequences, compute=policy.compute, trackers=trackers)
     why_not = "shared_prefix is false"
