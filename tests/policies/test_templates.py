@@ -60,7 +60,7 @@ def processor_with(template: str | None = None, added: str = "") -> Any:
         ("<|begin_of_thought|>", ""),
     ],
 )
-def test_the_open_tag_is_told_from_the_template(added: str, end: str):
+def test_the_open_tag_follows_from_the_template(added: str, end: str):
     assert prompt_end(processor_with(added=added)) == end
 
 
@@ -82,12 +82,12 @@ def test_both_ends_of_the_turn_are_those_of_the_template(template: str | None, o
 
 
 @pytest.mark.parametrize("template", [None, "{{ raise_exception('no roles') }}", "{% if %}"])
-def test_a_template_that_is_missing_or_broken_is_told(template: str | None):
+def test_a_template_that_is_missing_or_broken_is_an_error(template: str | None):
     processor = processor_with()
     processor.chat_template = processor.tokenizer.chat_template = template
-    for told in (prompt_end, completion_end):
+    for text_of_template in (prompt_end, completion_end):
         with pytest.raises(PolicyError, match=r"^policy\.model '.*': its chat template cannot be applied \("):
-            told(processor)
+            text_of_template(processor)
 
 
 def recipe_with(processor: Any, folder: Path, envelope: str, stage: str) -> Recipe:
@@ -105,7 +105,7 @@ arms: [{stage}]
     return read_recipe(folder / "recipe.yaml", [])
 
 
-def test_a_processor_without_templates_is_told_before_anything_is_trained(tmp_path: Path):
+def test_a_processor_without_templates_is_an_error_before_training(tmp_path: Path):
     processor = processor_with()
     processor.chat_template = processor.tokenizer.chat_template = None
     recipe = recipe_with(processor, tmp_path, "no-think", "rft")

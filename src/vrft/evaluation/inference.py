@@ -131,8 +131,8 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     Returns:
         ``answer`` as it is read (None where it is not), ``name`` (of the grade, where names hold numerals, so that
         ``answer``, its index, is none of them), ``reasoning`` (the think block), ``confidence`` in [0, 1],
-        ``problems`` (of the completion, and of the picture: ``image_warnings``) and ``completion``; for a localization also
-        ``boxes``, in pixels of the image, and ``image_size``.
+        ``problems`` (of the completion, and of the image: ``image_warnings``) and ``completion``; for a localization
+        also ``boxes``, in pixels of the image, and ``image_size``.
         The confidence is the geometric mean of the probabilities of the answer's tokens after that reasoning: 1 where
         there was no doubt. It is no calibrated chance of being right, and None where no answer is read or the
         envelope is broken.

@@ -1,7 +1,7 @@
-"""Families of policies: in which frame each writes boxes, and to which sizes its processor brings images.
+"""Families of policies: the frame in which each writes boxes, and the sizes to which its processor resizes images.
 
 Qwen2-VL writes thousandths of the image, Qwen2.5-VL pixels of the resized image, Qwen3-VL thousandths again; a box that
-is read in the wrong frame earns nothing for ever. The family follows from the model's type; a recipe can overrule it.
+is read in the wrong frame never earns a reward. The family follows from the model type; a recipe can override it.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from vrft.errors import PolicyError, first_line
 
 @dataclass(frozen=True)
 class Family:
-    """What models of one type have in common.
+    """The conventions of models of one type.
 
     Args:
         frame: the coordinates of boxes, one of ``vrft.boxes.FRAMES``; x first.
-        multiple: both sides of a resized image are multiples of it; 1 where the processor keeps the shape.
+        multiple: both sides of a resized image are multiples of this number of pixels; 1 where there is no such rule.
     """
 
     frame: str
@@ -35,7 +35,7 @@ FAMILIES = {
 """Families by ``model_type``."""
 
 OTHER = Family("unit", 1)
-"""Of a type that is not listed: shares of the image, which need no sizes."""
+"""For other types: shares of the image, which need no sizes."""
 
 
 def family_of(config: Any) -> Family:
@@ -44,10 +44,10 @@ def family_of(config: Any) -> Family:
 
 
 def frame_of(path: str, **options: Any) -> str:
-    """The frame that a policy speaks, told from its configuration; no weights are loaded.
+    """The frame in which a policy writes boxes, from its configuration; no weights are loaded.
 
     Raises:
-        PolicyError: there is no configuration.
+        PolicyError: the configuration is missing.
     """
     try:
         return family_of(AutoConfig.from_pretrained(path, **options)).frame
@@ -56,7 +56,7 @@ def frame_of(path: str, **options: Any) -> str:
 
 
 def processed_size(size: Size, config: Any, processor: Any) -> Size:
-    """The size that a processor gives an image, width and height; the size itself where the family has no rule."""
+    """Width and height of an image after the processor's resize; unchanged where the family has no rule."""
     family = family_of(config)
     if family.multiple == 1:
         return size
