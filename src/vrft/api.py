@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vrft.data import Source
 from vrft.errors import UserError
 from vrft.progress import Reporter
-from vrft.recipe import Recipe, read_recipe
+from vrft.recipe import Recipe, check_recipe, read_recipe
 from vrft.runs import RunDirectory, Store
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
@@ -88,7 +88,7 @@ def run(
     """
     from vrft.experiment.design import design_of_run
 
-    design = design_of_run(_read(recipe, overrides))
+    design = design_of_run(_read(recipe, overrides, source=source))
     options: dict[str, Any] = {"resume": resume, "source": source, "callbacks": callbacks}
     return _carry_out(design, out, "runs", store, reporter, options)
 
@@ -138,11 +138,15 @@ def ablate(
     return _carry_out(design, out, "ablation", store, reporter, options)
 
 
-def _read(recipe: Recipe | str | Path, overrides: Sequence[str], also: Any = None) -> Recipe:
+def _read(
+    recipe: Recipe | str | Path, overrides: Sequence[str], *, source: Source | None = None, also: Any = None
+) -> Recipe:
+    """A checked recipe."""
     if not isinstance(recipe, Recipe):
-        return read_recipe(Path(recipe), overrides, also=also)
+        return read_recipe(Path(recipe), overrides, source=source, also=also)
     if overrides:
         raise UserError("overrides are for a recipe that is read from a file; use recipe.model_copy(update=...).")
+    check_recipe(recipe, source=source, also=also)
     return recipe
 
 

@@ -6,7 +6,7 @@ that decides a result, and is itself a recipe.
 """
 
 from vrft.recipe.arms import ARMS, Arm, Condition
-from vrft.recipe.checking import check_stage, read_recipe
+from vrft.recipe.checking import check_recipe, check_stage, read_recipe
 from vrft.recipe.comparison import (
     FACTORS,
     Ablation,
@@ -72,6 +72,7 @@ __all__ = [
     "Validate",
     "box_reader",
     "build_task",
+    "check_recipe",
     "check_stage",
     "known_classes",
     "longest_answer",

@@ -33,13 +33,16 @@ Check = Callable[["Recipe"], Iterable[tuple[Keys, str]]]
 """What is wrong with a recipe: the keys of a place in it, and a message."""
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = (), *, also: Check | None = None) -> Recipe:
+def read_recipe(
+    path: Path, overrides: Sequence[str] = (), *, source: Source | None = None, also: Check | None = None
+) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: of the YAML file.
         overrides: ``key=value`` texts with dots between keys (``stages.0.steps=50``); the value is YAML.
-        also: what a command asks of a recipe besides.
+        source: of the samples, in place of the section ``data``.
+        also: further checks of a command.
 
     Raises:
         RecipeError: anything is wrong with it; all faults together.
@@ -55,12 +58,31 @@ def read_recipe(path: Path, overrides: Sequence[str] = (), *, also: Check | None
     faults += [*more, *unfit]
     if recipe is not None:
         reported = {fault.message for fault in unfit}
-        faults += [fault for fault in _cross_check(recipe, places, path) if fault.message not in reported]
+        faults += [fault for fault in _cross_check(recipe, places, path, source) if fault.message not in reported]
     if recipe is not None and not faults and also is not None:
         faults = [Fault(place_of(places, keys, path), message) for keys, message in also(recipe)]
     if faults or recipe is None:
         raise RecipeError(faults)
     return recipe
+
+
+def check_recipe(recipe: Recipe, *, source: Source | None = None, also: Check | None = None) -> None:
+    """Check a recipe that was built in a program, as ``read_recipe`` checks a file.
+
+    Args:
+        recipe: the recipe.
+        source: of the samples, in place of the section ``data``.
+        also: further checks of a command.
+
+    Raises:
+        RecipeError: anything is wrong with it; all faults together, each with the key in place of a line.
+    """
+    path = Path(recipe.name)
+    faults = list(_cross_check(recipe, {}, path, source))
+    if not faults and also is not None:
+        faults = [Fault(f"{path}: {'.'.join(map(str, keys))}", message) for keys, message in also(recipe)]
+    if faults:
+        raise RecipeError(faults)
 
 
 def place_of(places: Mapping[Keys, str], keys: Keys, path: Path) -> str:
@@ -186,7 +208,9 @@ def _check_custom(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
         yield from check_custom(name, where, at("custom", name))
 
 
-def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
+def _cross_check(
+    recipe: Recipe, places: Mapping[Keys, str], path: Path, source: Source | None = None
+) -> Iterator[Fault]:
     """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
 
     def at(*keys: str | int) -> str:
@@ -255,7 +279,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
         yield Fault(at("policy", "model"), f"policy.model is {model!r}, but there is no {model}/config.json.")
 
     try:
-        source = open_source(recipe)
+        source = source or open_source(recipe)
     except DataError as error:
         yield Fault(at("data"), str(error))
         return

@@ -174,7 +174,17 @@ class TableData(_Texts):
 
 
 BoxData = VOCData | COCOData | YOLOData | MasksData | TableData
-Data = Annotated[PhantomData | MedMNISTData | BoxData, Field(discriminator="source")]
+
+
+class PythonData(Section):
+    """A source of the user's own: an object that is given to `vrft.run(recipe, source=...)` (`vrft.Source`)."""
+
+    source: Literal["python"]
+    name: str = ""
+    """Of the data set, for the reader of the report."""
+
+
+Data = Annotated[PhantomData | MedMNISTData | PythonData | BoxData, Field(discriminator="source")]
 
 # --- task -----------------------------------------------------------------------------------------------------------
 
