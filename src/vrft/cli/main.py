@@ -157,8 +157,8 @@ def _leave_the_word_to_the_first() -> None:
 
 
 def _tell_of_the_end() -> None:
-    told = f"one of the {process_count()} processes was ended, so the run ends with it"
-    typer.echo(f"vrft: {told}; what is finished stays, go on with --resume.", err=True)
+    message = f"one of the {process_count()} processes was ended, so the run ends with it"
+    typer.echo(f"vrft: {message}; what is finished stays, go on with --resume.", err=True)
 
 
 def _terminated(*signalled: object) -> None:

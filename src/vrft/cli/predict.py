@@ -44,7 +44,7 @@ def predict(
 ) -> None:
     """Ask a policy about images: one JSON object a line, with answer, reasoning and confidence.
 
-    A run directory knows its task, and --split takes its images. For any other model the task is told by options:
+    A run directory knows its task, and --split takes its images. For any other model options describe the task:
     vrft predict tiny scan.png --task localization --question "Where is the finding?"
     """
     given = {"--arm": arm, "--seed": seed, "--split": split, "--limit": limit}

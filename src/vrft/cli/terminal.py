@@ -62,11 +62,11 @@ def plan(recipe: Recipe, out: Path) -> str:
         for stage in recipe.stages_of(name):
             if isinstance(stage, RftStage):
                 rewards = " + ".join(f"{weight:g} {reward}" for reward, weight in stage.weights().items())
-                told = f"rft, {stage.steps} steps of {stage.prompts_per_step} x {stage.group_size}, reward {rewards}"
+                words = f"rft, {stage.steps} steps of {stage.prompts_per_step} x {stage.group_size}, reward {rewards}"
             else:
-                told = f"sft, {stage.steps} steps of {stage.batch_size}"
-            told += f", on {stage.task.kind}" if stage.task else ""
-            stages.append(told + (", targets shuffled" if stage.shuffle_targets else ""))
+                words = f"sft, {stage.steps} steps of {stage.batch_size}"
+            words += f", on {stage.task.kind}" if stage.task else ""
+            stages.append(words + (", targets shuffled" if stage.shuffle_targets else ""))
         lines.append(f"  arm {name}: {'; then '.join(stages) or 'no training'}")
     return "\n".join(lines)
 

@@ -43,7 +43,7 @@ class Recipe(Section):
     task: TaskSection
     """What is asked."""
     knowledge: KnowledgeSection | None = None
-    """What the policy is told about the classes, in the arms with `PA_p`."""
+    """Prior knowledge about the classes, in the prompts of the arms with `PA_p`."""
     policy: Policy = Policy()
     """What is trained."""
     stages: Annotated[list[Stage], Field(min_length=1)]

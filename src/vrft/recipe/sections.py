@@ -72,11 +72,11 @@ class _Boxes(Section):
     root: str
     """The folder of the data set."""
     find: list[str] = []
-    """The labels that are looked for, or told apart; without it all."""
+    """The labels to find, or to distinguish; without it all."""
     splits: Literal["own", "hash"] = "own"
     """Those of the set, or 60%, 20% and 20% of all images by a hash of their names, for sets that lack a split."""
     region: Literal["crop", "box"] = "crop"
-    """Classification of regions: a box is cut out, or shown in the whole image and told in the question."""
+    """Classification of regions: a box is cut out, or the whole image is shown and the question holds the box."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
     """Of a crop: what is shown around the box, as a share of its longer side."""
     unusable: Literal["skip", "refuse"] = "skip"
@@ -91,7 +91,7 @@ class _Boxes(Section):
 
 class _Texts(_Boxes):
     encoding: Literal[*ENCODINGS] | None = None  # type: ignore[valid-type]
-    """Of annotation files that are not UTF-8; without it what can be told for sure is read, and the rest refused."""
+    """Of annotation files that are not UTF-8; without it a file of another encoding is read where that is certain, else refused."""
 
 
 class VOCData(_Texts):
@@ -195,12 +195,12 @@ TaskSection = Annotated[ClassificationTask | GradingTask | LocalizationTask, Fie
 
 
 class KnowledgeSection(Section):
-    """What the policy is told about the classes (PA_p), in the arms that have it."""
+    """Prior knowledge about the classes (PA_p), in the prompts of the arms that have it."""
 
     card: Annotated[str, Field(min_length=1)]
     """A shipped card, a file, or `phantom`: what the code names of generated images mean."""
     attributes: Annotated[list[Attribute], Field(min_length=1)] | None = None
-    """The attributes that are told; without it the whole card."""
+    """The attributes in the prompt; without it the whole card."""
     label_first: bool = True
     """A line is `label: text`; otherwise `text label`, as the embedded policy was taught."""
     shuffle: bool = False
