@@ -185,21 +185,21 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
         return
     for reward in ADDED:
         if stage.weights().get(reward):
-            message = f"stages.{last}.rewards has {reward!r}, which an ablation adds by itself to plain V-RFT; expected "
-            yield (*at, "rewards", reward), f"{message}the accuracy (or iou) and format rewards alone."
+            text = f"stages.{last}.rewards has {reward!r}, which an ablation adds by itself to plain V-RFT; expected "
+            yield (*at, "rewards", reward), f"{text}the accuracy (or iou) and format rewards alone."
     for index, name in enumerate(section.factors or ()):
         if why := _misfit(recipe, name):
             yield ("ablation", "factors", index), f"ablation.factors has {name}, but {why}."
     if not factors_of(recipe):
-        message = "no augmentation applies: the recipe has no knowledge, no stage with a task of its own and no grades"
-        yield ("ablation",), f"{message}; nothing can be crossed."
+        text = "no augmentation applies: the recipe has no knowledge, no stage with a task of its own and no grades"
+        yield ("ablation",), f"{text}; nothing can be crossed."
         return
     factors = factors_of(recipe)
     cells = {name_of(levels): levels for levels in _combinations(factors)}
     for index, arm in enumerate(section.controls or ()):
         if arm not in _controls(recipe, cells):
-            message = f"ablation.controls has {arm}, which does not apply: it needs what the recipe does not have"
-            yield ("ablation", "controls", index), f"{message} (knowledge, a stage with a task of its own, or their cell)."
+            text = f"ablation.controls has {arm}, which does not apply: it needs what the recipe does not have"
+            yield ("ablation", "controls", index), f"{text} (knowledge, a stage with a task of its own, or their cell)."
     found = list(_sweep_faults(recipe, factors))
     yield from found
     if found:
@@ -208,23 +208,23 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
     design = {name_of_arm(arm): arm for arm in own}
     for index, one in enumerate(recipe.arms):
         if isinstance(one, ArmChange) and one.name in design and one != design[one.name]:
-            message = f"arms.{index}.name is {one.name!r}, which an ablation calls an arm of its own that differs from it"
-            yield ("arms", index), f"{message}; choose another."
+            text = f"arms.{index}.name is {one.name!r}, which an ablation calls an arm of its own that differs from it"
+            yield ("arms", index), f"{text}; choose another."
     if section.budget.match in ("tokens", "seconds"):
         yield from _budget_faults(design_of(recipe).recipe, last)
 
 
 def _budget_faults(recipe: Recipe, last: int) -> Iterator[tuple[Keys, str]]:
     """Last stages that need to know their last step, which a budget does not tell them."""
-    message = f"ablation.budget matches {recipe.ablation.budget.match}, so nobody knows the last step before it is reached"
+    text = f"ablation.budget matches {recipe.ablation.budget.match}, so nobody knows the last step before it is reached"
     for arm in recipe.arm_names():
         for stage in recipe.stages_of(arm)[-1:]:
             if stage.lr_schedule != "constant":
                 why = f"stages.{last}.lr_schedule must be constant (arm {arm})"
-                yield ("ablation", "budget", "match"), f"{message}; {why}."
+                yield ("ablation", "budget", "match"), f"{text}; {why}."
                 return
             if isinstance(stage, RftStage) and stage.rewards.iou and isinstance(stage.rewards.iou.threshold, list):
-                yield ("ablation", "budget", "match"), f"{message}; rewards.iou.threshold must be one value (arm {arm})."
+                yield ("ablation", "budget", "match"), f"{text}; rewards.iou.threshold must be one value (arm {arm})."
                 return
 
 
@@ -241,16 +241,16 @@ def _sweep_faults(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> Itera
         return
     unfit = [reward for reward in sweep.rewards if kind not in APPLIES[reward]]
     for reward in unfit:
-        message = f"ablation.sweep.rewards has {reward!r}, which does not apply to {kind}"
-        yield ("ablation", "sweep", "rewards", reward), f"{message}."
+        text = f"ablation.sweep.rewards has {reward!r}, which does not apply to {kind}"
+        yield ("ablation", "sweep", "rewards", reward), f"{text}."
     if "recitation" in sweep.rewards and recipe.knowledge is None:
-        message = "ablation.sweep pays for recitation, but nothing is known"
-        yield ("ablation", "sweep", "rewards", "recitation"), f"{message}."
+        text = "ablation.sweep pays for recitation, but nothing is known"
+        yield ("ablation", "sweep", "rewards", "recitation"), f"{text}."
         return
     for arm in [] if unfit else _sweep(recipe, factors)[1]:
         if not arm.set["rewards"]:
-            message = f"ablation.sweep leaves every reward out at {arm.name}; nothing would be learnt"
-            yield ("ablation", "sweep"), f"{message}."
+            text = f"ablation.sweep leaves every reward out at {arm.name}; nothing would be learnt"
+            yield ("ablation", "sweep"), f"{text}."
             continue
         changed = recipe.model_copy(update={"arms": [arm]}).stages_of(arm.name)[-1]
         for fault in check_stage(changed, kind, arm.name, "", recipe.custom):

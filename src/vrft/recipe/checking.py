@@ -159,8 +159,8 @@ def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> 
         if recipe.knowledge is None and recipe.arm(name).needs_knowledge:
             yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
         elif (trained := recipe.trained_as(name)) != name and trained not in names[:index]:
-            message = f"arms.{index} is {name}, which tests the policy of {trained}; name that before it."
-            yield Fault(at("arms", index), message)
+            text = f"arms.{index} is {name}, which tests the policy of {trained}; name that before it."
+            yield Fault(at("arms", index), text)
     if recipe.knowledge is None:
         return
     if isinstance(recipe.task, LocalizationTask):
@@ -335,19 +335,19 @@ def _check_objective(stage: RftStage, dotted: str, where: str, custom: Iterable[
     if stage.loss == "luspo" and not sequence:
         yield Fault(where, f"{dotted}: loss luspo needs importance_sampling: sequence.")
     if sequence and stage.loss not in ("grpo", "sapo", "luspo"):
-        message = f"loss {stage.loss} averages over tokens, and importance_sampling: sequence gives one ratio a completion"
-        yield Fault(where, f"{dotted}: {message}; expected loss grpo, sapo or luspo, or importance_sampling: token.")
+        text = f"loss {stage.loss} averages over tokens, and importance_sampling: sequence gives one ratio a completion"
+        yield Fault(where, f"{dotted}: {text}; expected loss grpo, sapo or luspo, or importance_sampling: token.")
     if stage.save_every % stage.updates_per_batch:
-        message = "a run that resumes samples a batch of rollouts anew"
+        text = "a run that resumes samples a batch of rollouts anew"
         yield Fault(
             where,
             f"{dotted}: save_every is {stage.save_every}; expected a multiple of updates_per_batch, "
-            f"{stage.updates_per_batch}: {message}.",
+            f"{stage.updates_per_batch}: {text}.",
         )
     if stage.loss == "rejection":
         if stage.updates_per_batch > 1 or stage.dynamic_sampling:
-            message = "loss rejection takes updates_per_batch: 1 and dynamic_sampling: 0"
-            yield Fault(where, f"{dotted}: {message}, so that what is learnt is the policy's own.")
+            text = "loss rejection takes updates_per_batch: 1 and dynamic_sampling: 0"
+            yield Fault(where, f"{dotted}: {text}, so that what is learnt is the policy's own.")
         if not any(weight > 0 for weight in stage.weights().values()):
             yield Fault(where, f"{dotted}: loss rejection needs a reward of positive weight.")
         yield from _unbounded(stage, f"{dotted}: loss rejection", where, custom)
@@ -371,8 +371,8 @@ def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
         with suppress(ValueError):  # an arm whose changes are wrong is reported elsewhere
             stages += recipe.stages_of(recipe.trained_as(arm))
     if recipe.policy.dtype == "float16" and stages:
-        message = "policy.dtype is 'float16', in which gradients overflow"
-        yield Fault(at("policy", "dtype"), f"{message}; training needs auto, bfloat16 or float32.")
+        text = "policy.dtype is 'float16', in which gradients overflow"
+        yield Fault(at("policy", "dtype"), f"{text}; training needs auto, bfloat16 or float32.")
     for index, tracker in enumerate(recipe.report_to):
         if find_spec(tracker) is None:
             yield Fault(
@@ -393,15 +393,15 @@ def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
         return
     known = VALIDATED[recipe.task.kind]
     if section.metric is not None and section.metric not in known:
-        message = f"validate.metric is {section.metric!r}; expected one of {', '.join(known)}."
-        yield Fault(at("validate", "metric"), message, section.metric, known)
+        text = f"validate.metric is {section.metric!r}; expected one of {', '.join(known)}."
+        yield Fault(at("validate", "metric"), text, section.metric, known)
     schedules = {stage.lr_schedule for stage in stages} - {"constant"}
     if section.patience is not None and schedules:
-        message = f"lr_schedule is {min(schedules)}, which needs to know the last step, and patience ends a stage earlier"
-        yield Fault(at("validate", "patience"), f"validate.patience: {message}; expected constant.")
+        text = f"lr_schedule is {min(schedules)}, which needs to know the last step, and patience ends a stage earlier"
+        yield Fault(at("validate", "patience"), f"validate.patience: {text}; expected constant.")
     if (section.keep == "best" or section.patience) and recipe.evaluation.split == "validation":
-        message = "validate chooses by the validation split, on which evaluation.split then reports"
-        yield Fault(at("evaluation", "split"), f"{message}; expected test, or neither keep: best nor patience.")
+        text = "validate chooses by the validation split, on which evaluation.split then reports"
+        yield Fault(at("evaluation", "split"), f"{text}; expected test, or neither keep: best nor patience.")
 
 
 def check_stage(
@@ -418,18 +418,18 @@ def check_stage(
     """
     asked = stage.task.kind if stage.task is not None else kind
     if stage.balance and asked == "localization":
-        message = "balance is true, which shows each class equally often, and a localization has none; leave it out."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {message}")
+        text = "balance is true, which shows each class equally often, and a localization has none; leave it out."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
     if stage.micro_batch is not None and sequences % stage.micro_batch:
         yield Fault(where, f"a step has {sequences} sequences, which micro_batch {stage.micro_batch} does not divide.")
     if (stage.max_tokens or stage.max_seconds) and stage.lr_schedule != "constant":
-        message = f"lr_schedule is {stage.lr_schedule}, which needs to know the last step, and max_tokens or max_seconds "
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {message}end the stage earlier; expected constant.")
+        text = f"lr_schedule is {stage.lr_schedule}, which needs to know the last step, and max_tokens or max_seconds "
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}end the stage earlier; expected constant.")
     iou = stage.rewards.iou if isinstance(stage, RftStage) else None
     if (stage.max_tokens or stage.max_seconds) and iou and isinstance(iou.threshold, list):
-        message = "rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
-        yield Fault(where, f"{dotted}.iou.threshold {message}.")
+        text = "rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
+        yield Fault(where, f"{dotted}.iou.threshold {text}.")
     if isinstance(stage, SftStage):
         for text in texts_of(stage.think):
             if parse(render(text, "x")).problems:
@@ -439,17 +439,17 @@ def check_stage(
     for reward in stage.weights():
         yield from _check_reward(reward, asked, dotted, where, custom)
     if stage.rollouts == "vllm" and find_spec("vllm") is None:
-        message = "rollouts: vllm needs vLLM and a GPU; install vrft[vllm], or leave it at transformers."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {message}")
+        text = "rollouts: vllm needs vLLM and a GPU; install vrft[vllm], or leave it at transformers."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     if stage.dynamic_sampling and not stage.shared_prefix:
-        message = "dynamic_sampling needs shared_prefix: true, or leave it at 0."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {message}")
+        text = "dynamic_sampling needs shared_prefix: true, or leave it at 0."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     if stage.dynamic_sampling and (stage.scale_rewards == "batch" or stage.aggregation == "normalize_then_sum"):
-        message = "dynamic_sampling changes the groups of a step, and advantages that are scaled by the step with them; "
-        message += "expected scale_rewards group or none, with aggregation sum_then_normalize."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {message}")
+        text = "dynamic_sampling changes the groups of a step, and advantages that are scaled by the step with them; "
+        text += "expected scale_rewards group or none, with aggregation sum_then_normalize."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     if stage.aggregation == "normalize_then_sum" and stage.scale_rewards != "group":
-        message = f"scale_rewards is {stage.scale_rewards!r}; with aggregation normalize_then_sum expected group."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {message}")
+        text = f"scale_rewards is {stage.scale_rewards!r}; with aggregation normalize_then_sum expected group."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     if not any(stage.weights().values()):
         yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")

@@ -91,7 +91,8 @@ class _Boxes(Section):
 
 class _Texts(_Boxes):
     encoding: Literal[*ENCODINGS] | None = None  # type: ignore[valid-type]
-    """Of annotation files that are not UTF-8; without it a file of another encoding is read where that is certain, else refused."""
+    """Of annotation files that are not UTF-8; without it an encoding is used that is certain, or the file is
+    refused."""
 
 
 class VOCData(_Texts):
