@@ -63,7 +63,7 @@ def start(name: str, *keys: str, seed: int = 0) -> Job:
 
 
 def request(job: Job, directory: RunDirectory | None = None) -> JobRequest:
-    return JobRequest(str(directory.path if directory else "run"), "store", "{}", job)
+    return JobRequest(str(directory.path if directory else "run"), "store", "{}", {}, job)
 
 
 def done(

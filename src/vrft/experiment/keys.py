@@ -27,7 +27,6 @@ from vrft.knowledge import PromptKnowledge
 from vrft.policies import place_of
 from vrft.processes import process_count
 from vrft.recipe import Condition, Policy, RftStage, SftStage
-from vrft.rewards.custom import custom_digest
 from vrft.runs import KEPT_BY
 from vrft.sample import Sample, file_of, open_image
 from vrft.tasks import TrainableTask
@@ -80,11 +79,14 @@ class CacheKeys:
         self.policy = _policy_facts(self.recipe.policy)
         self.knowledge = experiment.injection.facts() if experiment.injection else None
         self._digests: dict[tuple[str, str], str] = {}
+        self._stages: dict[tuple[str, int], tuple[CacheKey, ...]] = {}
 
     def stages(self, arm: str, seed: int) -> tuple[CacheKey, ...]:
         """The keys of the stages of an arm, in order; each holds those before it."""
         recipe, budget = self.recipe, self.recipe.ablation.budget
         arm = recipe.trained_as(arm)
+        if (arm, seed) in self._stages:
+            return self._stages[arm, seed]
         stages, keys = recipe.stages_of(arm), list[CacheKey]()
         for index in range(len(stages)):
             facts = self._stage_facts(arm, index) | {"seed": seed, "machine": self.machine}
@@ -92,7 +94,8 @@ class CacheKeys:
                 spent = budget.amount or self.stages("rft", seed)[-1]
                 facts |= {"match": budget.match, "amount": spent}
             keys.append(_hash(facts | {"before": keys[-1] if keys else None}))
-        return tuple(keys)
+        self._stages[arm, seed] = tuple(keys)
+        return self._stages[arm, seed]
 
     def is_limited(self, arm: str) -> bool:
         """Whether the last stage of an arm ends with the budget; ``rft`` is the arm that others are matched to."""
@@ -143,7 +146,8 @@ class CacheKeys:
         }
         if isinstance(stage, RftStage) and recipe.custom:
             used = {name: where for name, where in recipe.custom.items() if name in stage.weights()}
-            facts["custom"] = {"digests": custom_digest(used), "functions": used}
+            digests = {name: self.experiment.custom[name] for name in used}
+            facts["custom"] = {"digests": digests, "functions": used}
         if recipe.validate is not None:
             samples = samples_digest(self.experiment.validation_samples(stage), self._source(stage))
             batch = recipe.evaluation.batch_size  # pads, and so decides the last bits

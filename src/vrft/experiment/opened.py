@@ -1,7 +1,7 @@
 """An experiment: the recipe with its data opened, which trains and evaluates the policies of its arms."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from vrft.boxes import rescale
 from vrft.data import Source
 from vrft.data.annotations import BoxSource, in_words
-from vrft.errors import DataError
+from vrft.errors import DataError, RunError
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of
 from vrft.image_log import ImageLog
@@ -31,6 +31,7 @@ from vrft.recipe import (
     open_knowledge,
     open_source,
 )
+from vrft.rewards.custom import custom_digest
 from vrft.rewards.perfect import read_back
 from vrft.runs import StageDirectory, write_jsonl
 from vrft.sample import Grey, Sample, read_as, size_of
@@ -54,6 +55,8 @@ class Experiment:
     reporter: Reporter
     callbacks: Sequence[Any] = ()
     """Callbacks of transformers' trainers, for every stage."""
+    custom: Mapping[str, str] = field(default_factory=dict)
+    """The digests of the files of the user's rewards when the run began, by the names of the rewards."""
     image_log: ImageLog = field(default_factory=ImageLog)
     """Unusual images among those that its policies were shown."""
     stage_sources: dict[str, tuple[TrainableTask, Source]] = field(default_factory=dict)
@@ -166,7 +169,12 @@ class Experiment:
             place: the directory of the stage.
             before: that of the stage before it; None for the first.
             seed: of the run.
+
+        Raises:
+            UserError: the stage cannot be trained, or the file of a custom reward has changed since the run began.
         """
+        if custom_digest(self.recipe.custom) != self.custom:
+            raise RunError("the file of a custom reward was changed while the run was going on; begin it again.")
         policy = load_for(self.recipe, before.policy if before else None, training=True)
         policy.image_log = self.image_log
         place.path.mkdir(parents=True, exist_ok=True)
@@ -283,7 +291,8 @@ def open_experiment(
             found = "; ".join(f"{name}: {in_words(counts)}" for name, counts in source.counted().items())
             hint = f" (data.splits: hash shares all images out anew). Found: {found}"
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
-    experiment = Experiment(recipe, task, source, train, test, None, reporter, callbacks)
+    custom = custom_digest(recipe.custom)
+    experiment = Experiment(recipe, task, source, train, test, None, reporter, callbacks, custom)
     if len(set(experiment.groups())) < 2:
         raise DataError(f"the {recipe.evaluation.split} split has one image, and an interval needs two or more.")
     _check_all_targets(experiment)

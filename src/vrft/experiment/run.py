@@ -105,7 +105,7 @@ def carry_out(
                 workers,
                 missing,
                 directory,
-                partial(JobRequest, str(directory.path.resolve()), str(store.path.resolve()), text),
+                partial(JobRequest, str(directory.path.resolve()), str(store.path.resolve()), text, experiment.custom),
                 retries=recipe.ablation.retries,
                 reporter=reporter,
                 finished=finished,

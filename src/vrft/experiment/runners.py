@@ -44,6 +44,8 @@ class JobRequest:
     store: str
     recipe: str
     """With all its arms, as JSON."""
+    custom: Mapping[str, str]
+    """The digests of the user's rewards when the run began."""
     job: Job
 
 
@@ -85,7 +87,7 @@ def work(request: JobRequest) -> None:
     directory, store = RunDirectory(Path(request.run)), Store(Path(request.store))
     if not store.path.is_dir():
         raise RunError(f"{request.store} is not seen from this machine; --out must be on a disk of all machines.")
-    experiment = replace(_opened(request.recipe), image_log=ImageLog(directory.image_log))
+    experiment = replace(_opened(request.recipe), image_log=ImageLog(directory.image_log), custom=request.custom)
     torch.set_num_threads(experiment.recipe.ablation.cpus)
     run_job(experiment, store, request.job)
 
