@@ -17,7 +17,7 @@ from vrft.recipe import RftStage, SftStage, read_recipe
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl
 from vrft.sample import Knowledge, Sample
 from vrft.training import train_sft
-from vrft.training.sft import thoughts
+from vrft.training.sft import think_texts
 
 FIRST = """
   - {kind: sft, steps: 2, batch_size: 4, learning_rate: 7.0e-5, warmup_steps: 1, think: Seen., lr_schedule: linear}"""
@@ -94,14 +94,14 @@ def test_the_thoughts_are_those_of_the_recipe_before_those_of_its_own_stage_of_s
 def test_a_thought_is_drawn_by_seed_and_place_and_all_occur():
     texts = ["One.", "Two.", "Three."]
     stage, sample = SftStage(kind="sft", think=texts), Sample("a", TINY, "Which?", 0, "train")
-    drawn = [thoughts(stage, [sample], 0)(sample, place) for place in range(300)]
+    drawn = [think_texts(stage, [sample], 0)(sample, place) for place in range(300)]
     assert set(drawn) == set(texts)
     assert all(70 < count < 130 for count in Counter(drawn).values())
-    again = thoughts(stage, [sample], 0)
+    again = think_texts(stage, [sample], 0)
     assert [again(sample, place) for place in range(299, -1, -1)] == drawn[::-1]
-    other = [thoughts(stage, [sample], 1)(sample, place) for place in range(300)]
+    other = [think_texts(stage, [sample], 1)(sample, place) for place in range(300)]
     assert 0.2 < sum(a == b for a, b in zip(drawn, other, strict=True)) / 300 < 0.5
-    assert thoughts(SftStage(kind="sft", think="Only."), [sample], 0)(sample, 7) == "Only."
+    assert think_texts(SftStage(kind="sft", think="Only."), [sample], 0)(sample, 7) == "Only."
 
 
 def completions_of(recipe_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, arm: str = "sft") -> list[Any]:
@@ -111,7 +111,7 @@ def completions_of(recipe_path: Path, place: Path, monkeypatch: pytest.MonkeyPat
     (stage,) = recipe.stages_of(arm)
     assert isinstance(stage, SftStage)
     task, samples = experiment.stage_dataset(arm, stage, 0)
-    monkeypatch.setattr("vrft.training.sft.finish", lambda trainer, *rest: made.append(trainer))
+    monkeypatch.setattr("vrft.training.sft.finish_stage", lambda trainer, *rest: made.append(trainer))
     train_sft(load_policy("tiny"), stage, task, samples, StageDirectory(place), seed=0, reporter=Reporter(quiet=True))
     rows = made[0].train_dataset
     plain = made[0].train_dataset.with_format(None)
@@ -139,7 +139,7 @@ def test_nothing_known_of_a_class_is_told_before_it_is_trained():
     for known in (None, Knowledge("", "a card", " ")):
         sample = Sample("a", TINY, "Which?", "round", "train", knowledge=known)
         with pytest.raises(DataError, match=r"think_from is card, which says nothing of 'round' \(sample a\)"):
-            thoughts(stage, [sample], 0)
+            think_texts(stage, [sample], 0)
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,7 @@ def test_a_second_recipe_finds_the_stage_that_it_shares(first: RunDirectory, tol
     assert "second: 3 jobs, 2 to be done, 1 found" in told.lines
     weights = "arms/sft/seed-0/stage-0-sft/policy/model.safetensors"
     assert (first.path / weights).samefile(second.path / weights)
-    assert read_json(second.metrics)["arms"]["sft"] == read_json(first.metrics)["arms"]["sft"] | {
-        "kind": ""
-    }
+    assert read_json(second.metrics)["arms"]["sft"] == read_json(first.metrics)["arms"]["sft"] | {"kind": ""}
 
 
 def test_a_run_without_its_store_is_gone_on_with_and_trains_nothing(first: RunDirectory, tmp_path: Path, told: Any):

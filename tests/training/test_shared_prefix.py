@@ -26,7 +26,7 @@ from vrft.training.callback import StageCallback
 from vrft.training.packing import pack
 from vrft.training.rft import make_trainer, train_rft
 from vrft.training.seeded import SeededTrainer
-from vrft.training.shared_prefix import SharedPrefixTrainer, cannot_share, replaced
+from vrft.training.shared_prefix import SharedPrefixTrainer, cannot_share, replace_sequences
 
 GROUP = 3
 
@@ -261,7 +261,7 @@ def test_groups_are_replaced_whole_and_padded_to_one_length():
             "num_images": [1] * sequences,
         }
 
-    joined = replaced(step(2, 3, 5, 4), step(3, 2, 7, 2), torch.tensor([2, 3]), pad_id=0)
+    joined = replace_sequences(step(2, 3, 5, 4), step(3, 2, 7, 2), torch.tensor([2, 3]), pad_id=0)
     assert joined["prompt_ids"].tolist() == [[0, 5, 5]] * 2 + [[7, 7, 7]] * 2
     assert joined["completion_ids"].tolist() == [[5, 5, 5]] * 2 + [[7, 7, 0]] * 2
     assert joined["completion_mask"].sum() == joined["num_items_in_batch"] == 10

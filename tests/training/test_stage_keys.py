@@ -30,7 +30,7 @@ from vrft.training.rft import Scorer, make_trainer
 from vrft.training.seeded import SeededTrainer
 from vrft.training.sft import train_sft
 from vrft.training.shared_prefix import SharedPrefixTrainer
-from vrft.training.stage import balanced_order, order_of
+from vrft.training.stage import balanced_order, sample_order
 from vrft.training.trainer_arguments import NEVER_CAPPED
 
 QUIET = Reporter(quiet=True)
@@ -61,7 +61,7 @@ def build(policy: LoadedPolicy, stage: RftStage | SftStage, folder: Path, sample
         callback = StageCallback(directory, stage, QUIET, "")
         return make_trainer(policy, stage, Grading(5), samples, directory, callback, seed=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vrft.training.sft.finish", lambda trainer, *rest: trainer)
+        patch.setattr("vrft.training.sft.finish_stage", lambda trainer, *rest: trainer)
         return train_sft(policy, stage, Grading(5), samples, directory, seed=0, reporter=QUIET)
 
 
@@ -253,7 +253,7 @@ def test_balance_shows_each_grade_equally_often(policy: LoadedPolicy, tmp_path: 
         order_in(KINDS[kind](kind=kind, steps=2, balance=balance, **sizes), policy, tmp_path, samples)
         for balance in (False, True)
     )
-    assert plain == order_of(8, 12, seed=0)
+    assert plain == sample_order(8, 12, seed=0)
     assert balanced == balanced_order([sample.target for sample in samples], 12, seed=0)
     assert [sum(samples[index].target == grade for index in balanced) for grade in range(3)] == [4, 4, 4]
 

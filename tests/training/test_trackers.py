@@ -11,7 +11,7 @@ from vrft.errors import RecipeError
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
 from vrft.runs import RunDirectory, read_jsonl
-from vrft.training.callback import flat
+from vrft.training.callback import flatten_metrics
 
 SHORT = ["stages.0.steps=2", "sft.steps=2", "arms=[sft, rft]", "validate={every: 1, samples: 2}"]
 
@@ -25,10 +25,10 @@ def test_tensorboard_holds_every_figure_of_the_log(small_recipe: Path, tmp_path:
         events = EventAccumulator(str(place / "tensorboard"))
         events.Reload()
         rows = read_jsonl(place / "log.jsonl")
-        assert {f"train/{name}" for row in rows for name in flat(row)} <= set(events.Tags()["scalars"])
+        assert {f"train/{name}" for row in rows for name in flatten_metrics(row)} <= set(events.Tags()["scalars"])
         for name in ("loss", "validation.accuracy"):
             shown = {one.step: one.value for one in events.Scalars(f"train/{name}")}
-            assert shown == pytest.approx({row["step"]: flat(row)[name] for row in rows})
+            assert shown == pytest.approx({row["step"]: flatten_metrics(row)[name] for row in rows})
 
 
 def test_trackio_holds_every_figure_of_the_log_in_a_local_file(
@@ -48,7 +48,7 @@ def test_trackio_holds_every_figure_of_the_log_in_a_local_file(
     assert {name for name, _ in kept} == {"rft-seed-0"}
     rows = read_jsonl(directory.path / "arms" / "rft" / "seed-0" / "stage-0-rft" / "log.jsonl")
     written = " ".join(str(metrics) for _, metrics in kept)
-    for name in {name for row in rows for name in flat(row)}:
+    for name in {name for row in rows for name in flatten_metrics(row)}:
         assert f"train/{name}" in written
 
 

@@ -162,7 +162,7 @@ def test_a_stage_ends_when_its_patience_does_also_after_a_kill(tmp_path: Path, k
     log = train(stage, place, scripted([0.5, 0.4, 0.5], **section))
     done = read_json(place.done)
     assert (len(log), done["steps"], done["kept_step"]) == (3, 3, 1)
-    kill_in("put_weights", lambda: train(stage, killed, scripted([0.5, 0.4, 0.5], **section)))
+    kill_in("load_weights", lambda: train(stage, killed, scripted([0.5, 0.4, 0.5], **section)))
     assert killed.checkpoint() == killed.path / "checkpoint-3"
     train(stage, killed, scripted([], **section))
     assert timeless(read_jsonl(killed.log)) == timeless(log)
