@@ -65,7 +65,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         find=data.find,
         region=data.region,
         margin=data.margin,
-        shared_out=data.splits == "hash",
+        hash_splits=data.splits == "hash",
         **reading_of(data),
         unusable=data.unusable,
     )
