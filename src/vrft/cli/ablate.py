@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from vrft.errors import UserError
+from vrft.extras import need
 
 
 def ablate(
@@ -41,6 +42,7 @@ def ablate(
 
     The same command goes on after a kill, and after a change of the recipe it does only what is new.
     """
+    need("ablate")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     from vrft.experiment.design import only, read_design
