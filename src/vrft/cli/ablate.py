@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vrft.errors import UserError
+from vrft.extras import need
 
 
 def ablate(
@@ -43,6 +44,7 @@ def ablate(
 
     The same command goes on after a kill, and after a change of the recipe it does only what is new.
     """
+    need("ablate")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     from vrft import api

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vrft.errors import UserError
+from vrft.extras import need
 
 DEFAULT = ("tiny:-/24/8x8", "tiny:300/150/8", "mid:300/150/8", "mid:1500/300/8")
 
@@ -33,6 +34,7 @@ def bench(
     MODEL is tiny, mid (a random Qwen2.5-VL of 30 million parameters), or any policy; PROMPT is - for the bare question.
     """
     read = [read_shape(text) for text in shapes or DEFAULT]
+    need("bench")
     import torch
 
     from vrft.cli.terminal import make_reporter

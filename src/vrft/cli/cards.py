@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from vrft.extras import need
+
 app = typer.Typer(help="Cards: what each class of a data set looks like, and who says so.", no_args_is_help=True)
 
 
@@ -51,6 +53,7 @@ def write(
     if not classes:
         raise UserError("which classes? give --label for each, or --recipe.")
     if local:
+        need("knowledge write --local")
         from vrft.policies.texts import local_model
 
         ask = local_model(model)

@@ -17,6 +17,7 @@ from vrft.cli.cards import app as knowledge
 from vrft.cli.predict import predict
 from vrft.cli.score import score
 from vrft.errors import UserError
+from vrft.extras import REPORTING, need
 from vrft.processes import (
     StoppedElsewhere,
     have_met,
@@ -70,6 +71,7 @@ def run(
     from vrft.recipe import read_recipe
 
     checked = read_recipe(recipe, set_ or [])
+    need("run")
     if plan_ and process_count() > 1:
         raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
     if plan_:
@@ -108,9 +110,12 @@ def report(
 ) -> None:
     """Write the report of a finished run or ablation again, from its files."""
     from vrft.errors import RunError
+
+    need("report", REPORTING)
     from vrft.evaluation.summary import write_metrics
     from vrft.report import write_report
     from vrft.runs import RunDirectory
+
 
     run_directory = RunDirectory(directory)
     if not run_directory.records.exists():

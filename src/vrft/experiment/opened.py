@@ -10,7 +10,7 @@ import numpy as np
 
 from vrft.boxes import rescale
 from vrft.data import Source
-from vrft.data.annotations import BoxSource, in_words
+from vrft.data.annotations import BoxSource, format_counts
 from vrft.errors import DataError, RunError
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of
@@ -136,11 +136,11 @@ class Experiment:
         for index, stage in enumerate(self.recipe.stages):
             if stage.task is not None:
                 _, sources[f"stages.{index}"] = self.stage_task_and_source(stage)
-        counted = {name: source.counted() for name, source in sources.items() if isinstance(source, BoxSource)}
+        counted = {name: source.annotation_counts() for name, source in sources.items() if isinstance(source, BoxSource)}
         reported: list[Any] = []
         for name, splits in counted.items():
             for split, counts in splits.items() if splits not in reported else ():
-                self.reporter.say(f"  {name}, {split}: {in_words(counts)}")
+                self.reporter.say(f"  {name}, {split}: {format_counts(counts)}")
             reported.append(splits)
         facts: dict[str, Any] = {"boxes": counted}
         if self.recipe.knowledge and self.recipe.knowledge.card != "phantom":
@@ -288,7 +288,7 @@ def open_experiment(
     if not train or not test:
         hint = ""
         if isinstance(source, BoxSource):
-            found = "; ".join(f"{name}: {in_words(counts)}" for name, counts in source.counted().items())
+            found = "; ".join(f"{name}: {format_counts(counts)}" for name, counts in source.annotation_counts().items())
             hint = f" (data.splits: hash shares all images out anew). Found: {found}"
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
     custom = custom_digest(recipe.custom)
