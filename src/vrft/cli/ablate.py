@@ -22,7 +22,8 @@ def ablate(
         str | None, typer.Option(metavar="1/N", help="Only a balanced part of the combinations, such as 1/2.")
     ] = None,
     plan_: Annotated[
-        bool, typer.Option("--plan", help="Tell what would be done and what it costs, and do nothing.")
+        bool,
+        typer.Option("--plan", help="Measure a few steps, print what is to be done and its cost, and write nothing."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Its directory; ablations/NAME without it.")] = None,
     workers: Annotated[
@@ -62,7 +63,7 @@ def ablate(
     if plan_:
         from vrft.cli.plan import ablation_costs
 
-        typer.echo(ablation_costs(design, lambda: jobs_of(design, directory), workers))
+        typer.echo(ablation_costs(design, lambda: jobs_of(design, directory), workers, make_reporter(quiet=quiet)))
         return
     section = design.recipe.ablation
     opened: Any = partial(local_workers, section.cpus, section.gpus, workers)

@@ -54,12 +54,12 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run directory; runs/NAME without it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the directory.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the path of the report.")] = False,
-    plan_: Annotated[bool, typer.Option("--plan", help="Tell what it will cost, and do nothing.")] = False,
+    plan_: Annotated[
+        bool, typer.Option("--plan", help="Measure a few steps, print the cost of the run, and write nothing.")
+    ] = False,
     on: Annotated[
         str | None,
-        typer.Option(
-            help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu; else what is here."
-        ),
+        typer.Option(help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu (memory alone)."),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="With --plan: how many, each with its share of a step.")] = 1,
 ) -> None:
@@ -71,8 +71,10 @@ def run(
         raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
     if plan_:
         from vrft.cli.plan import costs
+        from vrft.cli.terminal import make_reporter
 
-        typer.echo(costs(checked, on, devices))
+        warnings.filterwarnings("ignore")
+        typer.echo(costs(checked, on, devices, make_reporter(quiet=quiet)))
         return
     if on or devices > 1:
         raise UserError("--on and --devices belong to --plan; a run takes the devices that accelerate gives it.")
