@@ -22,7 +22,8 @@ def ablate(
         str | None, typer.Option(metavar="1/N", help="Only a balanced part of the combinations, such as 1/2.")
     ] = None,
     plan_: Annotated[
-        bool, typer.Option("--plan", help="Say what is to be done and what it costs, and do nothing.")
+        bool,
+        typer.Option("--plan", help="Measure a few steps, print what is to be done and its cost, and write nothing."),
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Its directory; runs/NAME-ablation without it.")] = None,
     store: Annotated[
@@ -50,13 +51,16 @@ def ablate(
     from vrft import api
     from vrft.cli.terminal import make_reporter, results
     from vrft.experiment.design import only, read_design
+    from vrft.runs import RunDirectory
 
     part = _reduction(fraction)
     design = read_design(recipe, set_ or [], fraction=part)
     if plan_:
         from vrft.cli.plan import ablation_costs
 
-        typer.echo(ablation_costs(only(design, arm) if arm else design, workers))
+        planned = only(design, arm) if arm else design
+        place = RunDirectory(out or Path("runs") / f"{design.recipe.name}-ablation")
+        typer.echo(ablation_costs(planned, store or place.default_store, workers, make_reporter(quiet=quiet)))
         return
     reporter = make_reporter(quiet=quiet)
     try:

@@ -58,12 +58,12 @@ def run(
         Path | None, typer.Option(help="The folder of trained stages that runs share; _store beside --out without it.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the path of the report.")] = False,
-    plan_: Annotated[bool, typer.Option("--plan", help="Tell what it will cost, and do nothing.")] = False,
+    plan_: Annotated[
+        bool, typer.Option("--plan", help="Measure a few steps, print the cost of the run, and write nothing.")
+    ] = False,
     on: Annotated[
         str | None,
-        typer.Option(
-            help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu; else what is here."
-        ),
+        typer.Option(help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu (memory alone)."),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="With --plan: how many, each with its share of a step.")] = 1,
 ) -> None:
@@ -76,8 +76,10 @@ def run(
         raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
     if plan_:
         from vrft.cli.plan import costs
+        from vrft.cli.terminal import make_reporter
 
-        typer.echo(costs(checked, on, devices))
+        warnings.filterwarnings("ignore")
+        typer.echo(costs(checked, on, devices, make_reporter(quiet=quiet)))
         return
     if on or devices > 1:
         raise UserError("--on and --devices belong to --plan; a run takes the devices that accelerate gives it.")
@@ -115,7 +117,6 @@ def report(
     from vrft.evaluation.summary import write_metrics
     from vrft.report import write_report
     from vrft.runs import RunDirectory
-
 
     run_directory = RunDirectory(directory)
     if not run_directory.records.exists():

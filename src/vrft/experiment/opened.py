@@ -136,7 +136,9 @@ class Experiment:
         for index, stage in enumerate(self.recipe.stages):
             if stage.task is not None:
                 _, sources[f"stages.{index}"] = self.stage_task_and_source(stage)
-        counted = {name: source.annotation_counts() for name, source in sources.items() if isinstance(source, BoxSource)}
+        counted = {
+            name: source.annotation_counts() for name, source in sources.items() if isinstance(source, BoxSource)
+        }
         reported: list[Any] = []
         for name, splits in counted.items():
             for split, counts in splits.items() if splits not in reported else ():

@@ -117,6 +117,18 @@ def carry_out(
     return from_main(lambda: _write_files(design, keys, jobs, directory, store, errors))
 
 
+def jobs_to_do(design: Design, store: Store) -> tuple[list[Job], list[Job]]:
+    """All jobs of an ablation, and those that a store lacks.
+
+    Raises:
+        UserError: data or policy cannot be used.
+    """
+    recipe = design.recipe
+    machine = machine_facts(recipe.ablation.cpus, recipe.ablation.gpus)
+    jobs = jobs_of(CacheKeys(open_experiment(recipe, Reporter(quiet=True)), machine))
+    return jobs, missing_jobs(jobs, store)
+
+
 def _check_processes(recipe: Recipe) -> None:
     for name in recipe.arm_names():
         for stage in recipe.stages_of(name):

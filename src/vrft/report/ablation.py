@@ -16,7 +16,7 @@ from vrft.report.ablation_words import in_words, p_in_words, signed, title_of
 from vrft.report.curves import Line, draw_curves
 from vrft.report.page import COLOURS, template
 from vrft.report.tables import base_of, metrics_of, write_tables
-from vrft.runs import AblationDirectory, read_json, write_json, write_text
+from vrft.runs import RunDirectory, read_json, write_json, write_text
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 """Line styles, the next one where the colours are used up."""
@@ -38,7 +38,7 @@ MATCHES = {
 """What a budget holds equal."""
 
 
-def write_ablation_report(directory: AblationDirectory) -> Path:
+def write_ablation_report(directory: RunDirectory) -> Path:
     """Write the words into ``ablation.json``, then the tables and the page, whose path is returned."""
     ablation = read_json(directory.summary)
     write_json(directory.summary, {**ablation, "words": in_words(ablation)})
