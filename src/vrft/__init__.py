@@ -9,8 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vrft.api import Run as Run
+    from vrft.api import ablate as ablate
+    from vrft.api import evaluate as evaluate
+    from vrft.api import predict as predict
+    from vrft.api import run as run
     from vrft.data import Source as Source
+    from vrft.errors import DataError as DataError
+    from vrft.errors import UserError as UserError
     from vrft.policies import load_policy as load_policy
+    from vrft.progress import Reporter as Reporter
     from vrft.recipe import Recipe as Recipe
     from vrft.recipe import read_recipe as read_recipe
     from vrft.rewards import accuracy_reward as accuracy_reward
@@ -28,18 +36,26 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before the libraries r
 __version__ = "0.1.0"
 
 _MODULES = {
+    "DataError": "vrft.errors",
     "Recipe": "vrft.recipe",
+    "Reporter": "vrft.progress",
+    "Run": "vrft.api",
     "Sample": "vrft.sample",
     "Source": "vrft.data",
     "Task": "vrft.tasks",
+    "UserError": "vrft.errors",
+    "ablate": "vrft.api",
     "accuracy_reward": "vrft.rewards",
+    "evaluate": "vrft.api",
     "f1_reward": "vrft.rewards",
     "format_reward": "vrft.rewards",
     "fuzzy_reward": "vrft.rewards",
     "iou_reward": "vrft.rewards",
     "load_policy": "vrft.policies",
+    "predict": "vrft.api",
     "read_recipe": "vrft.recipe",
     "recitation_reward": "vrft.rewards",
+    "run": "vrft.api",
     "score": "vrft.rewards.scoring",
 }
 """Where each name of the library is."""
