@@ -136,7 +136,7 @@ def test_what_the_base_can_do(arguments: list[str], words: str, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_wrong_recipe_is_told_before_the_extra(small_recipe: Path):
+def test_the_faults_of_a_recipe_come_before_the_extra(small_recipe: Path):
     done = command("run", str(small_recipe), "--set", "stages.0.stps=3")
     assert done.returncode == 2
     assert "Did you mean 'steps'?" in done.stderr

@@ -91,7 +91,7 @@ def test_a_wrong_result_is_one_sentence_with_file_function_and_what_was_expected
     assert line.endswith("expected mine to return a list of 2 numbers or None, one for each completion.")
 
 
-def test_a_file_that_fails_while_it_is_loaded_is_told_with_its_line(tmp_path: Path):
+def test_an_error_while_a_file_is_loaded_names_its_line(tmp_path: Path):
     path = write(tmp_path, "x = 1\nimport nothing_of_this_name\ndef mine(completions, **columns): ...")
     with pytest.raises(UserError, match=r"custom.mine: .*mine.py:2 raised ModuleNotFoundError: .* while the file was"):
         load_custom("mine", f"{path}:mine")

@@ -137,7 +137,7 @@ def _module(path: Path, content: bytes) -> ModuleType:
     """The module of a file, run once for each content that the file has had."""
     module = ModuleType(f"vrft_custom_{sha256(content).hexdigest()[:12]}_{path.stem}")
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look it up
+    sys.modules[module.__name__] = module  # dataclasses and pickle need it there
     exec(compile(content, str(path), "exec"), vars(module))
     return module
 
