@@ -213,7 +213,7 @@ def passed(policy: LoadedPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             make_trainer(policy, stage, Grading(5), samples_of(1), directory, callback, seed=0)
 
     def options(case: str) -> dict[str, Any]:
-        for place in ("training.rft.GRPOConfig", "training.sft.SFTConfig", "policies.of_recipe.LoraConfig"):
+        for place in ("training.rft.GRPOConfig", "training.sft.SFTConfig", "policies.from_recipe.LoraConfig"):
             monkeypatch.setattr(f"vrft.{place}", recorder)
         with pytest.raises(PassedOn) as caught:
             make(case)
