@@ -1,6 +1,5 @@
 """The shared prefix: log-probabilities, gradients and rollouts are those of TRL's own pass."""
 
-import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -354,16 +353,3 @@ def test_when_the_prompt_must_be_repeated_the_reason_is_told():
     assert "whole groups of 8" in (cannot_share(model, 8, 12) or "")
     other = SimpleNamespace(config=SimpleNamespace(model_type="llava"))
     assert "llava" in (cannot_share(other, 8, 64) or "")
-
-
-def test_trl_still_has_what_is_overridden():
-    """A contract: the arguments, and the shuffle that is left out, are where they were."""
-    ours, theirs = (
-        inspect.signature(kind._get_per_token_logps_and_entropies).parameters
-        for kind in (SharedPrefixTrainer, GRPOTrainer)
-    )
-    assert list(ours)[:8] == list(theirs)[:8]
-    assert "shuffle_sequence_dict(generation_batch)" in inspect.getsource(GRPOTrainer._prepare_inputs)
-    assert "images, multimodal_fields, num_generations, has_tool_images" in inspect.getsource(
-        GRPOTrainer._generate_single_turn
-    ).replace("\n", " ").replace("  ", "")

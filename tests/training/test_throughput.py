@@ -97,7 +97,7 @@ def test_as_many_intervals_hold_the_true_median_as_they_say():
 
 
 def test_a_prompt_that_is_too_short_is_refused():
-    with pytest.raises(UserError, match="a prompt of 10 tokens cannot be made"):
+    with pytest.raises(UserError, match="a prompt of 10 tokens cannot be built"):
         bench(Shape("tiny", 10, 6, group=4), steps=1, reporter=QUIET)
 
 
