@@ -20,7 +20,7 @@ from vrft.errors import UserError
 from vrft.extras import REPORTING, need
 from vrft.processes import (
     StoppedElsewhere,
-    have_met,
+    have_joined,
     is_first_alive,
     is_lost_peer,
     is_main,
@@ -138,7 +138,7 @@ def main() -> None:
         _leave_the_word_to_the_first()
         sys.exit(2)
     except UserError as error:
-        if not is_main() and not have_met():  # then all processes find the same, most often
+        if not is_main() and not have_joined():  # then all processes find the same, most often
             _leave_the_word_to_the_first()
         which = "" if is_main() else f"process {process_index() + 1} of {process_count()}: "
         for line in str(error).splitlines():

@@ -15,9 +15,11 @@ import json
 import math
 import re
 import reprlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from vrft.boxes import Size, hull
 from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_box, parse_number, parse_size
@@ -34,33 +36,28 @@ Id = int | float | str
 T = TypeVar("T")
 
 
-class ById(Generic[T]):
+class ById(dict[Id, T]):
     """A mapping by id that also finds an id of another type (1 and "1"), where only one id can be meant."""
 
-    def __init__(self) -> None:
-        self._exact: dict[Id, T] = {}
-        self._same_text: dict[Id, list[Id]] = {}
-
-    def __contains__(self, key: Id) -> bool:
-        return key in self._exact
-
-    def __getitem__(self, key: Id) -> T:
-        return self._exact[key]
-
-    def __iter__(self) -> Iterator[Id]:
-        return iter(self._exact)
-
-    def __setitem__(self, key: Id, value: T) -> None:
-        self._exact[key] = value
-        self._same_text.setdefault(_without_type(key), []).append(key)
+    @cached_property
+    def _same_text(self) -> dict[Id, list[Id]]:
+        found = defaultdict[Id, list[Id]](list)
+        for key in self:
+            found[_without_type(key)].append(key)
+        return found
 
     def key_of(self, key: Id, counts: Counts, where: str) -> Id | None:
-        """The id in the mapping that equals ``key``, or None; ``id of another type`` is counted where the types differ.
+        """The id in the finished mapping that equals ``key``, or None.
+
+        Args:
+            key: the id of a reference.
+            counts: gets ``id of another type`` where the types differ.
+            where: the place of the reference, for the message.
 
         Raises:
             DataError: two ids could be meant.
         """
-        if key in self._exact:
+        if key in self:
             return key
         meant = self._same_text.get(_without_type(key), [])
         if len(meant) > 1:
@@ -116,11 +113,10 @@ class COCOReader:
         if unmatched:
             example = reprlib.repr(unmatched[0])
             unsure = f"not annotated, while {len(unmatched)} annotations refer to no image, such as image_id {example}"
-        counts[f"no image in {path}"] += not list(images)
+        counts[f"no image in {path}"] += not images
         files = self._files(path, split)
         found: dict[Path, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
-        for key in images:
-            image = images[key]
+        for key, image in images.items():
             file = files.find(image["file_name"], counts)
             if file is None:
                 counts["image missing"] += 1

@@ -1,8 +1,8 @@
 """MedMNIST v2: the official npz files, read directly (the ``medmnist`` package would import torch).
 
 ``medmnist.json`` beside this file holds the facts of each 2D set: its task, its class names in the order of the label
-numbers, the md5 of each edition. An npz file is opened with ``allow_pickle=False``, and its checksum is verified after
-a download. Source: Yang et al., "MedMNIST v2", Scientific Data 10:41 (2023).
+numbers, its question, the md5 of each edition. An npz file is opened with ``allow_pickle=False``, and its checksum is
+verified after a download. Source: Yang et al., "MedMNIST v2", Scientific Data 10:41 (2023).
 """
 
 import hashlib
@@ -29,19 +29,6 @@ FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "medmnist
 DATASETS = tuple(FACTS)
 SIZES = (28, 64, 128, 224)
 URL = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
-QUESTIONS = {
-    "pathmnist": "Which tissue does this histology image show?",
-    "dermamnist": "Which skin lesion does this dermatoscopic image show?",
-    "octmnist": "Which condition does this retinal OCT image show?",
-    "pneumoniamnist": "Which class does this chest radiograph of a child show?",
-    "retinamnist": "What is the grade of diabetic retinopathy in this fundus photograph?",
-    "breastmnist": "Which class does this breast ultrasound image show?",
-    "bloodmnist": "Which cell does this blood smear image show?",
-    "tissuemnist": "Which kidney cortex cell does this microscope image show?",
-    "organamnist": "Which organ does this axial CT image show?",
-    "organcmnist": "Which organ does this coronal CT image show?",
-    "organsmnist": "Which organ does this sagittal CT image show?",
-}
 
 
 class MedMNISTSource:
@@ -80,7 +67,7 @@ class MedMNISTSource:
             raise DataError(f"{dataset} has classes without an order; task.kind must be classification.")
         self.labels: list[str] | None = None if kind == "grading" else facts["labels"]
         self.levels: int | None = len(facts["labels"]) if kind == "grading" else None
-        self.question = QUESTIONS[dataset]
+        self.question: str = facts["question"]
 
     def check(self) -> None:
         """Check that the file exists or may be downloaded.

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_box
@@ -64,6 +65,8 @@ DELIMITERS = (",", ";", "\t", "|")
 
 SEPARATOR = re.compile(r"""\s*"?sep=([^\w\s"'.+-]|\t)"?[^\S\n]*(?:\n|$)""", re.IGNORECASE)
 """The first line of a table in which Excel names the delimiter."""
+
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,40 +206,50 @@ class TableReader:
         line, delimiter, titles = self._titles(text, begin, (stated[1],) if stated else DELIMITERS)
         positions = {column: self._position(column, titles, line) for column in self.columns.used()}
         least = max(positions.values()) + 1
-        rows = _cells(text, begin, delimiter)
-        next(rows)  # the titles
+        for line, cells in islice(self._cells(text, begin, delimiter), 1, None):
+            where = f"{self.path}:{line}"
+            if more := [cell for cell in cells[len(titles) :] if cell.strip()]:
+                fault = f"has {len(cells)} cells, and the first row {len(titles)} titles ({more[0]!r} has none)"
+                raise DataError(f"{where}: {fault}; put texts that hold a {delimiter!r} in quotes.")
+            if len(cells) < least:
+                fault = f"has {len(cells)} of {len(titles)} cells"
+                raise DataError(f"{where}: {fault}; fill in the others, which may be empty, or remove the row.")
+            taken = {column: cells[at].strip() for column, at in positions.items()}
+            yield self._row(taken, where, line, counts, decimal_comma=delimiter != ",")
+
+    def _cells(self, text: str, begin: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+        """The line on which each row begins, and its cells; empty rows are left out."""
+        before = text.count("\n", 0, begin)
+        lines = (match[0] for match in _LINE.finditer(text, begin))  # a list of them would double the memory
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
+        line = before + 1
         try:
-            for line, cells in rows:
-                where = f"{self.path}:{line}"
-                if more := [cell for cell in cells[len(titles) :] if cell.strip()]:
-                    fault = f"has {len(cells)} cells, and the first row {len(titles)} titles ({more[0]!r} has none)"
-                    raise DataError(f"{where}: {fault}; put texts that hold a {delimiter!r} in quotes.")
-                if len(cells) < least:
-                    fault = f"has {len(cells)} of {len(titles)} cells"
-                    raise DataError(f"{where}: {fault}; fill in the others, which may be empty, or remove the row.")
-                taken = {column: cells[at].strip() for column, at in positions.items()}
-                yield self._row(taken, where, line, counts, decimal_comma=delimiter != ",")
-        except NotClosedError as error:
-            raise DataError(f"{self.path}:{error}") from None
+            for cells in reader:
+                if any(map(str.strip, cells)):
+                    yield line, cells
+                line = before + reader.line_num + 1
+        except csv.Error as error:
+            fault = f"is no CSV table ({error}): a quote on this line is not closed, or text follows the closing quote"
+            raise DataError(f"{self.path}:{line}: {fault}; write a quote inside a text twice.") from None
 
     def _titles(self, text: str, begin: int, delimiters: Sequence[str]) -> tuple[int, str, list[str]]:
         """The line of the titles, the delimiter, and the titles: by the delimiter that gives most declared titles."""
         wanted = [column for column in self.columns.used() if isinstance(column, str)]
         candidates: list[tuple[int, int, int, int, str, list[str]]] = []
-        fault = "1: is no CSV table; expected a row of titles."
+        fault = DataError(f"{self.path}:1: is no CSV table; expected a row of titles.")
         for delimiter in delimiters:
             try:
-                line, cells = next(_cells(text, begin, delimiter))
+                line, cells = next(self._cells(text, begin, delimiter))
             except StopIteration:
                 continue
-            except NotClosedError as error:
-                fault = str(error)
+            except DataError as error:
+                fault = error
                 continue
             titles = [cell.strip() for cell in cells]
             declared, rank = sum(title in titles for title in wanted), -len(candidates)
             candidates.append((declared, len(titles), rank, line, delimiter, titles))
         if not candidates:
-            raise DataError(f"{self.path}:{fault}")
+            raise fault
         return max(candidates)[3:]
 
     def _position(self, column: str | int, titles: Sequence[str], line: int) -> int:
@@ -322,34 +335,3 @@ def _bare(stem: str) -> str:
     'img7b'
     """
     return re.sub(r"(?<!\d)0+(?=\d)|[\W_]+", "", stem.casefold())
-
-
-class NotClosedError(ValueError):
-    """A quote in a table is not closed, or text follows it; the message begins with the line."""
-
-
-def _cells(text: str, begin: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row begins, and its cells; empty rows are left out.
-
-    Raises:
-        NotClosedError: a quote is at fault.
-    """
-    before = text.count("\n", 0, begin)
-    reader = csv.reader(_lines(text, begin), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
-    line = before + 1
-    try:
-        for cells in reader:
-            if any(map(str.strip, cells)):
-                yield line, cells
-            line = before + reader.line_num + 1
-    except csv.Error as error:
-        fault = f"is no CSV table ({error}): a quote on this line is not closed, or text follows the closing quote"
-        raise NotClosedError(f"{line}: {fault}; write a quote inside a text twice.") from None
-
-
-def _lines(text: str, begin: int) -> Iterator[str]:
-    """The lines of a text with their ends, one by one to save memory."""
-    while begin < len(text):
-        end = text.find("\n", begin) + 1 or len(text)
-        yield text[begin:end]
-        begin = end

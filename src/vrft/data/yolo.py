@@ -28,7 +28,7 @@ from vrft.data.lookup import ImageFiles, below, check_missing, check_stems, imag
 from vrft.data.splits import SPLIT_NAMES, SPLITS
 from vrft.errors import DataError, reading
 from vrft.textfiles import read_text
-from vrft.typed import repeated_keys
+from vrft.typed import key_lines
 
 MOST = 1.5
 """A number above this, or below 1 - MOST, is no fraction with a rounding error but pixels."""
@@ -125,15 +125,16 @@ class YOLOReader:
         try:
             # Without types: the name of a class may be no, on or 1.0.
             content = yaml.load(text, yaml.BaseLoader)
-            tree = yaml.compose(text, yaml.BaseLoader)
+            _, repeated = key_lines(yaml.compose(text, yaml.BaseLoader))
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             problem = str(getattr(error, "problem", None) or "it cannot be read").replace("\n", " ")
             raise DataError(f"{file}:{mark.line + 1 if mark else 1}: is no YAML: {problem}.") from None
         if not isinstance(content, dict) or "names" not in content:
             raise DataError(f"{file}: has no names; expected names: [first class, ...].")
-        for line, key in _repeated(tree):
-            raise DataError(f"{file}:{line}: {key!r} is given twice; leave one of them.")
+        for keys, line in repeated:
+            if len(keys) == 1 or keys[:-1] == ("names",):
+                raise DataError(f"{file}:{line}: {keys[-1]!r} is given twice; leave one of them.")
         places = {}
         for split, keys in SPLIT_NAMES.items():
             value: Any = next((content[key] for key in keys if content.get(key)), [])
@@ -308,15 +309,6 @@ def _names(file: Path, value: Any) -> dict[int, str]:
     if not names:
         raise DataError(f"{file}: names holds no list of classes; expected names: [first class, ...].")
     return names
-
-
-def _repeated(tree: yaml.Node | None) -> Iterator[tuple[int, str]]:
-    """The repeated keys of data.yaml and its names, with their lines."""
-    if isinstance(tree, yaml.MappingNode):
-        yield from repeated_keys(tree)
-        for key, value in tree.value:
-            if key.value == "names" and isinstance(value, yaml.MappingNode):
-                yield from repeated_keys(value)
 
 
 def _keypoints(file: Path, value: Any) -> tuple[int, int] | None:
