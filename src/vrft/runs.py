@@ -55,15 +55,22 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8."""
     with replacing(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write plain data as JSON.
+
+    Raises:
+        ValueError: it holds a number that is not finite.
+    """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
+    """Read the data of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -75,6 +82,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -118,6 +126,7 @@ class StageDirectory:
 
     @property
     def done(self) -> Path:
+        """The cost of the stage, written last."""
         return self.path / "done.json"
 
     def is_whole(self) -> bool:
@@ -143,6 +152,7 @@ class StageDirectory:
         write_json(checkpoint / "whole.json", facts)
 
     def drop_checkpoints(self) -> None:
+        """Delete everything that only a stage under way needs."""
         for checkpoint in [*self.path.glob("checkpoint-*"), *self.best_policies().values()]:
             shutil.rmtree(checkpoint)
         shutil.rmtree(self.path / "rollouts", ignore_errors=True)

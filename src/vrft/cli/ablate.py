@@ -56,7 +56,7 @@ def ablate(
     part = _reduction(fraction)
     design = read_design(recipe, set_ or [], fraction=part)
     if plan_:
-        from vrft.cli.plan import ablation_costs
+        from vrft.cli.plan_tables import ablation_costs
 
         planned = only(design, arm) if arm else design
         place = RunDirectory(out or Path("runs") / f"{design.recipe.name}-ablation")

@@ -75,7 +75,7 @@ def run(
     if plan_ and process_count() > 1:
         raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
     if plan_:
-        from vrft.cli.plan import costs
+        from vrft.cli.plan_tables import costs
         from vrft.cli.terminal import make_reporter
 
         warnings.filterwarnings("ignore")

@@ -26,17 +26,21 @@ class BarReporter(Reporter):
         self._bar: TaskID | None = None
 
     def say(self, text: str) -> None:
+        """Print a line above the bar."""
         self._progress.console.print(text, highlight=False, markup=False)
 
     def start(self, label: str, total: int, done: int = 0) -> None:
+        """Show a bar of ``total`` steps, of which ``done`` are done."""
         self._progress.start()
         self._bar = self._progress.add_task(label, total=total, completed=done, note="")
 
     def advance(self, done: int, note: str = "") -> None:
+        """Move the bar to ``done`` steps."""
         if self._bar is not None:
             self._progress.update(self._bar, completed=done, note=note)
 
     def stop(self) -> None:
+        """Remove the bar."""
         self._progress.stop()
         if self._bar is not None:
             self._progress.remove_task(self._bar)

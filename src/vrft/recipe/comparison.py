@@ -60,6 +60,8 @@ class Validate(Section):
 
 
 class Evaluation(Section):
+    """How the arms are measured."""
+
     split: Literal["train", "validation", "test"] = "test"
     """What is evaluated; choose settings on `validation`."""
     limit: Positive | None = None

@@ -36,6 +36,8 @@ of a vision-language model and for its adapters, and the rate that the shipped r
 
 
 class Recipe(Section):
+    """The description of a run; all that decides a result is in it."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]*$")]
     """Of the run: `runs/NAME` is its directory."""
     data: Data

@@ -22,6 +22,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SplitSizes(Section):
+    """How many samples each split has."""
+
     train: Positive = 2048
     """Samples to train on."""
     validation: Positive = 256
@@ -232,6 +234,8 @@ class Lora(Section):
 
 
 class Policy(Section):
+    """The policy that is trained."""
+
     model: Annotated[str, Field(min_length=1)] = "tiny"
     """`tiny` (embedded), a name on the Hugging Face hub, or a directory."""
     revision: str | None = None
@@ -253,6 +257,8 @@ class Policy(Section):
 
 
 class Optimiser(Section):
+    """Keys that stages of both kinds have: AdamW, the size of a pass, limits and checkpoints."""
+
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -305,16 +311,22 @@ class _Stage(Optimiser):
 
 
 class Reward(Section):
+    """A reward and its weight; a number alone is the weight."""
+
     weight: float = 1.0
     """What the reward is multiplied by. With 0 it is measured and logged, and pays nothing."""
 
 
 class FuzzyReward(Reward):
+    """The fuzzy reward of grades."""
+
     schedule: Literal[*FUZZY_SCHEDULES] = "table"  # type: ignore[valid-type]
     """What it pays by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
 
 
 class IouReward(Reward):
+    """The reward of the overlap of boxes."""
+
     measure: Literal[*OVERLAPS] = "iou"  # type: ignore[valid-type]
     """How overlap is measured: `giou` and `diou` tell near from far where boxes do not touch."""
     threshold: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.0
@@ -322,6 +334,8 @@ class IouReward(Reward):
 
 
 class RecitationReward(Reward):
+    """The reward of reciting the card; a negative weight penalizes it."""
+
     measure: Literal[*RECITATIONS] = "bleu"  # type: ignore[valid-type]
     """How the reasoning is compared with the knowledge."""
     model: str | None = None
