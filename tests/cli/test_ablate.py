@@ -66,6 +66,8 @@ def test_the_plan_names_every_arm_with_its_kind_and_writes_nothing(tmp_path: Pat
     out = tmp_path / "out"
     recipe = ROOT / "recipes" / "ablation-phantom.yaml"
     small = ["--set", "data.samples={train: 20, validation: 8, test: 8}", "--set", "seeds=[0, 1]"]
+    for stage in (0, 1):  # whose steps are measured
+        small += ["--set", f"stages.{stage}.prompts_per_step=1", "--set", f"stages.{stage}.group_size=2"]
     result = CliRunner().invoke(app, ["ablate", str(recipe), *small, "--plan", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "12 cells, 19 other arms" in result.output

@@ -130,10 +130,11 @@ class MemoryModel:
         layer += rows * width * (2 * self.query * keys + mask)
         # A vision tower keeps rotated copies of queries and keys besides.
         vision = 2 * self.vision_hidden * (4 + 2 * width) + width * (7 * self.vision_hidden + 4 * self.vision_mlp)
+        pixels = width * patches * self.patch_numbers
         if not checkpointing:
-            return self.layers * layer + self.vision_layers * patches * vision
+            return self.layers * layer + self.vision_layers * patches * vision + pixels
         inputs = tokens * self.layers * self.hidden + patches * self.vision_layers * self.vision_hidden
-        return width * inputs + max(layer, patches * vision)
+        return width * inputs + max(layer, patches * vision) + pixels
 
 
 def _first(config: Any, *names: str) -> int:
