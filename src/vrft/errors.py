@@ -30,7 +30,7 @@ class TrainingError(UserError):
     """A stage cannot go on: its loss or gradient is not finite."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of the message of another library."""
     return str(error).strip().split("\n")[0]
 

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,9 +23,11 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Former keys, and where each is now, seen from this section."""
 
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound=Section)
 Keys = tuple[str | int, ...]
 """Keys and positions in lists, from the top of a file."""
 
@@ -166,15 +168,16 @@ def _remove(raw: Any, keys: Keys) -> None:
         del raw[int(keys[-1])]
 
 
-def fault_of(
-    model: type[BaseModel], keys: Keys, error: dict[str, Any], places: Mapping[Keys, str], path: Path
-) -> Fault:
+def fault_of(model: type[Section], keys: Keys, error: dict[str, Any], places: Mapping[Keys, str], path: Path) -> Fault:
     """Convert an error of pydantic to a fault with one sentence."""
     where = next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), f"{path}:1")
     dotted, kind, found = ".".join(map(str, keys)), error["type"], error.get("input")
     if kind == "extra_forbidden":
-        expected = sorted(_fields_at(model, error["loc"][:-1]))
+        models = _models_at(model, error["loc"][:-1])
+        expected = sorted({name for one in models for name in one.model_fields})
         parent = ".".join(map(str, keys[:-1])) or f"a {model.__name__.lower()}"
+        if moved := [one.moved[str(keys[-1])] for one in models if str(keys[-1]) in one.moved]:
+            return Fault(where, f"{dotted} moved to {'.'.join([*map(str, keys[:-1]), moved[0]])}.")
         return Fault(where, f"{dotted} is no key of {parent}; it has {', '.join(expected)}.", str(keys[-1]), expected)
     if kind == "missing":
         return Fault(where, f"{dotted} is missing.")
@@ -193,9 +196,9 @@ def fault_of(
     return Fault(where, f"{dotted} is {found!r}: {error['msg'][0].lower()}{error['msg'][1:]}.")
 
 
-def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> set[str]:
-    """The keys that a file may have at a location."""
-    candidates: list[type[BaseModel]] = [model]
+def _models_at(model: type[Section], loc: tuple[str | int, ...]) -> list[type[Section]]:
+    """The models whose keys a file may have at a location."""
+    candidates: list[type[Section]] = [model]
     for part in loc:
         inner = [m for c in candidates if part in c.model_fields for m in _models(c.model_fields[str(part)].annotation)]
         tagged = [
@@ -204,11 +207,16 @@ def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> set[str]:
             for f in c.model_fields.values()
             if part in get_args(f.annotation) or c.__name__ == part
         ]
-        candidates = inner or tagged or candidates
-    return {name for candidate in candidates for name in candidate.model_fields}
+        candidates = inner or tagged or _further(candidates) or candidates
+    return candidates
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _further(candidates: list[type[Section]]) -> list[type[Section]]:
+    """The models of keys that a section does not list."""
+    return [model for one in candidates for model in _models(one.__annotations__.get("__pydantic_extra__"))]
+
+
+def _models(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [model for inner in get_args(annotation) for model in _models(inner)]

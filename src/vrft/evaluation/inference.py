@@ -64,8 +64,8 @@ def ask_run(
     policy = load_arm(recipe, directory, asked_arm, recipe.seeds[0] if seed is None else seed)
     if (injection := open_knowledge(recipe, source)) is not None:
         directory.check_knowledge(injection.facts())
-        samples = [injection.apply(sample, recipe.told(asked_arm)) for sample in samples]
-    if not recipe.sees(asked_arm):
+        samples = [injection.apply(sample, recipe.condition_of(asked_arm).prompt) for sample in samples]
+    if recipe.condition_of(asked_arm).image == "grey":
         samples = [replace(sample, image=Grey(sample)) for sample in samples]
     for sample in samples:
         row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)

@@ -21,6 +21,7 @@ from vrft.recipe.sections import (
     MasksData,
     MedMNISTData,
     PhantomData,
+    PythonData,
     RftStage,
     SftStage,
     VOCData,
@@ -54,6 +55,8 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         if kind == "localization":
             raise DataError("medmnist has no boxes; task.kind must be classification or grading.")
         return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
+    if isinstance(data, PythonData):
+        raise DataError("data.source is python, a source in a program; give it to vrft.run(recipe, source=...).")
     if kind == "grading":
         raise DataError(f"{data.source} gives boxes with labels; task.kind must be localization or classification.")
     return BoxSource(
@@ -70,7 +73,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
 
 def reading_of(data: Data) -> dict[str, Any]:
     """How the image files of a section are read: ``window`` and ``page`` of ``read_image``."""
-    if not isinstance(data, BoxData):
+    if isinstance(data, PhantomData | MedMNISTData | PythonData):
         return {"window": None, "page": None}
     return {"window": (data.window[0], data.window[1]) if data.window else None, "page": data.page}
 
