@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
+from vrft.api import run
 from vrft.errors import DataError, RecipeError
-from vrft.pipeline import Job, open_job, run
+from vrft.experiment.opened import Experiment, open_experiment
 from vrft.policies import TINY, load_policy, quiet_libraries
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage, read_recipe
 from vrft.runs import RunDirectory, StageDirectory, read_json, read_jsonl
 from vrft.sample import Knowledge, Sample
 from vrft.training import train_sft
-from vrft.training.sft import thoughts
+from vrft.training.sft import think_texts
 
 FIRST = """
   - {kind: sft, steps: 2, batch_size: 4, learning_rate: 7.0e-5, warmup_steps: 1, think: Seen., lr_schedule: linear}"""
@@ -93,24 +94,24 @@ def test_the_thoughts_are_those_of_the_recipe_before_those_of_its_own_stage_of_s
 def test_a_thought_is_drawn_by_seed_and_place_and_all_occur():
     texts = ["One.", "Two.", "Three."]
     stage, sample = SftStage(kind="sft", think=texts), Sample("a", TINY, "Which?", 0, "train")
-    drawn = [thoughts(stage, [sample], 0)(sample, place) for place in range(300)]
+    drawn = [think_texts(stage, [sample], 0)(sample, place) for place in range(300)]
     assert set(drawn) == set(texts)
     assert all(70 < count < 130 for count in Counter(drawn).values())
-    again = thoughts(stage, [sample], 0)
+    again = think_texts(stage, [sample], 0)
     assert [again(sample, place) for place in range(299, -1, -1)] == drawn[::-1]
-    other = [thoughts(stage, [sample], 1)(sample, place) for place in range(300)]
+    other = [think_texts(stage, [sample], 1)(sample, place) for place in range(300)]
     assert 0.2 < sum(a == b for a, b in zip(drawn, other, strict=True)) / 300 < 0.5
-    assert thoughts(SftStage(kind="sft", think="Only."), [sample], 0)(sample, 7) == "Only."
+    assert think_texts(SftStage(kind="sft", think="Only."), [sample], 0)(sample, 7) == "Only."
 
 
 def completions_of(recipe_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, arm: str = "sft") -> list[Any]:
     """The rows that the stage of an arm learns: the sample that each is of, and the completion."""
     recipe, made = read_recipe(recipe_path), []
-    job: Job = open_job(recipe, Reporter(quiet=True))
+    experiment: Experiment = open_experiment(recipe, Reporter(quiet=True))
     (stage,) = recipe.stages_of(arm)
     assert isinstance(stage, SftStage)
-    task, samples = job.stage_dataset(arm, stage, 0)
-    monkeypatch.setattr("vrft.training.sft.finish", lambda trainer, *rest: made.append(trainer))
+    task, samples = experiment.stage_dataset(arm, stage, 0)
+    monkeypatch.setattr("vrft.training.sft.finish_stage", lambda trainer, *rest: made.append(trainer))
     train_sft(load_policy("tiny"), stage, task, samples, StageDirectory(place), seed=0, reporter=Reporter(quiet=True))
     rows = made[0].train_dataset
     plain = made[0].train_dataset.with_format(None)
@@ -122,7 +123,7 @@ def test_the_reason_that_is_learnt_is_what_the_card_says_of_the_true_class(
     known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     quiet_libraries()
-    injection = open_job(read_recipe(known), Reporter(quiet=True)).injection
+    injection = open_experiment(read_recipe(known), Reporter(quiet=True)).injection
     assert injection is not None
     rows = completions_of(known, tmp_path / "stage", monkeypatch)
     assert len(rows) == 8
@@ -138,7 +139,7 @@ def test_nothing_known_of_a_class_is_told_before_it_is_trained():
     for known in (None, Knowledge("", "a card", " ")):
         sample = Sample("a", TINY, "Which?", "round", "train", knowledge=known)
         with pytest.raises(DataError, match=r"think_from is card, which says nothing of 'round' \(sample a\)"):
-            thoughts(stage, [sample], 0)
+            think_texts(stage, [sample], 0)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_rejection_is_rft_without_advantage_ratio_and_reference(two_stages: Path
     assert isinstance(rejection, RftStage)
     plain = {"loss": "rejection", "kl": 0.0, "updates_per_batch": 1, "dynamic_sampling": 0, "mask_truncated": False}
     assert rejection.model_dump() == rft.model_dump() | plain
-    assert recipe.told("rejection", training=True) == "none"
+    assert recipe.condition_of("rejection", training=True).prompt == "none"
     assert recipe.seeds_of("rejection") == recipe.seeds
 
 
@@ -194,7 +195,7 @@ def test_a_run_trains_sft_at_its_rate_and_rejection_on_what_was_accepted(small_r
         "evaluation={batch_size: 4, bootstrap: 100}",
     ]
     recipe, directory = read_recipe(small_recipe, overrides), RunDirectory(tmp_path / "run")
-    metrics = run(recipe, directory, reporter=Reporter(quiet=True))
+    metrics = run(recipe, directory.path, reporter=Reporter(quiet=True)).metrics
     assert list(metrics["arms"]) == ["sft", "rejection"]
     (sft,), (rejection,) = directory.arm("sft", 0).stages(), directory.arm("rejection", 0).stages()
     assert {row["learning_rate"] for row in read_jsonl(sft.log)} == {3e-4}

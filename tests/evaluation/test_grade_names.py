@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from vrft.api import run
 from vrft.evaluation.inference import ask_run
-from vrft.pipeline import run
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
 from vrft.report import write_report
@@ -26,7 +26,7 @@ arms: [majority, base]
 evaluation: {{bootstrap: 100}}
 """)
     directory = RunDirectory(tmp_path / "run")
-    run(read_recipe(tmp_path / "recipe.yaml", []), directory, reporter=Reporter(quiet=True))
+    run(read_recipe(tmp_path / "recipe.yaml", []), directory.path, reporter=Reporter(quiet=True))
     predictions = pd.read_parquet(directory.predictions)
     assert set(predictions["target"]) <= set("01234")
     page = write_report(directory).read_text(encoding="utf-8")

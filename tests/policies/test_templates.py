@@ -7,13 +7,14 @@ import pytest
 from transformers import AutoConfig, AutoProcessor
 
 from vrft.errors import PolicyError
-from vrft.planning import make_plan
+from vrft.experiment.plan import make_plan
 from vrft.policies import TINY, check_envelope
 from vrft.policies.from_recipe import check_envelopes
 from vrft.policies.templates import completion_end, prompt_end, render_prompt
+from vrft.progress import Reporter
 from vrft.recipe import Recipe, read_recipe
-from vrft.training.devices import GPUS
 
+QUIET = Reporter(quiet=True)
 OPENS = "{{ '<|im_start|>assistant\n"
 """How the generation prompt stands in the template of the embedded policy."""
 
@@ -60,7 +61,7 @@ def processor_with(template: str | None = None, added: str = "") -> Any:
         ("<|begin_of_thought|>", ""),
     ],
 )
-def test_the_open_tag_is_told_from_the_template(added: str, end: str):
+def test_the_open_tag_follows_from_the_template(added: str, end: str):
     assert prompt_end(processor_with(added=added)) == end
 
 
@@ -82,12 +83,12 @@ def test_both_ends_of_the_turn_are_those_of_the_template(template: str | None, o
 
 
 @pytest.mark.parametrize("template", [None, "{{ raise_exception('no roles') }}", "{% if %}"])
-def test_a_template_that_is_missing_or_broken_is_told(template: str | None):
+def test_a_template_that_is_missing_or_broken_is_an_error(template: str | None):
     processor = processor_with()
     processor.chat_template = processor.tokenizer.chat_template = template
-    for told in (prompt_end, completion_end):
+    for text_of_template in (prompt_end, completion_end):
         with pytest.raises(PolicyError, match=r"^policy\.model '.*': its chat template cannot be applied \("):
-            told(processor)
+            text_of_template(processor)
 
 
 def recipe_with(processor: Any, folder: Path, envelope: str, stage: str) -> Recipe:
@@ -105,11 +106,11 @@ arms: [{stage}]
     return read_recipe(folder / "recipe.yaml", [])
 
 
-def test_a_processor_without_templates_is_told_before_anything_is_trained(tmp_path: Path):
+def test_a_processor_without_templates_is_an_error_before_training(tmp_path: Path):
     processor = processor_with()
     processor.chat_template = processor.tokenizer.chat_template = None
     recipe = recipe_with(processor, tmp_path, "no-think", "rft")
-    for check in (check_envelopes, lambda recipe: make_plan(recipe, GPUS["h100"])):
+    for check in (check_envelopes, lambda recipe: make_plan(recipe, "h100", reporter=QUIET)):
         with pytest.raises(PolicyError, match="its chat template cannot be applied"):
             check(recipe)
 
@@ -119,7 +120,8 @@ def test_a_plan_does_not_count_the_tag_that_the_template_opens(tmp_path: Path):
     for added in ("", "<think>\n"):
         folder = tmp_path / f"opens-{bool(added)}"
         folder.mkdir()
-        plan = make_plan(recipe_with(processor_with(added=added), folder, "think-answer", "sft"), GPUS["h100"])
+        recipe = recipe_with(processor_with(added=added), folder, "think-answer", "sft")
+        plan = make_plan(recipe, "h100", reporter=QUIET)
         lengths.append(plan.rows[0].lengths.completion)
     assert lengths[0] > lengths[1]
 

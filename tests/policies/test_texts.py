@@ -1,8 +1,9 @@
-"""A language model on this machine."""
+"""Text generation with a local language model."""
 
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from vrft.errors import PolicyError
@@ -11,6 +12,7 @@ from vrft.policies.texts import local_model
 
 
 def test_it_replies_with_what_follows_the_prompt(tmp_path: Path):
+    torch.manual_seed(0)
     tokenizer = load_policy("tiny").processor.tokenizer
     sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes))

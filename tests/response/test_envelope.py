@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vrft.response import ORDERS, cannot_open, parse, render, whole_turn
+from vrft.response import ORDERS, assistant_turn, envelope_conflict, parse, render
 
 OPEN = "<think>\n"
 RIGHT = "It is round.</think>\n\n<answer>benign</answer>"
@@ -70,7 +70,7 @@ def test_what_is_rendered_after_a_prompt_is_right_after_it(order: str):
     first = ORDERS[order][0]
     for end in ("", f"<{first}>", f"<|im_start|>assistant\n<{first}>\n", "<think>\n\n</think>\n\n"):
         assert parse(render("Round.", "benign", order, end), order, end).problems == ()
-        assert cannot_open(end, order) == ""
+        assert envelope_conflict(end, order) == ""
 
 
 @pytest.mark.parametrize("order", ["no-think", "answer-think"])
@@ -86,8 +86,8 @@ TEXTS = st.lists(
 
 @given(TEXTS.map("".join), TEXTS.map("".join), st.sampled_from([*ORDERS]))
 def test_no_prompt_makes_it_fail_and_its_envelope_is_that_of_the_whole_turn(completion: str, end: str, order: str):
-    assert parse(completion, order, end) == parse(whole_turn(completion, end), order)
-    assert whole_turn(completion, end).endswith(completion)
+    assert parse(completion, order, end) == parse(assistant_turn(completion, end), order)
+    assert assistant_turn(completion, end).endswith(completion)
 
 
 @pytest.mark.parametrize("unit", ["<think>", "<think></think>", "<|im_end|>", "< ", "a"])

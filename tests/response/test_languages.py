@@ -214,7 +214,7 @@ def test_names_of_many_kinds(names: list[str], answers: list[str], grade: int):
 
 @pytest.mark.parametrize("names", [["I", "1", "II"], ["Grade 2", "Grade II"], ["5-33%", "5 33%"], ["mild", "Mild."]])
 def test_a_scale_that_cannot_be_told_apart_is_refused(names: list[str]):
-    with pytest.raises(ValueError, match="cannot be told apart"):
+    with pytest.raises(ValueError, match="cannot be distinguished"):
         read_grade("x", len(names), names)
 
 

@@ -39,16 +39,16 @@ RFT = {"kind": "rft", "prompts_per_step": 1, "group_size": 4, "max_completion_to
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The trainers of the stages that are trained."""
-    from vrft.training.stage import finish
+    from vrft.training.stage import finish_stage
 
     seen: list[Any] = []
 
     def finished(trainer: Any, *rest: Any) -> Any:
         seen.append(trainer)
-        return finish(trainer, *rest)
+        return finish_stage(trainer, *rest)
 
-    monkeypatch.setattr("vrft.training.sft.finish", finished)
-    monkeypatch.setattr("vrft.training.rft.finish", finished)
+    monkeypatch.setattr("vrft.training.sft.finish_stage", finished)
+    monkeypatch.setattr("vrft.training.rft.finish_stage", finished)
     return seen
 
 

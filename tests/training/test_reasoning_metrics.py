@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vrft.sample import Knowledge
-from vrft.training.reasoning_metrics import distinct, gaming_figures, longest_copy, quotes, self_bleu, words_of
+from vrft.training.reasoning_metrics import (
+    compute_reasoning_metrics,
+    distinct,
+    longest_copy,
+    quotes,
+    self_bleu,
+    split_words,
+)
 
 CARD = Knowledge(
     "", "a: an oval mass with a smooth margin b: a dark spot", "an oval mass with a smooth margin", ("a dark spot",)
@@ -21,8 +28,8 @@ def test_the_longest_copy_is_the_longest_common_run(words: list[str], source: li
 
 
 def test_copying_shows_and_thinking_does_not():
-    copied = gaming_figures(["An oval mass with a smooth margin."] * 4, [CARD] * 4, 2)
-    thought = gaming_figures(
+    copied = compute_reasoning_metrics(["An oval mass with a smooth margin."] * 4, [CARD] * 4, 2)
+    thought = compute_reasoning_metrics(
         ["It is wide.", "Its edge is even.", "No corner anywhere.", "Rather pale inside."], [CARD] * 4, 2
     )
     assert (copied["copied_span"], copied["copied_4grams"], copied["self_bleu"]) == (7, 1, pytest.approx(1))
@@ -32,13 +39,13 @@ def test_copying_shows_and_thinking_does_not():
 
 
 def test_words_of_another_class_are_told_from_words_that_both_share():
-    assert quotes(words_of("There is a dark spot"), "a dark spot", "an oval mass")
-    assert not quotes(words_of("There is a dark spot"), "a dark spot", "a dark spot above")
-    assert gaming_figures(["a dark spot", "an oval mass"], [CARD] * 2, 2)["quotes_other"] == 0.5
+    assert quotes(split_words("There is a dark spot"), "a dark spot", "an oval mass")
+    assert not quotes(split_words("There is a dark spot"), "a dark spot", "a dark spot above")
+    assert compute_reasoning_metrics(["a dark spot", "an oval mass"], [CARD] * 2, 2)["quotes_other"] == 0.5
 
 
 def test_without_knowledge_only_the_variety_is_told():
-    assert set(gaming_figures(["x y", ""], [None, None], 2)) == {
+    assert set(compute_reasoning_metrics(["x y", ""], [None, None], 2)) == {
         "reasoning_words",
         "distinct_1",
         "distinct_2",
@@ -47,6 +54,6 @@ def test_without_knowledge_only_the_variety_is_told():
 
 
 def test_empty_reasoning_is_no_division_by_zero():
-    figures = gaming_figures(["", ""], [CARD, CARD], 2)
+    figures = compute_reasoning_metrics(["", ""], [CARD, CARD], 2)
     assert figures == dict.fromkeys(figures, 0.0)
     assert (distinct([], 1), self_bleu(["alone"])) == (0.0, 0.0)

@@ -21,7 +21,7 @@ from vrft.runs import StageDirectory, read_json, read_jsonl
 from vrft.sample import open_image
 from vrft.tasks import Grading
 from vrft.training import train_rft
-from vrft.training.stage import finish
+from vrft.training.stage import finish_stage
 
 STAGE = RftStage(
     kind="rft",
@@ -118,9 +118,9 @@ def references(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, torch.Tensor]
                 seen.append((trainer.ref_model, reference_of(trainer, policy)))
 
         trainer.add_callback(Asks())
-        return finish(trainer, policy, *rest)
+        return finish_stage(trainer, policy, *rest)
 
-    monkeypatch.setattr("vrft.training.rft.finish", begun)
+    monkeypatch.setattr("vrft.training.rft.finish_stage", begun)
     return seen
 
 

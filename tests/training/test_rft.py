@@ -19,35 +19,35 @@ from vrft.runs import StageDirectory
 from vrft.sample import Knowledge, Sample, open_image
 from vrft.tasks import Grading
 from vrft.training.callback import StageCallback, log_row
-from vrft.training.rft import Scorer, step_figures, train_rft
-from vrft.training.stage import balanced_order, lazy_dataset, order_of
+from vrft.training.rft import Scorer, reward_metrics, train_rft
+from vrft.training.stage import balanced_order, lazy_dataset, sample_order
 from vrft.training.trainer_arguments import rollout_options, trainer_options
 
 
 def test_shares_of_the_advantage_sum_to_one_and_follow_the_weights():
     rewards = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-    figures = step_figures(rewards, np.array([3.0, 1.0]), 4)
+    figures = reward_metrics(rewards, np.array([3.0, 1.0]), 4)
     assert [reward["share"] for reward in figures["rewards"]] == pytest.approx([0.75, 0.25])
     assert figures["zero_advantage"] == 0.0
 
 
 def test_a_reward_that_never_applies_has_no_mean_and_no_share():
-    figures = step_figures(np.array([[1.0, np.nan], [0.0, np.nan]]), np.array([1.0, 1.0]), 2)
+    figures = reward_metrics(np.array([[1.0, np.nan], [0.0, np.nan]]), np.array([1.0, 1.0]), 2)
     assert figures["rewards"][1] == {"mean": None, "std": None, "share": 0.0}
 
 
 @given(st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=8, max_size=8))
 def test_a_group_has_no_advantage_exactly_when_all_earn_the_same(paid: list[float]):
-    figures = step_figures(np.array(paid)[:, None], np.array([1.0]), 4)
+    figures = reward_metrics(np.array(paid)[:, None], np.array([1.0]), 4)
     same = [len(set(paid[:4])) == 1, len(set(paid[4:])) == 1]
     assert figures["zero_advantage"] == sum(same) / 2
 
 
 def test_the_order_sees_every_sample_before_any_twice_and_depends_on_the_seed():
-    order = order_of(10, 25, seed=1)
+    order = sample_order(10, 25, seed=1)
     assert sorted(order[:10]) == sorted(order[10:20]) == list(range(10))
-    assert order == order_of(10, 25, seed=1) != order_of(10, 25, seed=2)
-    assert order_of(10, 40, seed=1)[:25] == order
+    assert order == sample_order(10, 25, seed=1) != sample_order(10, 25, seed=2)
+    assert sample_order(10, 40, seed=1)[:25] == order
 
 
 def test_a_balanced_order_shows_each_class_equally_often_and_each_of_its_samples_before_one_twice():
@@ -109,7 +109,7 @@ def test_the_parts_of_the_advantage_add_up_to_what_trl_computes(tmp_path, monkey
         seen["trainer"] = trainer
         trainer.train()
 
-    monkeypatch.setattr("vrft.training.rft.finish", train)
+    monkeypatch.setattr("vrft.training.rft.finish_stage", train)
     stage = RftStage(kind="rft", rewards={"fuzzy": 1.0, "format": -0.3}, steps=1, prompts_per_step=2, group_size=4)
     stage = stage.model_copy(update={"aggregation": aggregation, "scale_rewards": scaling, "temperature": 2.0})
     stage = stage.model_copy(update={"max_completion_tokens": 16})
@@ -118,7 +118,7 @@ def test_the_parts_of_the_advantage_add_up_to_what_trl_computes(tmp_path, monkey
         load_policy("tiny"), stage, Grading(5), samples, StageDirectory(tmp_path), seed=0, reporter=Reporter(quiet=True)
     )
     logs = seen["trainer"]._logs
-    rewards = np.array([list(logs["rewards"][name]) for name in stage.rewards]).T
+    rewards = np.array([list(logs["rewards"][name]) for name in stage.weights()]).T
     assert len(np.unique(rewards, axis=0)) > 2
     parts = advantage_parts(rewards, np.array([1.0, -0.3]), 4, scale_rewards=scaling, aggregation=aggregation)
     assert np.allclose(parts.sum(axis=1), list(logs["advantages"]), atol=1e-3)
@@ -176,7 +176,7 @@ def test_kept_images_and_loading_processes_change_no_weight(tmp_path):
 
 def test_each_engine_is_told_in_its_own_way_never_to_write_a_picture_token(tmp_path):
     stock = rollout_options(RftStage(kind="rft"), [5, 7])
-    served = rollout_options(RftStage(kind="rft", rollouts="vllm", vllm_memory=0.4), [5, 7])
+    served = rollout_options(RftStage(kind="rft", rollouts="vllm", vllm={"memory": 0.4}), [5, 7])
     assert stock == {"use_vllm": False, "generation_kwargs": {"suppress_tokens": [5, 7]}}
     assert served["generation_kwargs"] == {"logit_bias": {5: -100.0, 7: -100.0}}
     args = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **served)

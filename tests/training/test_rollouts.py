@@ -57,7 +57,7 @@ def test_completions_that_have_ended_leave_the_batch_and_the_others_go_on(monkey
         rows.append(len(given["input_ids"]))
         return whole(**given)
 
-    monkeypatch.setattr(rollouts, "PIECE", 3)
+    monkeypatch.setattr(rollouts, "CHUNK", 3)
     monkeypatch.setattr(policy.model, "generate", counted)
     written = greedy(policy, model_inputs(policy, prompts, images), 20, [end])
     assert written == [one for one in expected for _ in range(2)]

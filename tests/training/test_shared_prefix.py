@@ -1,6 +1,5 @@
 """The shared prefix: log-probabilities, gradients and rollouts are those of TRL's own pass."""
 
-import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -26,7 +25,7 @@ from vrft.training.callback import StageCallback
 from vrft.training.packing import pack
 from vrft.training.rft import make_trainer, train_rft
 from vrft.training.seeded import SeededTrainer
-from vrft.training.shared_prefix import SharedPrefixTrainer, cannot_share, replaced
+from vrft.training.shared_prefix import SharedPrefixTrainer, cannot_share, replace_sequences
 
 GROUP = 3
 
@@ -261,7 +260,7 @@ def test_groups_are_replaced_whole_and_padded_to_one_length():
             "num_images": [1] * sequences,
         }
 
-    joined = replaced(step(2, 3, 5, 4), step(3, 2, 7, 2), torch.tensor([2, 3]), pad_id=0)
+    joined = replace_sequences(step(2, 3, 5, 4), step(3, 2, 7, 2), torch.tensor([2, 3]), pad_id=0)
     assert joined["prompt_ids"].tolist() == [[0, 5, 5]] * 2 + [[7, 7, 7]] * 2
     assert joined["completion_ids"].tolist() == [[5, 5, 5]] * 2 + [[7, 7, 0]] * 2
     assert joined["completion_mask"].sum() == joined["num_items_in_batch"] == 10
@@ -354,16 +353,3 @@ def test_when_the_prompt_must_be_repeated_the_reason_is_told():
     assert "whole groups of 8" in (cannot_share(model, 8, 12) or "")
     other = SimpleNamespace(config=SimpleNamespace(model_type="llava"))
     assert "llava" in (cannot_share(other, 8, 64) or "")
-
-
-def test_trl_still_has_what_is_overridden():
-    """A contract: the arguments, and the shuffle that is left out, are where they were."""
-    ours, theirs = (
-        inspect.signature(kind._get_per_token_logps_and_entropies).parameters
-        for kind in (SharedPrefixTrainer, GRPOTrainer)
-    )
-    assert list(ours)[:8] == list(theirs)[:8]
-    assert "shuffle_sequence_dict(generation_batch)" in inspect.getsource(GRPOTrainer._prepare_inputs)
-    assert "images, multimodal_fields, num_generations, has_tool_images" in inspect.getsource(
-        GRPOTrainer._generate_single_turn
-    ).replace("\n", " ").replace("  ", "")

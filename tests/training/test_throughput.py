@@ -14,13 +14,13 @@ from vrft.progress import Reporter
 from vrft.training.throughput import (
     PARTS,
     TRAINERS,
-    Measured,
+    Measurement,
     Shape,
     TrainerProcess,
+    alternate,
     bench,
-    figures,
     median_interval,
-    take_turns,
+    summarise,
 )
 
 SHAPE = Shape("tiny", 90, 6, group=4)
@@ -28,12 +28,12 @@ QUIET = Reporter(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def measured() -> dict[str, Measured]:
-    return take_turns(SHAPE, steps=3, reporter=QUIET)
+def measured() -> dict[str, Measurement]:
+    return alternate(SHAPE, steps=3, reporter=QUIET)
 
 
-def test_one_shape_is_timed_with_both_trainers(measured: dict[str, Measured]):
-    result = figures(SHAPE, measured)
+def test_one_shape_is_timed_with_both_trainers(measured: dict[str, Measurement]):
+    result = summarise(SHAPE, measured)
     assert (result["prompt"], result["completion"], result["group"]) == (90, 6, 4)
     for name in TRAINERS:
         one = result[name]
@@ -49,7 +49,7 @@ def test_one_shape_is_timed_with_both_trainers(measured: dict[str, Measured]):
     assert result["memory_ratio"] == pytest.approx(result["stock"]["peak_mb"] / result["shared"]["peak_mb"])
 
 
-def test_the_trainers_take_turns(measured: dict[str, Measured]):
+def test_the_trainers_take_turns(measured: dict[str, Measurement]):
     spans = [
         (began, began + step["step"], name)
         for name, one in measured.items()
@@ -60,17 +60,17 @@ def test_the_trainers_take_turns(measured: dict[str, Measured]):
     assert all(earlier[1] <= later[0] for earlier, later in pairwise(spans))
 
 
-def _measured(steps: list[float], forward: list[float]) -> Measured:
+def _measured(steps: list[float], forward: list[float]) -> Measurement:
     parts = [
         dict.fromkeys((*PARTS, "step"), 0.0) | {"step": s, "forward": f} for s, f in zip(steps, forward, strict=True)
     ]
-    return Measured(parts, [], 10.0, 5)
+    return Measurement(parts, [], 10.0, 5)
 
 
 def test_a_slow_phase_of_the_machine_does_not_turn_the_ratio_of_pairs():
     slow = np.array([1, 1, 1, 7, 1, 1, 1, 1, 1, 1])
     stock, shared = _measured(2 * slow, 3 * slow), _measured(list(slow[::-1]), [1.0] * 10)
-    result = figures(SHAPE, {"stock": stock, "shared": shared})
+    result = summarise(SHAPE, {"stock": stock, "shared": shared})
     assert (result["step_ratio_median"], result["step_ratio_low"], result["step_ratio_high"]) == (2, 2, 2)
     assert (result["step_ratio_min"], result["interval_coverage"]) == (2, pytest.approx(0.979, abs=1e-3))
     assert (result["training_pass_ratio_median"], result["training_pass_ratio_min"]) == (3, 3)
@@ -97,7 +97,7 @@ def test_as_many_intervals_hold_the_true_median_as_they_say():
 
 
 def test_a_prompt_that_is_too_short_is_refused():
-    with pytest.raises(UserError, match="a prompt of 10 tokens cannot be made"):
+    with pytest.raises(UserError, match="a prompt of 10 tokens cannot be built"):
         bench(Shape("tiny", 10, 6, group=4), steps=1, reporter=QUIET)
 
 
@@ -105,7 +105,7 @@ def test_what_a_trainer_fails_with_is_raised_with_its_traceback(tmp_path):
     other = TrainerProcess("stock", Shape("tiny", None, 6, group=0), tmp_path, 1, 0, False)
     try:
         with pytest.raises(RuntimeError, match=r"(?s)Traceback.*group_size"):
-            other.turn()
+            other.step()
     finally:
         other.end()
 
@@ -117,7 +117,7 @@ def test_a_process_that_is_killed_is_one_error_and_no_hang(tmp_path):
     try:
         for _ in range(2):  # while it has the turn, and when it should get one
             with pytest.raises(UserError, match=r"the shared trainer was killed or .* \(exit code -9\)"):
-                other.turn()
+                other.step()
     finally:
         timer.join()
         other.end()

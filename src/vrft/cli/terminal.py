@@ -26,17 +26,21 @@ class BarReporter(Reporter):
         self._bar: TaskID | None = None
 
     def say(self, text: str) -> None:
+        """Print a line above the bar."""
         self._progress.console.print(text, highlight=False, markup=False)
 
     def start(self, label: str, total: int, done: int = 0) -> None:
+        """Show a bar of ``total`` steps, of which ``done`` are done."""
         self._progress.start()
         self._bar = self._progress.add_task(label, total=total, completed=done, note="")
 
     def advance(self, done: int, note: str = "") -> None:
+        """Move the bar to ``done`` steps."""
         if self._bar is not None:
             self._progress.update(self._bar, completed=done, note=note)
 
     def stop(self) -> None:
+        """Remove the bar."""
         self._progress.stop()
         if self._bar is not None:
             self._progress.remove_task(self._bar)
@@ -55,16 +59,19 @@ def plan(recipe: Recipe, out: Path) -> str:
         f"run {recipe.name}: {recipe.task.kind} on {data} with policy {recipe.policy.model}, into {out}",
         f"  evaluated on {recipe.evaluation.split}, seeds {', '.join(map(str, recipe.seeds))}",
     ]
+    if recipe.custom:
+        functions = ", ".join(f"{where} as {name}" for name, where in recipe.custom.items())
+        lines.append(f"  runs code of yours: {functions}")
     for name in recipe.arm_names():
         stages = []
         for stage in recipe.stages_of(name):
             if isinstance(stage, RftStage):
-                rewards = " + ".join(f"{weight:g} {reward}" for reward, weight in stage.rewards.items())
-                told = f"rft, {stage.steps} steps of {stage.prompts_per_step} x {stage.group_size}, reward {rewards}"
+                rewards = " + ".join(f"{weight:g} {reward}" for reward, weight in stage.weights().items())
+                words = f"rft, {stage.steps} steps of {stage.prompts_per_step} x {stage.group_size}, reward {rewards}"
             else:
-                told = f"sft, {stage.steps} steps of {stage.batch_size}"
-            told += f", on {stage.task.kind}" if stage.task else ""
-            stages.append(told + (", targets shuffled" if stage.shuffle_targets else ""))
+                words = f"sft, {stage.steps} steps of {stage.batch_size}"
+            words += f", on {stage.task.kind}" if stage.task else ""
+            stages.append(words + (", targets shuffled" if stage.shuffle_targets else ""))
         lines.append(f"  arm {name}: {'; then '.join(stages) or 'no training'}")
     return "\n".join(lines)
 

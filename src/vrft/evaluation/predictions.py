@@ -13,7 +13,7 @@ from vrft.evaluation.box_metrics import constant_box, mean_iou, tally
 from vrft.policies import LoadedPolicy, decode
 from vrft.processes import all_of, from_main, is_main, process_count, process_index
 from vrft.progress import Reporter
-from vrft.response import parse, render, whole_turn
+from vrft.response import assistant_turn, parse, render
 from vrft.runs import read_jsonl, write_jsonl
 from vrft.sample import Box, Sample, Target, size_of
 from vrft.tasks import ClosedTask, Localization, TrainableTask
@@ -101,7 +101,7 @@ def prediction(
 
     Where the chat template opens a block of the envelope, the row holds ``prompt_end`` too.
     """
-    envelope, turn = parse(completion, task.order, prompt_end), whole_turn(completion, prompt_end)
+    envelope, turn = parse(completion, task.order, prompt_end), assistant_turn(completion, prompt_end)
     opened = {"prompt_end": prompt_end} if prompt_end else {}
     reading = task.read_answer(envelope, image_size, processed_size)
     problems, well_formed = [*envelope.problems, *reading.problems], not envelope.problems

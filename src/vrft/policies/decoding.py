@@ -1,4 +1,4 @@
-"""Greedy decoding, and how sure a policy is of what it wrote."""
+"""Greedy decoding, and the probabilities of the tokens of a completion."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from vrft.policies.loading import LoadedPolicy
 
 
 def model_inputs(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any]) -> BatchFeature:
-    """Prompts and their images as the model takes them, padded on the left, on its device."""
+    """Prompts and their images as inputs of the model, padded on the left, on its device."""
     texts = [policy.prompt_text(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
     inputs = policy.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
     return inputs.to(policy.model.device)
 
 
 def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], *, max_tokens: int) -> list[list[int]]:
-    """Decode greedily; returns the tokens of each completion, without padding or what follows the end of turn."""
+    """Decode greedily; returns the tokens of each completion up to the end of turn, which is left out."""
     inputs = model_inputs(policy, prompts, images)
     with torch.inference_mode():
         output = policy.model.generate(
@@ -42,7 +42,7 @@ def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], 
 
 
 def token_probabilities(policy: LoadedPolicy, prompt: str, image: Any, tokens: Sequence[int]) -> list[float]:
-    """The probability of each token of a completion, given all before it; tokens of pictures cannot be written."""
+    """The probability of each token of a completion given the tokens before it; suppressed tokens have none."""
     inputs = model_inputs(policy, [prompt], [image])
     written = torch.tensor([list(tokens)], device=policy.model.device)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], written], dim=1)

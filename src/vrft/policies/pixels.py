@@ -1,4 +1,4 @@
-"""A picture that comes several times in one step is turned into patches once."""
+"""Process an image that occurs several times in a step only once."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,54 +9,53 @@ import torch
 from PIL import Image
 from transformers import BatchFeature
 
-PATCHES = ("pixel_values", "image_grid_thw")
-"""What the image processors of the families that share a prefix make of pictures."""
+OUTPUTS = ("pixel_values", "image_grid_thw")
+"""The outputs of the image processors of the families that share a prefix."""
 
 
 @contextmanager
 def processed_once(processor: Any) -> Iterator[None]:
-    """Within the block, a picture with the same pixels as one before it is not processed again.
+    """Within the block, the image processor reuses its output for images with equal pixels.
 
-    TRL gives a processor each picture of a group G times, and once more for the training pass.
+    TRL passes each image of a group to the processor G times, and once more for the training pass.
     """
-    whole = processor.image_processor
-    processor.image_processor = _Once(whole)
+    original = processor.image_processor
+    processor.image_processor = _CachingImageProcessor(original)
     try:
         yield
     finally:
-        processor.image_processor = whole
+        processor.image_processor = original
 
 
-class _Once:
-    """An image processor that remembers what it made of each picture."""
+class _CachingImageProcessor:
+    """An image processor that keeps its output for each image."""
 
-    def __init__(self, whole: Any) -> None:
-        self.whole = whole
-        self.made: dict[tuple[Any, ...], dict[str, Any]] = {}
+    def __init__(self, original: Any) -> None:
+        self.original = original
+        self.outputs: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.whole, name)
+        return getattr(self.original, name)
 
     def __call__(self, images: Any, **options: Any) -> Any:
-        pictures = _flat(images)
-        if not pictures or not all(isinstance(one, Image.Image) for one in pictures):
-            return self.whole(images, **options)
-        wanted = {**options, "return_tensors": "pt"}
-        rows = [self._of(one, wanted) for one in pictures]
-        if any(set(row) != set(PATCHES) for row in rows):
-            return self.whole(images, **options)
-        return BatchFeature({name: torch.cat([row[name] for row in rows]) for name in PATCHES})
+        flat = _flatten(images)
+        if not flat or not all(isinstance(image, Image.Image) for image in flat):
+            return self.original(images, **options)
+        outputs = [self._process(image, {**options, "return_tensors": "pt"}) for image in flat]
+        if any(set(output) != set(OUTPUTS) for output in outputs):
+            return self.original(images, **options)
+        return BatchFeature({name: torch.cat([output[name] for output in outputs]) for name in OUTPUTS})
 
-    def _of(self, picture: Image.Image, options: dict[str, Any]) -> Any:
-        pixels = hashlib.blake2b(picture.tobytes()).digest()
-        key = (pixels, picture.mode, picture.size, repr(sorted(options.items(), key=str)))
-        if key not in self.made:
-            self.made[key] = self.whole([picture], **options)
-        return self.made[key]
+    def _process(self, image: Image.Image, options: dict[str, Any]) -> Any:
+        pixels = hashlib.blake2b(image.tobytes()).digest()
+        key = (pixels, image.mode, image.size, repr(sorted(options.items(), key=str)))
+        if key not in self.outputs:
+            self.outputs[key] = self.original([image], **options)
+        return self.outputs[key]
 
 
-def _flat(images: Any) -> list[Any]:
-    """Pictures in the order in which a processor takes them, whether or not they are in lists by prompt."""
+def _flatten(images: Any) -> list[Any]:
+    """The images of nested lists, in order."""
     if not isinstance(images, (list, tuple)):
         return [images]
-    return [picture for one in images for picture in _flat(one)] if images else []
+    return [image for inner in images for image in _flatten(inner)]

@@ -1,26 +1,26 @@
-"""What a chat template writes around the turn of the assistant, told from the template itself."""
+"""The texts that a chat template writes before and after the turn of the assistant."""
 
 from typing import Any
 
 from vrft.errors import PolicyError, first_line
-from vrft.response import cannot_open, whole_turn
+from vrft.response import assistant_turn, envelope_conflict
 
 _ANSWER = "0vrft0"
-"""A text that no template holds."""
+"""A text that no template contains."""
 
 
 def render_prompt(processor: Any, messages: list[dict[str, Any]]) -> str:
-    """A conversation as text, with what the template writes before the assistant answers.
+    """Render a conversation as text, up to the beginning of the assistant's answer.
 
     Raises:
-        PolicyError: there is no chat template, or it cannot be applied.
+        PolicyError: the chat template is missing or cannot be applied.
     """
-    return _applied(processor, messages, opens=True)
+    return _apply(processor, messages, add_generation_prompt=True)
 
 
-def _applied(processor: Any, messages: list[dict[str, Any]], *, opens: bool) -> str:
+def _apply(processor: Any, messages: list[dict[str, Any]], *, add_generation_prompt: bool) -> str:
     try:
-        return str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=opens))
+        return str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt))
     except Exception as error:  # a template is a program that comes with the model
         name = getattr(getattr(processor, "tokenizer", processor), "name_or_path", "")
         raise PolicyError(
@@ -31,46 +31,43 @@ def _applied(processor: Any, messages: list[dict[str, Any]], *, opens: bool) -> 
 
 
 def prompt_end(processor: Any) -> str:
-    """The tag of the envelope that the template opens before the assistant writes, with what follows it.
+    """The tag of the envelope that the template opens before the assistant writes, and the text after it.
 
     Templates of thinking models end the prompt with ``<think>``, so that a completion begins inside the block. A block
-    that the template closes itself is none of the policy's: where it writes an empty one, since thinking is switched
-    off, nothing is open.
+    that the template closes itself, such as an empty block where thinking is switched off, does not count.
 
     Returns:
-        Such as ``"<think>\\n"``; "" where the template opens none.
+        A text such as ``"<think>\\n"``; "" where the template opens no tag.
 
     Raises:
         PolicyError: as ``render_prompt``.
     """
-    asked = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
-    prompt = render_prompt(processor, asked)
-    before = _applied(processor, asked, opens=False)
-    return whole_turn("", prompt.removeprefix(before))
+    messages = [{"role": "user", "content": [{"type": "text", "text": "?"}]}]
+    user_turn = _apply(processor, messages, add_generation_prompt=False)
+    return assistant_turn("", render_prompt(processor, messages).removeprefix(user_turn))
 
 
 def completion_end(processor: Any) -> str:
-    """What the template writes after the text of the assistant: the token that ends its turn."""
+    """The text that the template writes after the text of the assistant: the token that ends its turn."""
     turns = [("user", "?"), ("assistant", _ANSWER)]
     messages = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
-    whole = _applied(processor, messages, opens=False)
-    return whole.rpartition(_ANSWER)[2]
+    return _apply(processor, messages, add_generation_prompt=False).rpartition(_ANSWER)[2]
 
 
 def check_envelope(name: str, end: str, order: str) -> None:
-    """Make sure that completions can have the envelope that is asked for.
+    """Check that completions can have the envelope of a task.
 
     Args:
-        name: of the policy, for the message.
+        name: the name of the policy, for the message.
         end: its ``prompt_end``.
         order: a key of ``vrft.response.ORDERS``.
 
     Raises:
-        PolicyError: the template opens a block that does not come first in the order.
+        PolicyError: the template opens a block that is not the first block of the order.
     """
-    if fault := cannot_open(end, order):
+    if conflict := envelope_conflict(end, order):
         raise PolicyError(
-            f"policy.model {name!r}: {fault}. Its chat template writes that tag into every prompt. Expected the "
+            f"policy.model {name!r}: {conflict}. Its chat template writes that tag into every prompt. Expected the "
             f"envelope think-answer (task.envelope), without the arms nothink and thinkafter; or a model whose "
             f"template opens no block."
         )

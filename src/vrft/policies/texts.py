@@ -1,4 +1,4 @@
-"""A language model on this machine, asked for a text."""
+"""Text generation with a local language model."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from vrft.policies.loading import quiet_libraries
 
 
 def local_model(name: str, *, max_tokens: int = 4096) -> Callable[[str], str]:
-    """A causal language model with a chat template, decoded greedily.
+    """Load a causal language model with a chat template; returns a function from a prompt to its greedy reply.
 
     Args:
         name: a directory, or a name on the hub.
-        max_tokens: a reply is cut here.
+        max_tokens: the largest number of tokens of a reply.
 
     Raises:
-        PolicyError: it cannot be loaded, or has no chat template.
+        PolicyError: the model cannot be loaded, or has no chat template.
     """
     quiet_libraries()
     try:

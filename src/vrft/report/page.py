@@ -13,7 +13,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from plotly.offline import get_plotlyjs
 
-from vrft.picture_log import odd_in_words
+from vrft.image_log import warning_sentences
 from vrft.report.curves import Line, draw_curves
 from vrft.report.figures import COLOURS, interactions, sweep_of
 from vrft.report.gallery import STROKES, confusions, gallery, grade_names
@@ -85,7 +85,7 @@ def _page(directory: RunDirectory, metrics: dict[str, Any]) -> str:
         gallery=gallery(directory, predictions, {arm: lines[arm] for arm in leading}, names),
         confusions=confusions(predictions, leading, names) if "accuracy" in metrics["arms"][leading[0]] else [],
         budget=_budget(metrics),
-        images=odd_in_words(metrics["images"]),
+        images=warning_sentences(metrics["images"]),
         data=read_json(directory.data) if directory.data.exists() else {},
         recipe=recipe_text,
         environment=read_json(directory.environment) if directory.environment.exists() else {},

@@ -1,9 +1,8 @@
 """The think/answer envelope, and the reading of answers.
 
-The rule of all readings: an answer is read only where it is unmistakable. A broken envelope costs the format reward,
-not the answer. A closed answer counts where it is made of declared names and of listed words alone
-(``vocabulary.py``); two different answers, a negation, a doubt or a range are no answer. Everything is parsed, never
-evaluated, in time linear in the length of the text.
+The rule of all readings: an answer is read only where it is unambiguous. A broken envelope costs the format reward, not
+the answer. A closed answer is read where it consists of declared names and listed words (``vocabulary.py``) only; two
+different answers, a negation, a doubt or a range are no answer. Texts are parsed, never evaluated, in linear time.
 """
 
 from vrft.response.answers import read_choice, read_open, read_yes_no, same_text
@@ -13,10 +12,10 @@ from vrft.response.envelope import (
     INSTRUCTIONS,
     ORDERS,
     Envelope,
-    cannot_open,
+    assistant_turn,
+    envelope_conflict,
     parse,
     render,
-    whole_turn,
 )
 from vrft.response.grades import Scale, mentioned_grade, read_grade, scale_of
 from vrft.response.labels import mentioned_label, read_label
@@ -29,7 +28,8 @@ __all__ = [
     "Envelope",
     "Reading",
     "Scale",
-    "cannot_open",
+    "assistant_turn",
+    "envelope_conflict",
     "mentioned_grade",
     "mentioned_label",
     "normalise",
@@ -43,5 +43,4 @@ __all__ = [
     "render",
     "same_text",
     "scale_of",
-    "whole_turn",
 ]

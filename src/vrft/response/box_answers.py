@@ -1,7 +1,7 @@
-"""Reading boxes as models write them: JSON, Python literals, bare lists, box tokens, objects with one key or another.
+"""Reading boxes as models write them: JSON, Python literals, bare lists, box tokens, objects with various keys.
 
-The text becomes nested groups (``groups.py``); here it is decided which of them are boxes. Prose may stand around them
-(``prose.py``), as long as it does not deny them.
+The text is parsed into nested groups (``groups.py``); this module decides which of them are boxes. Prose may stand
+around them (``prose.py``) unless it denies them.
 """
 
 import re
@@ -18,12 +18,12 @@ from vrft.response.groups import (
     Value,
     Word,
     brackets_for_tokens,
-    is_odd,
-    is_remark,
+    is_parenthetical,
+    is_unclosed,
     number_of,
-    open_end,
-    plain_text,
-    tree,
+    parse_groups,
+    spoils_numbers,
+    without_markup,
 )
 from vrft.response.prose import is_denied, prose_of, says_absent
 from vrft.response.words import Reading
@@ -31,8 +31,8 @@ from vrft.sample import Box
 
 _POINTS = (("topleft", "bottomright"), ("upperleft", "lowerright"), ("lefttop", "rightbottom"), ("start", "end"))
 
-_Claim = tuple[float, float, float, float] | None
-"""What an answer states as a box: four numbers, or None where they are no four numbers."""
+_Candidate = tuple[float, float, float, float] | None
+"""A box that an answer states: four numbers, or None where it has other than four numbers."""
 
 
 def read_boxes(
@@ -45,15 +45,15 @@ def read_boxes(
 ) -> Reading:
     """Read the boxes of an answer, in pixels of the original image, clipped to it.
 
-    A stated absence ("No objects", ``[]``) is read as no boxes. A box without area or outside the image is not among
-    the boxes of the reading, but counts as stated.
+    A stated absence ("No objects", ``[]``) is read as an empty tuple. A box without area or outside the image is left
+    out of ``answer``, but counts in ``stated``.
 
     Args:
-        answer: what stands inside the answer tags; None where nothing does.
-        frame: the coordinates that the policy speaks, one of ``vrft.boxes.FRAMES``; x first.
+        answer: the text inside the answer tags; None where there is none.
+        frame: the coordinates that the policy writes, one of ``vrft.boxes.FRAMES``; x first.
         image_size: width and height of the original image.
-        processed_size: width and height of what the processor made of it, for the frame ``resized``.
-        cut: whether the answer ends where the completion does, so that an open list of numbers may lack digits.
+        processed_size: width and height after the processor's resize, for the frame ``resized``.
+        cut: whether the answer runs to the end of the completion, so that its last number may lack digits.
 
     >>> read_boxes('```json\\n[{"bbox_2d": [250, 250, 750, 750]}]\\n```', "thousand", (640, 480)).answer
     ((160.0, 120.0, 480.0, 360.0),)
@@ -67,17 +67,17 @@ def read_boxes(
     if says_absent(answer):
         return Reading(())
     problems: dict[str, None] = {}
-    claims, absent = _claims(answer, cut, problems)
-    if not claims:
+    candidates, absent = _candidates(answer, cut, problems)
+    if not candidates:
         return Reading(()) if absent else Reading(None, ("unreadable_box", *problems))
     if "negated" in problems:
-        return Reading(None, tuple(problems), len(claims))
+        return Reading(None, tuple(problems), len(candidates))
     boxes: list[Box] = []
-    for claim in claims:
-        if claim is None:
+    for candidate in candidates:
+        if candidate is None:
             problems["unreadable_box"] = None
             continue
-        box = to_pixels(claim, frame, image_size, processed_size)
+        box = to_pixels(candidate, frame, image_size, processed_size)
         clipped = clip(box, image_size)
         if not has_area(box):
             problems["degenerate_box"] = None
@@ -89,45 +89,45 @@ def read_boxes(
             boxes.append(clipped)
     if len(set(boxes)) < len(boxes):
         problems["duplicate_boxes"] = None
-    numbers = [abs(number) for claim in claims if claim is not None for number in claim]
+    numbers = [abs(number) for candidate in candidates if candidate is not None for number in candidate]
     if numbers and (max(numbers) > 2 if frame == "unit" else max(numbers) <= 1):
         problems["wrong_frame?"] = None
-    return Reading(tuple(boxes) if boxes else None, tuple(problems), len(claims))
+    return Reading(tuple(boxes) if boxes else None, tuple(problems), len(candidates))
 
 
-def _claims(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Claim], bool]:
-    """What the answer states as boxes, and whether it states that there are none."""
-    text = plain_text(answer, cut=cut)
-    root = tree(text)
-    if root is None:  # nested beyond anything that a model means
+def _candidates(answer: str, cut: bool, problems: dict[str, None]) -> tuple[list[_Candidate], bool]:
+    """The boxes that the answer states, and whether it states absence."""
+    text = without_markup(answer, cut=cut)
+    root = parse_groups(text)
+    if root is None:  # nested too deeply
         return [], False
     if len(root.items) == 1 and isinstance(inner := root.items[0][1], str) and re.search("[0-9]", inner):
-        text, root = inner, tree(inner) or root  # the whole answer is a quoted text
-    groups = [value for _, value in root.items if isinstance(value, Group) and not is_remark(value)]
+        text, root = inner, parse_groups(inner) or root  # the whole answer is a quoted text
+    groups = [value for _, value in root.items if isinstance(value, Group) and not is_parenthetical(value)]
     prose = prose_of(root)
     if prose:
         problems["prose_around_answer"] = None
     if is_denied(root):
         problems["negated"] = None
-    if open_end(root):
+    if is_unclosed(root):
         problems["truncated"] = None
-    claims: list[_Claim]
+    candidates: list[_Candidate]
     if not groups:
-        claims = list(_bare(text, root, cut))
+        candidates = list(_bare(text, root, cut))
     elif all(map(_is_point, groups)):  # (x1, y1), (x2, y2)
-        lost = not groups[-1].closed and cut
-        claims = [] if lost else [_corners_of(groups)] if len(groups) == 2 else [None]
+        incomplete = not groups[-1].closed and cut
+        candidates = [] if incomplete else [_corners_of(groups)] if len(groups) == 2 else [None]
     else:
-        claims = [claim for group in groups for claim in _boxes_in(group, cut)]
-        if prose and any(claims):  # "in the image of size [640, 640]"
-            claims = [claim for claim in claims if claim is not None]
-    unsaid = not any(isinstance(value, (Word, str)) for _, value in root.items) or says_absent(prose)
-    absent = not claims and bool(groups) and all(map(_is_void, groups)) and unsaid
-    return claims, absent
+        candidates = [candidate for group in groups for candidate in _boxes_in(group, cut)]
+        if prose and any(candidates):  # "in the image of size [640, 640]"
+            candidates = [candidate for candidate in candidates if candidate is not None]
+    no_other_words = not any(isinstance(value, (Word, str)) for _, value in root.items) or says_absent(prose)
+    absent = not candidates and bool(groups) and all(map(_is_empty, groups)) and no_other_words
+    return candidates, absent
 
 
-def _boxes_in(group: Group, cut: bool) -> Iterator[_Claim]:
-    """The claims of a group and of the groups inside it."""
+def _boxes_in(group: Group, cut: bool) -> Iterator[_Candidate]:
+    """The boxes stated in a group and in the groups inside it."""
     if len(rows := _rows_of(group)) > 1:
         for row in rows:
             yield from _boxes_in(row, cut)
@@ -144,38 +144,38 @@ def _boxes_in(group: Group, cut: bool) -> Iterator[_Claim]:
             yield _corners_of(points) if len(points) == 2 else None
         return
     numbers = [number for value in plain if (number := number_of(value)) is not None]
-    odd = any(isinstance(value, Word) and is_odd(value.text) for value in plain)
-    if not any(isinstance(value, Group) for _, value in group.items) and (numbers or odd):
-        if len(numbers) == 4 and not odd:
+    spoilt = any(isinstance(value, Word) and spoils_numbers(value.text) for value in plain)
+    if not any(isinstance(value, Group) for _, value in group.items) and (numbers or spoilt):
+        if len(numbers) == 4 and not spoilt:
             if group.closed or not cut:
                 yield numbers[0], numbers[1], numbers[2], numbers[3]
         elif group.closed:
             yield None
         return
-    stated: dict[_Claim, str] = {}  # under the keys of one object; the same box under a second key is no second box
+    stated: dict[_Candidate, str] = {}  # box -> key; the same box under a second key of an object is not counted again
     for key, value in sorted(group.items, key=lambda item: not (item[0] and BOX_KEYS.fullmatch(item[0]))):
         if key is None:
             yield from _boxes_of(value, cut)
             continue
         known = BOX_KEYS.fullmatch(key)
-        if known or not OTHER_KEYS.fullmatch(key):  # of an unusual key only what holds four numbers
-            for claim in _boxes_of(value, cut):
-                if (known or claim is not None) and stated.get(claim, key) == key:
-                    yield claim
-                    stated[claim] = key
+        if known or not OTHER_KEYS.fullmatch(key):  # of an unknown key only a list of four numbers
+            for candidate in _boxes_of(value, cut):
+                if (known or candidate is not None) and stated.get(candidate, key) == key:
+                    yield candidate
+                    stated[candidate] = key
 
 
-def _boxes_of(value: "Value", cut: bool) -> Iterator[_Claim]:
-    """The claims of one value: those of a group, or of a list that is written as a text."""
+def _boxes_of(value: "Value", cut: bool) -> Iterator[_Candidate]:
+    """The boxes stated in a value: a group, or a list in quotes."""
     if isinstance(value, str) and re.search(r"[0-9]\s{0,5}[,;\s]\s{0,5}[-+]?[0-9]", value):
-        inner = tree(brackets_for_tokens(value))
+        inner = parse_groups(brackets_for_tokens(value))
         if inner is not None and not prose_of(inner):
             yield from _boxes_in(inner, False)
-    elif isinstance(value, Group) and not is_remark(value):
+    elif isinstance(value, Group) and not is_parenthetical(value):
         yield from _boxes_in(value, cut)
 
 
-def _from_points(group: Group) -> _Claim:
+def _from_points(group: Group) -> _Candidate:
     """Two corners with a key each: ``{"top_left": [10, 20], "bottom_right": [30, 40]}``."""
     keyed = {key.removesuffix("corner"): value for key, value in group.items if key and isinstance(value, Group)}
     for names in _POINTS:
@@ -188,7 +188,7 @@ def _from_points(group: Group) -> _Claim:
 
 
 def _rows_of(group: Group) -> list[Group]:
-    """The parts of a group in which no coordinate stands twice: ``x1=1, y1=2, x2=3, y2=4; x1=5, ...`` are two boxes."""
+    """Split a group before each repeated coordinate: ``x1=1, y1=2, x2=3, y2=4; x1=5, ...`` are two boxes."""
     if sum(key in COORDINATES for key, _ in group.items) < 5:
         return [group]
     rows, seen = [Group(group.bracket, [], True)], set[str]()
@@ -203,7 +203,7 @@ def _rows_of(group: Group) -> list[Group]:
     return rows
 
 
-def _from_coordinates(group: Group) -> _Claim:
+def _from_coordinates(group: Group) -> _Candidate:
     """Four numbers with a key each: two corners, or a corner and the sides."""
     keyed = {key: number for key, value in group.items if key and (number := number_of(value)) is not None}
     if len(keyed) < 4:
@@ -221,7 +221,7 @@ _FOUR = r"(?:\s{0,5}[,;]\s{0,5}|\s{1,5})".join([r"([-+]?[0-9]{1,12}(?:\.[0-9]{0,
 _BARE_LINE = re.compile(rf"([^\d\[\](){{}}+.-]{{0,80}}?)\s{{0,20}}{_FOUR}\s{{0,20}}[.,]?")
 
 
-def _bare(text: str, root: Group, cut: bool) -> Iterator[_Claim]:
+def _bare(text: str, root: Group, cut: bool) -> Iterator[_Candidate]:
     """Boxes without brackets: four numbers on a line, or four coordinates with their names."""
     rows = [_from_coordinates(row) for row in _rows_of(root)]
     if any(rows) and not cut:
@@ -241,19 +241,19 @@ def _is_point(group: Group) -> bool:
     return len(group.items) == 2 and all(key is None and number_of(value) is not None for key, value in group.items)
 
 
-def _corners_of(points: list[Group]) -> _Claim:
+def _corners_of(points: list[Group]) -> _Candidate:
     (a, b), (c, d) = ([number_of(value) for _, value in point.items] for point in points)
     assert a is not None and b is not None and c is not None and d is not None  # noqa: PT018
     return a, b, c, d
 
 
-def _is_void(value: "Value") -> bool:
-    """Nothing, an empty group, a stated absence, or a group whose keys for boxes (or some key) hold that."""
+def _is_empty(value: "Value") -> bool:
+    """Whether a value is an absence: empty, null, a statement, or a group whose box keys (or any key) hold such."""
     if not isinstance(value, Group):
         text = value.text if isinstance(value, Word) else str(value)
         return text.lower() in ("", "null", "none") or (isinstance(value, str) and says_absent(text))
     named = [inner for key, inner in value.items if key and BOX_KEYS.fullmatch(key)]
     if named:
-        return value.closed and all(map(_is_void, named))
-    inner = [one for key, one in value.items if key or isinstance(one, Group) or len(value.items) == 1]
-    return value.closed and (not value.items or any(map(_is_void, inner)))
+        return value.closed and all(map(_is_empty, named))
+    inner = [item for key, item in value.items if key or isinstance(item, Group) or len(value.items) == 1]
+    return value.closed and (not value.items or any(map(_is_empty, inner)))

@@ -1,4 +1,4 @@
-"""The think/answer envelope: how a completion is taken apart.
+"""The think/answer envelope: parsing and writing completions.
 
 >>> parse("<think>Round.</think><answer>benign</answer>")
 Envelope(think='Round.', answer='benign', problems=())
@@ -11,24 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from vrft.response.words import INVISIBLE, LONGEST, normalise
+from vrft.response.words import INVISIBLE, MAX_CHARACTERS, normalise
 
 INSTRUCTIONS = {
     "think-answer": "Think inside <think></think>, then give only the answer inside <answer></answer>.",
     "answer-think": "Give only the answer inside <answer></answer>, then the reasons inside <think></think>.",
     "no-think": "Give only the answer inside <answer></answer>.",
 }
-"""The sentence that asks for the envelope, by its order; every prompt ends with it."""
+"""The sentence that asks for the envelope, by order; every prompt ends with it."""
 
 ENVELOPE_INSTRUCTION = INSTRUCTIONS["think-answer"]
-"""That of the usual order."""
+"""The sentence for the default order."""
 
 ORDERS = {
     "think-answer": ("think", "answer"),
     "answer-think": ("answer", "think"),
     "no-think": ("answer",),
 }
-"""The blocks of a right envelope, in order, by the name of the order."""
+"""The blocks of a correct envelope, in order, by the name of the order."""
 
 END_OF_TURN = (
     "<|im_end|>",
@@ -56,24 +56,24 @@ END_OF_TURN = (
 _TAG = re.compile(r"<\s{0,3}(/?)\s{0,3}(think|answer)\s{0,3}>", re.IGNORECASE)
 _END_OF_TURN = re.compile("|".join(map(re.escape, END_OF_TURN)))
 _BROKEN_TAG = re.compile(r"<(?:/(?:a(?:n(?:s(?:w(?:er?)?)?)?)?)?)?\Z")
-_PERFECT = re.compile(
+_WELL_FORMED = re.compile(
     r"\s*<think>([^<\u200b-\u200d\u2060\ufeff]*)</think>\s*<answer>([^<\u200b-\u200d\u2060\ufeff]*)</answer>\s*"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A completion taken apart.
+    """A parsed completion.
 
     ``think`` and ``answer`` are the stripped texts inside the tags, or None where there is no such block. ``problems``
-    are short codes of what is wrong with the envelope; it is empty exactly when the format is right.
+    are short codes of the faults of the envelope; it is empty exactly when the format is correct.
     """
 
     think: str | None
     answer: str | None
     problems: tuple[str, ...]
     answers: tuple[str, ...] = field(default=(), repr=False)
-    """The texts of all answer blocks where there are several, which may say the same in other words."""
+    """The texts of all answer blocks where there are several; they may have the same meaning."""
 
     @property
     def cut(self) -> bool:
@@ -82,13 +82,13 @@ class Envelope:
 
 
 def render(think: str, answer: str, order: str = "think-answer", prompt_end: str = "") -> str:
-    """Write a completion in the envelope of an order; ``parse`` takes it apart again.
+    """Write a completion in the envelope of an order: the inverse of ``parse``.
 
     Args:
-        think: what stands in the think block; not used where the order has none.
-        answer: what stands in the answer block.
+        think: the text of the think block; not used where the order has none.
+        answer: the text of the answer block.
         order: a key of ``ORDERS``.
-        prompt_end: how the prompt ends, as for ``parse``; a tag that it leaves open is not written once more.
+        prompt_end: the end of the prompt, as for ``parse``; a tag that it leaves open is not repeated.
 
     Raises:
         ValueError: the prompt leaves a block open that does not come first in the order.
@@ -98,43 +98,43 @@ def render(think: str, answer: str, order: str = "think-answer", prompt_end: str
     >>> render("Round.", "benign", prompt_end="<think>\\n")
     'Round.</think><answer>benign</answer>'
     """
-    if fault := cannot_open(prompt_end, order):
-        raise ValueError(fault)
+    if conflict := envelope_conflict(prompt_end, order):
+        raise ValueError(conflict)
     texts = {"think": think, "answer": answer}
-    whole = "".join(f"<{block}>{texts[block]}</{block}>" for block in ORDERS[order])
-    return whole.removeprefix(_left_open(prompt_end)[0])
+    written = "".join(f"<{block}>{texts[block]}</{block}>" for block in ORDERS[order])
+    return written.removeprefix(_open_tag(prompt_end)[0])
 
 
-def cannot_open(prompt_end: str, order: str) -> str:
-    """Why no completion after a prompt that ends so can have the right envelope; "" where one can.
+def envelope_conflict(prompt_end: str, order: str) -> str:
+    """Say why no completion after this end of a prompt can have the correct envelope; "" where it can.
 
-    >>> cannot_open("<think>\\n", "no-think")
+    >>> envelope_conflict("<think>\\n", "no-think")
     'the prompt leaves <think> open, and the envelope no-think begins with <answer>'
     """
-    tag, first = _left_open(prompt_end)[0], f"<{ORDERS[order][0]}>"
+    tag, first = _open_tag(prompt_end)[0], f"<{ORDERS[order][0]}>"
     return (
         f"the prompt leaves {tag} open, and the envelope {order} begins with {first}" if tag not in ("", first) else ""
     )
 
 
-def whole_turn(completion: str, prompt_end: str = "") -> str:
-    """What the assistant's turn holds: the tag that the prompt leaves open, if any, and the completion.
+def assistant_turn(completion: str, prompt_end: str = "") -> str:
+    """The text of the assistant's turn: the tag that the prompt leaves open, if any, and the completion.
 
     Chat templates of thinking models end the prompt with ``<think>``, so that a completion begins inside the block.
-    What a template has closed itself, such as the empty think block of a model whose thinking is switched off, is no
-    work of the policy and does not count; neither does a tag before the end of an earlier turn.
+    A block that the template closes itself does not count, such as the empty think block of a model whose thinking is
+    switched off; neither does a tag before the end of an earlier turn.
 
-    >>> whole_turn("Round.</think><answer>benign</answer>", "<|im_start|>assistant\\n<think>\\n")
+    >>> assistant_turn("Round.</think><answer>benign</answer>", "<|im_start|>assistant\\n<think>\\n")
     '<think>\\nRound.</think><answer>benign</answer>'
-    >>> whole_turn("<answer>benign</answer>", "<think>\\n\\n</think>\\n\\n")
+    >>> assistant_turn("<answer>benign</answer>", "<think>\\n\\n</think>\\n\\n")
     '<answer>benign</answer>'
     """
-    return "".join((*_left_open(prompt_end), completion)) if prompt_end else completion
+    return "".join((*_open_tag(prompt_end), completion)) if prompt_end else completion
 
 
 @lru_cache(maxsize=64)
-def _left_open(prompt_end: str) -> tuple[str, str]:
-    """The tag that is open where a prompt ends, in its usual spelling, and what follows it; two empty texts if none."""
+def _open_tag(prompt_end: str) -> tuple[str, str]:
+    """The tag that is open at the end of a prompt, in its usual spelling, and the text after it; else ("", "")."""
     tags = list(_TAG.finditer(prompt_end))
     if not tags or tags[-1][1] or _END_OF_TURN.search(prompt_end, tags[-1].end()):
         return "", ""
@@ -142,29 +142,29 @@ def _left_open(prompt_end: str) -> tuple[str, str]:
 
 
 def parse(completion: str, order: str = "think-answer", prompt_end: str = "") -> Envelope:
-    """Take a completion apart; no text makes it fail, and the time is linear in its length.
+    """Parse a completion; no text makes it fail, and the time is linear in its length.
 
-    A ``<think>`` that is closed hides every tag inside it (a policy that muses about ``<answer>`` tags has not answered
-    yet). A block that is never closed ends where the other kind begins, or at the end.
+    Tags inside a closed ``<think>`` block are ignored: a policy that writes about ``<answer>`` tags has not answered
+    yet. A block that is never closed ends where the other kind begins, or at the end.
 
     Args:
         completion: the text of the policy, without the prompt.
-        order: a key of ``ORDERS``; it decides what is a problem, never what is read.
-        prompt_end: how the prompt ends: what the chat template writes at the beginning of the assistant's turn, such as
-            ``<think>`` and a line break. The envelope is judged on ``whole_turn``.
+        order: a key of ``ORDERS``; it decides which faults are problems, but changes no text that is read.
+        prompt_end: the beginning of the assistant's turn that the chat template writes, such as ``<think>`` and a
+            line break. The envelope is that of ``assistant_turn``.
 
     >>> parse("Round.</think><answer>benign</answer>", prompt_end="<think>\\n")
     Envelope(think='Round.', answer='benign', problems=())
     """
     if prompt_end:
-        completion = whole_turn(completion, prompt_end)
-    if order == "think-answer" and (perfect := _PERFECT.fullmatch(completion)):
-        think, answer = perfect[1].strip(), perfect[2].strip()
+        completion = assistant_turn(completion, prompt_end)
+    if order == "think-answer" and (matched := _WELL_FORMED.fullmatch(completion)):
+        think, answer = matched[1].strip(), matched[2].strip()
         if think and answer:
             return Envelope(think, answer, ())
     blocks, outside, problems = _blocks(completion)
     contents = {
-        name: [_without_end(_TAG.sub("", body)).strip() for kind, body in blocks if kind == name]
+        name: [_strip_end(_TAG.sub("", body)).strip() for kind, body in blocks if kind == name]
         for name in ("think", "answer")
     }
     wanted = ORDERS[order]
@@ -184,11 +184,11 @@ def parse(completion: str, order: str = "think-answer", prompt_end: str = "") ->
         problems["text_outside"] = None
     think = "\n".join(contents["think"]) if contents["think"] else None
     answers = tuple(contents["answer"]) if len(contents["answer"]) > 1 else ()
-    return Envelope(think, _one_answer(contents["answer"]), tuple(problems), answers)
+    return Envelope(think, _common_answer(contents["answer"]), tuple(problems), answers)
 
 
-def _without_end(text: str) -> str:
-    """A text without the white space and tokens at its end."""
+def _strip_end(text: str) -> str:
+    """A text without the white space and end-of-turn tokens at its end."""
     end = len(text)
     while True:
         while end and text[end - 1].isspace():
@@ -200,7 +200,7 @@ def _without_end(text: str) -> str:
 
 
 def _blocks(text: str) -> tuple[list[tuple[str, str]], list[str], dict[str, None]]:
-    """The blocks in order as (kind, body), the texts between them, and what is wrong with the tags."""
+    """The blocks in order as (kind, body), the texts between them, and the problems of the tags."""
     problems: dict[str, None] = {}  # an ordered set
     tags = list(_TAG.finditer(text))
     if any(tag.group() != tag.group().lower() for tag in tags):
@@ -231,14 +231,14 @@ def _blocks(text: str) -> tuple[list[tuple[str, str]], list[str], dict[str, None
         else:
             problems["stray_tag"] = None
             if opened == kind == "answer":
-                if text[start : tag.start()].strip():  # something was answered already
+                if text[start : tag.start()].strip():  # there is an answer already
                     blocks.append((opened, text[start : tag.start()]))
-                start = tag.end()  # <answer><answer>: the inner one holds the answer
+                start = tag.end()  # <answer><answer>: the inner block is the answer
         position = tag.end()
     if opened:
         problems[f"{opened}_not_closed"] = None
         body = _BROKEN_TAG.sub("", _END_OF_TURN.sub("", text[start:]))
-        if body.strip() or opened not in [kind for kind, _ in blocks]:  # <answer>a<answer>: nothing more was said
+        if body.strip() or opened not in [kind for kind, _ in blocks]:  # <answer>a<answer>: no second answer follows
             blocks.append((opened, body))
     else:
         outside.append(text[position:])
@@ -251,9 +251,9 @@ def _kind(tag: re.Match[str]) -> str:
     return f"{tag[1]}{tag[2].lower()}"
 
 
-def _one_answer(answers: Sequence[str]) -> str | None:
-    """The answer, when there is one, or when all blocks say the same."""
+def _common_answer(answers: Sequence[str]) -> str | None:
+    """The answer, if there is a single block or all blocks are equal after folding."""
     different = set(answers)
-    if 1 < len(different) <= 10 and all(len(answer) <= LONGEST for answer in different):
+    if 1 < len(different) <= 10 and all(len(answer) <= MAX_CHARACTERS for answer in different):
         different = {normalise(answer) for answer in different}
     return answers[0] if len(different) == 1 and answers[0] else None

@@ -1,7 +1,7 @@
-"""From the text of an answer to nested groups: brackets of any kind alike, values with the keys before their colons.
+"""Parse the text of an answer into nested groups: brackets of any kind, and values with the keys before their colons.
 
 Box tokens of several families become brackets; fences, names and LaTeX around an answer become spaces. Commas may be
-missing and the end may be cut off. Nothing is evaluated, and time is linear in the length of the text.
+missing, and the end may be cut off. Nothing is evaluated, and time is linear in the length of the text.
 """
 
 import math
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 BOX_KEYS = re.compile(
     r"(?:bbox|box|boundingbox|boundingboxes|bndbox|position|coordinate|coord|rect|rectangle|region|xyxy)(?:e?s)?(?:2d|xyxy)?"
 )
-"""Keys that hold a box, without their underscores."""
+"""Keys of boxes, without underscores."""
 
 OTHER_KEYS = re.compile(
     r"(?:image|processed|original|img)?(?:size|shape|resolution|dimensions?)?|keypoints?(?:2d)?|points?2d|cent(?:er|re)"
     r"|colou?r|rgba?|\w*normali[sz]ed|(?:class)?(?:score|prob|probabilitie|probability|confidence|logit)s?"
 )
-"""Keys whose numbers are something else."""
+"""Keys whose numbers are no box."""
 
 CORNERS = (
     *(("x1", "y1", "x2", "y2"), ("x0", "y0", "x1", "y1"), ("xmin", "ymin", "xmax", "ymax")),
@@ -49,7 +49,7 @@ _TOKEN = re.compile(
     |(?P<word>(?:[^\s\[\](){},;:="']|(?<=\w)'(?=\w))++)""",
     re.VERBOSE | re.DOTALL,
 )
-_DEEPEST = 32
+_MAX_DEPTH = 32
 
 _FOUR = r"(?:[ \t]{0,5},[ \t]{0,5}|[ \t]{1,5})".join([r"[-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?"] * 4)
 _ROW_END = r"[ \t]{0,5}[;\n]\s{0,5}"
@@ -59,7 +59,7 @@ _ROWS = re.compile(rf"[\[({{]\s{{0,5}}{_FOUR}(?:{_ROW_END}{_FOUR}){{1,500}}")
 
 @dataclass(slots=True)
 class Group:
-    """What stands inside one pair of brackets: values, each with the key before its colon."""
+    """The content of a pair of brackets: values, each with the key before its colon."""
 
     bracket: str
     items: list[tuple[str | None, "Value"]] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A bare word, or a number with something attached to it."""
+    """A bare word, or a number with letters or signs attached."""
 
     text: str
 
@@ -76,37 +76,37 @@ class Word:
 Value = Group | Word | str | float
 
 
-def plain_text(answer: str, *, cut: bool) -> str:
-    """The answer with box tokens as brackets, without what only dresses it.
+def without_markup(answer: str, *, cut: bool) -> str:
+    """The answer with box tokens as brackets, without fences, names and LaTeX.
 
     Args:
         answer: the text.
-        cut: whether it ends where the completion does, so that a token at its end may be half.
+        cut: whether the answer runs to the end of the completion, so that its last token may be incomplete.
     """
     text = answer if answer.isascii() else answer.translate(_FULL_WIDTH)
     if cut:
         text = _HALF_TOKEN.sub("", text)
     text = _NUMBER_TOKENS.sub(r" \1 ", brackets_for_tokens(_NAMED.sub(" ", text)))
     if ";" in text or "\n" in text:
-        text = _ROWS.sub(_separate, text)
+        text = _ROWS.sub(_bracket_rows, text)
     return _FENCES.sub(" ", re.sub(r"\\(?=[\[\](){}])|\\boxed\s{0,3}\{\s{0,3}\}", " ", text))
 
 
-def _separate(rows: re.Match[str]) -> str:
+def _bracket_rows(rows: re.Match[str]) -> str:
     """A pair of brackets for each row."""
     return rows[0][0] + re.sub(r"[;\n]\s{0,5}(?=[-+0-9])", "],[", rows[0][1:].lstrip())
 
 
 def brackets_for_tokens(text: str) -> str:
-    """Box tokens as brackets."""
+    """Replace box tokens by brackets."""
     return _CLOSE_TOKENS.sub("] ", _OPEN_TOKENS.sub(" [", text))
 
 
-def tree(text: str) -> Group | None:
-    """The groups of a text below one root; None where they are nested too deeply. Time is linear in the length."""
+def parse_groups(text: str) -> Group | None:
+    """The groups of a text below a root group; None where they are nested too deeply. Time is linear."""
     root = Group("", closed=True)
     stack: list[Group] = [root]
-    keys: list[str | None] = [None]  # of each open group, the key that waits for its value
+    keys: list[str | None] = [None]  # the key without a value so far, for each open group
     for token in _TOKEN.finditer(text):
         kind, written = token.lastgroup, token.group()
         group = stack[-1]
@@ -124,7 +124,7 @@ def tree(text: str) -> Group | None:
             continue
         value: Value
         if kind == "open":
-            if len(stack) > _DEEPEST:
+            if len(stack) > _MAX_DEPTH:
                 return None
             value = Group(written)
         elif kind == "number" and len(written) <= 40 and math.isfinite(number := float(written)):
@@ -147,6 +147,7 @@ def _key(value: "Value") -> str:
 
 
 def number_of(value: "Value") -> float | None:
+    """The number of a value, which may be in quotes; None where it is no number."""
     if isinstance(value, float):
         return value
     if isinstance(value, str) and re.fullmatch(r"\s{0,5}[-+]?[0-9]{1,12}(?:\.[0-9]{0,12})?\s{0,5}", value):
@@ -154,8 +155,8 @@ def number_of(value: "Value") -> float | None:
     return None
 
 
-def is_odd(word: str) -> bool:
-    """Whether a bare word spoils the numbers beside it: a unit, a sign, a number with something attached."""
+def spoils_numbers(word: str) -> bool:
+    """Whether the numbers beside a bare word are no coordinates: a unit, a sign, a number with a suffix."""
     if word in COORDINATES:
         return False
     return (
@@ -165,15 +166,15 @@ def is_odd(word: str) -> bool:
     )
 
 
-def is_remark(group: Group) -> bool:
-    """Words or one number in parentheses are prose."""
+def is_parenthetical(group: Group) -> bool:
+    """Whether a group is a remark in parentheses, with words or a single number, and no box."""
     values = [value for _, value in group.items]
     if group.bracket != "(" or any(isinstance(value, Group) for value in values):
         return False
-    return len(values) == 1 or any(isinstance(value, Word) and not is_odd(value.text) for value in values)
+    return len(values) == 1 or any(isinstance(value, Word) and not spoils_numbers(value.text) for value in values)
 
 
-def open_end(group: Group) -> bool:
+def is_unclosed(group: Group) -> bool:
     """Whether a bracket is still open at the end of the text."""
     last = group.items[-1][1] if group.items else None
     return isinstance(last, Group) and not last.closed

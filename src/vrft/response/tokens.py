@@ -1,8 +1,8 @@
-"""Answers as tokens, and the one rule of closed answers: nothing may stand there but names and words that are listed.
+"""Answers as tokens, and the rule of closed answers: they may contain nothing but names and listed words.
 
-Tokens are runs of letters, runs of digits, and single signs; of scripts that are written without spaces every letter is
-one. A name or a listed word is a sequence of tokens, and the longest that fits is taken. Time is linear in the length
-of the answer, which ``LONGEST`` bounds.
+Tokens are runs of letters, runs of digits, and single signs; in scripts without spaces every letter is a token. A name
+or a listed phrase is a sequence of tokens, and the longest match is taken. Time is linear in the length of the answer,
+which ``MAX_CHARACTERS`` bounds.
 """
 
 import re
@@ -17,18 +17,18 @@ from vrft.response.words import normalise
 T = TypeVar("T")
 
 _UNSPACED = "\u2e80-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u1100-\u11ff\uac00-\ud7af\u0e00-\u0e7f"
-"""Scripts of which each letter is a token: Han, kana, Hangul, Thai."""
+"""Scripts in which each letter is a token: Han, kana, Hangul, Thai."""
 
 _TOKEN = re.compile(rf"\d+(?:\.\d+)?|(?:(?![{_UNSPACED}])[^\W\d_])+|\S")
-_LOOSE = frozenset(".,:;=#()[]{}。、・'—")
-"""Signs that may stand anywhere between words; a hyphen may where spaces are around it."""
+_SEPARATORS = frozenset(".,:;=#()[]{}。、・'—")
+"""Signs that may stand anywhere between words; so may a hyphen with spaces around it."""
 
 _IS = re.compile(r"\b[éè]\b")
 _RANGE = re.compile(r"(?<=\d)%? ?[-‐‑–—−] ?(?=\d)")
 _ACCENTS = re.compile("([^\\W\\d_])[\u0300-\u0333\u0339-\u036f]+")
 _KOREAN = re.compile(rf"[{vocabulary.SINO_KOREAN}](?= ?(?:등급|단계|급|기|도))")
 HYPHENS = "−‐‑–－"
-"""What is written for a hyphen or a minus, besides the plain one."""
+"""Characters for a hyphen or a minus, besides ``-``."""
 
 _PLAIN_HYPHENS = str.maketrans(dict.fromkeys(HYPHENS, "-"))
 _WRITTEN = {
@@ -42,21 +42,23 @@ class Token(NamedTuple):
 
     text: str
     glued: bool
-    """Whether the token before it stands right before it, without a space."""
+    """Whether no space stands between the token before and this token."""
 
     @property
     def is_number(self) -> bool:
+        """Whether the token begins with a digit."""
         return self.text[0].isdecimal()
 
     @property
     def is_word(self) -> bool:
+        """Whether the token begins with a letter."""
         return self.text[0].isalpha()
 
 
-def folded(text: str) -> str:
-    """``normalise``, without accents on letters; the Portuguese and Italian *is* stays apart from the letter E.
+def fold_accents(text: str) -> str:
+    """``normalise``, and remove accents from letters; the Portuguese and Italian *é* (is) becomes ``est``, not ``e``.
 
-    >>> folded("Réponse : Étape 2")
+    >>> fold_accents("Réponse : Étape 2")
     'reponse : etape 2'
     """
     for written, meant in _WRITTEN.items():
@@ -88,10 +90,10 @@ def tokens_of(text: str) -> list[Token]:
 
 
 class Phrases(Generic[T]):
-    """Sequences of tokens and what they stand for; the longest that begins at a place is found.
+    """Sequences of tokens and what they stand for; the longest phrase that begins at a position is found.
 
     Args:
-        phrases: sequences that are not empty, and their values.
+        phrases: nonempty sequences, and their values.
     """
 
     def __init__(self, phrases: Iterable[tuple[Sequence[str], T]]) -> None:
@@ -101,25 +103,23 @@ class Phrases(Generic[T]):
         for found in self._by_first.values():
             found.sort(key=lambda item: -len(item[0]))
 
-    def at(self, tokens: Sequence[str], place: int) -> tuple[int, T] | None:
-        """The length and the value of the longest phrase that begins at a place."""
-        for sequence, value in self._by_first.get(tokens[place], ()):
-            if tuple(tokens[place : place + len(sequence)]) == sequence:
+    def at(self, tokens: Sequence[str], index: int) -> tuple[int, T] | None:
+        """The length and the value of the longest phrase that begins at a position; None where there is none."""
+        for sequence, value in self._by_first.get(tokens[index], ()):
+            if tuple(tokens[index : index + len(sequence)]) == sequence:
                 return len(sequence), value
         return None
 
 
 def words_in(text: str) -> list[str]:
-    """The texts of the tokens of a text that is not folded yet."""
-    return [token.text for token in tokens_of(folded(text))]
+    """The tokens of a text, folded, as texts."""
+    return [token.text for token in tokens_of(fold_accents(text))]
 
 
 @lru_cache(maxsize=1)
-def lead_ins() -> Phrases[str]:
-    """The phrases that may stand around closed answers; the value says ``title``, ``before`` (a title), ``article``,
-    ``scale`` or ``other``.
-
-    Names of scales may stand around grades alone.
+def listed_phrases() -> Phrases[str]:
+    """The phrases that may stand around closed answers, with their kinds: ``title``, ``before`` (a preceding title),
+    ``article``, ``scale`` (which may stand around grades only) or ``other``.
     """
     listed: dict[tuple[str, ...], str] = {}
     for kind, text in (
@@ -133,65 +133,65 @@ def lead_ins() -> Phrases[str]:
     return Phrases(listed.items())
 
 
-def is_loose(tokens: Sequence[Token], place: int) -> bool:
-    """Whether a sign separates, and says nothing itself."""
-    token = tokens[place]
-    behind = tokens[place + 1] if place + 1 < len(tokens) else None
+def is_separator(tokens: Sequence[Token], index: int) -> bool:
+    """Whether a sign only separates words and has no meaning of its own."""
+    token = tokens[index]
+    after = tokens[index + 1] if index + 1 < len(tokens) else None
     if token.text == "-":  # not a minus, and not an open range
-        return place > 0 and behind is not None and not behind.glued
+        return index > 0 and after is not None and not after.glued
     if token.text == "—":
-        return place > 0 and behind is not None
-    if token.text == "." and behind is not None and behind.glued and behind.is_number:  # ".5"
+        return index > 0 and after is not None
+    if token.text == "." and after is not None and after.glued and after.is_number:  # ".5"
         return False
-    return token.text in _LOOSE
+    return token.text in _SEPARATORS
 
 
-def article_at(tokens: Sequence[Token], place: int) -> bool:
-    """Whether an article is one: a word or a number follows, and no number stands right before it."""
-    follows = place + 1 < len(tokens) and (tokens[place + 1].is_word or tokens[place + 1].is_number)
-    return follows and not (tokens[place].glued and tokens[place - 1].is_number)
+def is_article(tokens: Sequence[Token], index: int) -> bool:
+    """Whether a word is used as an article: a word or a number follows, and no number stands directly before it."""
+    follows = index + 1 < len(tokens) and (tokens[index + 1].is_word or tokens[index + 1].is_number)
+    return follows and not (tokens[index].glued and tokens[index - 1].is_number)
 
 
-UNSETTLED = re.compile(r"\.\s?\.|…|\[\s?\]|☐|[:;]-?[()](?=\s|\Z)|[²³¹⁰-₎]")
-"""What leaves an answer open: dots, a box that is not ticked, a face; and raised digits, which are none of a number."""
+UNDECIDED = re.compile(r"\.\s?\.|…|\[\s?\]|☐|[:;]-?[()](?=\s|\Z)|[²³¹⁰-₎]")
+"""Signs of an undecided answer: dots, an empty check box, a face; and raised digits, which belong to no number."""
 
 
 @lru_cache(maxsize=4096)
-def named_in(answer: str, names: Phrases[T]) -> tuple[frozenset[T], bool]:
-    """What an answer names, and whether nothing but names and lead-ins stands in it; cached, since answers repeat.
+def find_names(answer: str, names: Phrases[T]) -> tuple[frozenset[T], bool]:
+    """Return what an answer names, and whether it consists of names and lead-ins only; cached, since answers repeat.
 
     >>> names = Phrases([(["benign"], 0), (["malignant"], 1)])
-    >>> named_in("The answer is: benign.", names), named_in("vielleicht benign", names)
+    >>> find_names("The answer is: benign.", names), find_names("vielleicht benign", names)
     ((frozenset({0}), True), (frozenset({0}), False))
     """
-    tokens = tokens_of(folded(answer))
+    tokens = tokens_of(fold_accents(answer))
     texts = [token.text for token in tokens]
     found: set[T] = set()
-    place, whole = 0, not UNSETTLED.search(answer) and texts[:1] != ["is"]  # a question
-    while place < len(tokens):
-        name, listed = names.at(texts, place), lead_ins().at(texts, place)
+    index, complete = 0, not UNDECIDED.search(answer) and texts[:1] != ["is"]  # a question
+    while index < len(tokens):
+        name, listed = names.at(texts, index), listed_phrases().at(texts, index)
         if name and (listed is None or listed[0] <= name[0]):
             found.add(name[1])
-            place += name[0]
-            if texts[place - 1] == "no" and place < len(tokens) and texts[place].isascii() and tokens[place].is_word:
-                whole = whole and names.at(texts, place) is not None  # "No answer" is none
-        elif listed and _introduces(listed[1], tokens, place, bool(found)):
-            place += listed[0]
+            index += name[0]
+            if texts[index - 1] == "no" and index < len(tokens) and texts[index].isascii() and tokens[index].is_word:
+                complete = complete and names.at(texts, index) is not None  # "No answer" is no answer
+        elif listed and _introduces(listed[1], tokens, index, bool(found)):
+            index += listed[0]
         else:
-            whole = whole and is_loose(tokens, place)
-            place += 1
-    return frozenset(found), whole
+            complete = complete and is_separator(tokens, index)
+            index += 1
+    return frozenset(found), complete
 
 
-def _introduces(kind: str, tokens: Sequence[Token], place: int, behind: bool) -> bool:
-    """Whether a listed phrase may stand at a place of an answer that is no grade; ``behind`` a name, or before all."""
+def _introduces(kind: str, tokens: Sequence[Token], index: int, after_name: bool) -> bool:
+    """Whether a listed phrase may stand at this position of an answer that is no grade."""
     if kind == "article":
-        return article_at(tokens, place)
-    return kind != "scale" and not (kind == "before" and behind)
+        return is_article(tokens, index)
+    return kind != "scale" and not (kind == "before" and after_name)
 
 
 def phrases_of(names: Mapping[str, T]) -> Phrases[T]:
-    """The phrases of names, by what they name; one that two of them would have is none."""
+    """The phrases of names with their values; a phrase of two values is left out."""
     owners: dict[tuple[str, ...], set[T]] = {}
     for name, value in names.items():
         owners.setdefault(tuple(words_in(name)), set()).add(value)

@@ -1,7 +1,7 @@
-"""The words that may stand around an answer: those of scales, lead-ins, and numbers, in eleven languages.
+"""The words that may stand around an answer: words of scales, lead-ins, and numbers, in eleven languages.
 
-A closed answer counts when nothing but declared names and these words stand in it, so a hedge need not be known to be
-refused. Words are written as people write them and folded by ``tokens.folded`` when they are looked up.
+A closed answer is read when it contains declared names and these words only, so a hedge need not be listed to be
+refused. Words are in their usual spelling and folded by ``tokens.fold_accents`` before the lookup.
 """
 
 TITLES = """
@@ -20,7 +20,7 @@ stadio livello categoria punteggio gravità gruppo
 グレード ステージ クラス レベル スコア カテゴリー カテゴリ 段階 重症度 病期
 등급 단계 급 기 도 등급은 레벨 클래스 점 점수 스테이지 그레이드 범주 중증도 병기 제
 """
-"""What a place on a scale is called, before or behind its number."""
+"""Titles of grades, before or after the number."""
 
 SCALES = """
 acr bi-rads birads pi-rads pirads ti-rads tirads acr-ti-rads li-rads lirads lr lung-rads lungrads o-rads orads 
@@ -33,7 +33,7 @@ ecog child-pugh metavir ishak nas banff fuhrman bloom-richardson nottingham her2
 diabetic-retinopathy retinopathy osteoarthritis 糖尿病视网膜病变 糖尿病網膜症 rétinopathie diabétique
 retinopatía diabética диабетическая ретинопатия retinopatia diabetica diabetische retinopathie
 """
-"""Names of scales, and of what they grade; they stand around grades alone."""
+"""Names of scales and of graded diseases; they may stand around grades only."""
 
 LEAD_INS = """
 answer answers final the this it is its it's i'd prediction predicted diagnosis finding findings result conclusion
@@ -53,10 +53,10 @@ risposta il è diagnosi risultato immagine mostra di
 답 정답 답변 은 는 이 가 입니다 이다 최종 진단 결과 의 선택
 最終 是 為 診斷 結果 選 選擇 選項 圖像 顯示 正確
 """
-"""What introduces an answer, and what may close its sentence."""
+"""Words that introduce an answer or close its sentence."""
 
 ARTICLES = "a an un une une ein eine einen um uma uno una o la le el il der die das the"
-"""Nothing by themselves: a word must follow."""
+"""Articles; a word must follow."""
 
 SEVERITIES = """
 normal none minimal mild moderate severe advanced trace proliferative non-proliferative nonproliferative very-severe
@@ -67,10 +67,10 @@ léger légère modéré modérée sévère minime leve moderado moderada severo
 轻度 轻微 轻 中度 中等 重度 重 极重度 严重 正常 輕度 輕微 嚴重 極重度 軽度 軽症 中等度 中等症 重症 高度
 경도 경증 중등도 중증 고도 정상 심한
 """
-"""How severe a grade is, in words that no scale has declared; at most one of them may stand beside a number."""
+"""Words of severity, without a declared name; at most one may stand beside a number."""
 
 NONE = "normal none keine норма طبيعي 正常 정상"
-"""Those of them that only the lowest grade has."""
+"""Words of severity of the lowest grade only."""
 
 CARDINALS = [
     "zero zéro cero ноль нулевая 零 〇 영",
@@ -90,16 +90,16 @@ CARDINALS = [
     "eleven elf onze undici одиннадцать",
     "twelve zwölf douze doce doze dodici двенадцать",
 ]
-"""Words of the numbers from 0, and of places; German *null* is none of them, since programs write it for no value."""
+"""Cardinals and ordinals from 0; German *null* is left out, since programs write it for a missing value."""
 
 ROMANS = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x", "xi", "xii")
 """Roman numerals from 1."""
 
 SINO_KOREAN = "일이삼사오육칠팔구"
-"""Digits from 1, where a word of a scale follows."""
+"""Digits from 1, before a title."""
 
 BEFORE = "程度"
-"""A title that may stand before a grade alone: behind one it is Japanese for *about*."""
+"""A title that may only precede a grade: after a grade it is Japanese for *about*."""
 
 ORDINALS = "st nd rd th e er ème eme ère й я ый ая ой º °"
-"""What may be glued to the digits of a number."""
+"""Suffixes of digits."""

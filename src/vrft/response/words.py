@@ -1,4 +1,4 @@
-"""Words of an answer: how they are folded before they are compared, and what a reading is."""
+"""The folding of words before they are compared, and the result of a reading."""
 
 import re
 import unicodedata
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from vrft.sample import Box
 
-LONGEST = 2000
-"""Characters of an answer in words that are looked at: Unicode normalisation is quadratic on runs of accents."""
+MAX_CHARACTERS = 2000
+"""Longer answers in words are not read: Unicode normalisation is quadratic on runs of accents."""
 
 INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff"))
-"""Characters that no reader sees; a translation table that removes them."""
+"""A translation table that removes invisible characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a task reads out of a completion.
+    """The result of reading a completion.
 
     Args:
         answer: a label, a grade, a letter, a text or boxes; None where nothing is read.
-        problems: short codes of what was odd, or why nothing is read; a code that ends in ``?`` is a suspicion.
-        stated: how many boxes the answer states, those that are no boxes included.
+        problems: short codes of irregularities, or why nothing is read; a code that ends in ``?`` is a suspicion.
+        stated: the number of boxes in the answer, invalid boxes included.
     """
 
     answer: str | int | tuple[Box, ...] | None
@@ -37,7 +37,7 @@ _AROUND = re.compile(r" ?([,;/]) ?")
 
 
 def normalise(text: str, *, keep_case: bool = False) -> str:
-    """Fold what may vary in an answer: case, width, spaces, hyphens, underscores, emphasis, boxes and the final stop.
+    """Fold the variable parts of an answer: case, width, spaces, hyphens, underscores, emphasis, final stop, LaTeX box.
 
     >>> normalise("**Non-Small_Cell** carcinoma."), normalise(r"\\boxed{２}")
     ('non small cell carcinoma', '2')
@@ -55,13 +55,13 @@ def normalise(text: str, *, keep_case: bool = False) -> str:
 
 
 def _without_stop(text: str) -> str:
-    """A text without the stop at its end; dots that leave a sentence open stay."""
+    """A text without the full stop at its end; an ellipsis stays."""
     text = text.rstrip("!")
     return text[:-1] if text.endswith((".", "。")) and not text[:-1].rstrip().endswith((".", "。")) else text
 
 
 def one_line(answer: str) -> str:
-    """A line break ends a sentence."""
+    """Join lines, with a full stop in place of each line break."""
     return answer if "`" in answer else re.sub(r"[.\s]*\n\s*", ". ", answer.strip())
 
 
@@ -69,17 +69,17 @@ DOUBT = re.compile(
     r"\b(?:possibly|probably|maybe|perhaps|unsure|uncertain|unlikely|unless|wait)\b"
     r"|\b(?:not|cannot)(?: be)? (?:sure|certain)\b|\?"
 )
-"""Words behind an answer that take it back by half."""
+"""Words after an answer that weaken it."""
 
 NEGATION = re.compile(
     r"\b(?:not|no|non|neither|nor|without|never|unlikely|instead|cannot|absence|absent|or|negative|free of)\b|n't\b"
     r"|\b(?:den(?:y|ies|ied)|rul\w+ (?:it )?out|exclud\w+|lack\w*|possibl\w+|may|might|maybe|could|unclear|uncertain)\b"
 )
-"""Words that deny or doubt what stands beside them."""
+"""Words that deny or doubt the words beside them."""
 
 
 def folded_names(names: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
-    """Folded name -> what it names; a name that two share is no name.
+    """Return folded name -> owner; a name with two owners is left out.
 
     >>> folded_names([("benign", ["Benign", "harmless"]), ("malignant", ["harmless"])])
     {'benign': 'benign'}
@@ -92,7 +92,7 @@ def folded_names(names: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
 
 
 def mentioned(folded: str, names: Mapping[str, str]) -> tuple[set[str], str]:
-    """What is named in a text by whole words, and the text without the names; the longest name counts."""
+    """Return the owners whose names a text contains as whole words, longest first, and the text without them."""
     found: set[str] = set()
     for name in sorted(names, key=len, reverse=True):
         if name and name in folded:

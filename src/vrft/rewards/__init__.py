@@ -1,8 +1,8 @@
 """Rewards: pure functions from completions to numbers, in the signature that TRL calls.
 
 ``reward(completions, **columns) -> list[float | None]``: a completion is a text or a list of chat messages; a column is
-one value for all completions or a list of one for each. None means that the reward does not apply to a sample, 0.0 that
-the policy failed. Nothing here imports torch, but for a ``recite_model``, which sentence-transformers loads.
+one value for all completions or a list with a value for each. None means that the reward does not apply to a sample,
+0.0 that the policy failed. Nothing here imports torch, except a ``recite_model``, which sentence-transformers loads.
 """
 
 from collections.abc import Callable

@@ -1,21 +1,20 @@
-"""What the rewards share: texts of completions, columns of one value or one for each, and the task they describe."""
+"""Helpers of the rewards: the text of a completion, columns of a batch, and the task that columns describe."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vrft.response import Reading, parse
-from vrft.sample import Target
+from vrft.sample import Box, Target
 from vrft.tasks import Classification, Grading, Localization, Task, Vqa
 
 Completion = str | Sequence[Mapping[str, Any]]
-"""A text, or chat messages; of messages the assistant's texts count."""
+"""A text, or chat messages, of which the texts of the assistant count."""
 
-
-_NOT_THE_POLICY = ("system", "developer", "user", "tool")
+_OTHER_ROLES = ("system", "developer", "user", "tool")
 
 
 def text_of(completion: Any) -> str:
-    """Return the text of a completion; what is neither a text nor messages has none.
+    """Return the text of a completion; a value that is neither a text nor a list of messages has none.
 
     >>> text_of([{"role": "assistant", "content": [{"type": "text", "text": "2"}]}])
     '2'
@@ -24,7 +23,7 @@ def text_of(completion: Any) -> str:
         return completion
     texts: list[str] = []
     for message in completion if isinstance(completion, (list, tuple)) else ():
-        if not isinstance(message, Mapping) or message.get("role") in _NOT_THE_POLICY:
+        if not isinstance(message, Mapping) or message.get("role") in _OTHER_ROLES:
             continue
         content = message.get("content")
         for part in [content] if isinstance(content, str) else content if isinstance(content, (list, tuple)) else ():
@@ -33,58 +32,64 @@ def text_of(completion: Any) -> str:
     return "".join(texts)
 
 
-def spread(value: Any, count: int, *, one: type | tuple[type, ...]) -> list[Any]:
-    """Return a column of ``count`` values: ``value`` itself for each, or, of a list of values, its own.
+def broadcast(value: Any, count: int, *, value_type: type | tuple[type, ...]) -> list[Any]:
+    """Return a column of ``count`` values: a single value is repeated, a list of values is taken as it is.
 
-    ``one`` is the type of a single value. A list is one value only when its members are no values themselves: the
-    labels ``["a", "b"]`` are one value, ``[["a", "b"], ["a", "b"]]`` are two.
+    A list counts as a single value of ``value_type`` only when its members are no values themselves: the labels
+    ``["a", "b"]`` are one value, ``[["a", "b"], ["a", "b"]]`` are two.
 
     Raises:
         ValueError: the list has another length than there are completions.
     """
     several = _is_list(value) and any(member is None or _is_list(member) for member in value)
-    if value is None or (isinstance(value, one) and not several):
+    if value is None or (isinstance(value, value_type) and not several):
         return [value] * count
-    return _one_each(value, count)
+    return _column(value, count)
 
 
 def prompt_ends(value: Any, count: int) -> list[str]:
-    """How the prompt of each of ``count`` completions ends; a missing one is empty.
+    """Return the end of the prompt of each of ``count`` completions; a missing end is the empty text.
 
     Raises:
-        ValueError: the list has another length than there are completions, or holds what is no text.
+        ValueError: the list has another length than there are completions, or a member is no text.
     """
-    if isinstance(value, str) or is_missing(value):
-        return ["" if is_missing(value) else value] * count
-    ends = ["" if is_missing(end) else end for end in spread(value, count, one=str)]
+    single = isinstance(value, str) or is_missing(value)
+    ends = ["" if is_missing(end) else end for end in ([value] * count if single else _column(value, count))]
     for end in ends:
         if not isinstance(end, str):
             raise ValueError(f"prompt_end is {end!r}; expected a text, such as '<think>'")
     return ends
 
 
-def spread_boxes(value: Any, count: int) -> list[Any]:
-    """Return a column of ``count`` targets, each a list of boxes: ``value`` itself for each, or its own.
+def broadcast_boxes(value: Any, count: int) -> list[Any]:
+    """Return a column of ``count`` targets, each a list of boxes: a single list is repeated.
 
-    >>> spread_boxes([[1, 2, 3, 4]], 2)
+    >>> broadcast_boxes([[1, 2, 3, 4]], 2)
     [[[1, 2, 3, 4]], [[1, 2, 3, 4]]]
-    >>> spread_boxes([[[1, 2, 3, 4]], []], 2)
+    >>> broadcast_boxes([[[1, 2, 3, 4]], []], 2)
     [[[1, 2, 3, 4]], []]
     """
     if not _is_list(value):
         return [value] * count
-    of_boxes = all(_is_list(box) and box and not _is_list(box[0]) for box in value)  # of an empty list as well
-    return [value] * count if of_boxes and (value or count) else _one_each(value, count)
+    is_single = all(_is_list(box) and box and not _is_list(box[0]) for box in value)  # true of an empty list as well
+    return [value] * count if is_single and (value or count) else _column(value, count)
 
 
-def _one_each(value: Any, count: int) -> list[Any]:
-    if len(value) != count:
-        raise ValueError(f"a column holds {len(value)} values for {count} completions; give one value, or one for each")
-    return list(value)
+def _column(values: Any, count: int) -> list[Any]:
+    if len(values) != count:
+        raise ValueError(
+            f"a column holds {len(values)} values for {count} completions; give one value, or one for each"
+        )
+    return list(values)
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a column is empty: None, or NaN as tables write it."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def tasks_of(
@@ -97,22 +102,22 @@ def tasks_of(
     answers: Any = None,
     choices: Any = None,
 ) -> list[Task | None]:
-    """The task of each of ``count`` completions, told from its columns; None where they describe none."""
+    """Return the task that the columns describe for each of ``count`` completions; None where they describe none."""
     columns = zip(
-        spread(labels, count, one=(list, tuple)),
-        spread(synonyms, count, one=Mapping),
-        spread(levels, count, one=(int, float)),
-        spread(names, count, one=(list, tuple)),
-        spread(answers, count, one=str),
-        spread(choices, count, one=Mapping),
+        broadcast(labels, count, value_type=(list, tuple)),
+        broadcast(synonyms, count, value_type=Mapping),
+        broadcast(levels, count, value_type=(int, float)),
+        broadcast(names, count, value_type=(list, tuple)),
+        broadcast(answers, count, value_type=str),
+        broadcast(choices, count, value_type=Mapping),
         strict=True,
     )
     return [_task(*row) for row in columns]
 
 
 def _task(labels: Any, synonyms: Any, levels: Any, names: Any, answers: Any, choices: Any) -> Task | None:
-    if answers or choices:
-        given = {letter: text for letter, text in (choices or {}).items() if text is not None}  # rows of one table
+    if answers or choices:  # in the rows of a table, choices that a question lacks are None
+        given = {letter: text for letter, text in (choices or {}).items() if text is not None}
         return Vqa(answers or "choice", given, synonyms or {})
     if labels:
         return Classification(labels, synonyms or {})
@@ -121,21 +126,7 @@ def _task(labels: Any, synonyms: Any, levels: Any, names: Any, answers: Any, cho
     return Grading(int(levels), names, synonyms or {}) if levels else None
 
 
-def localizations_of(
-    count: int, *, frame: Any, image_size: Any, processed_size: Any
-) -> tuple[list[Localization | None], list[tuple[Any, Any]]]:
-    """The localization task of each of ``count`` completions, and the sizes (original, processed) of its image."""
-    tasks = [Localization(spoken) if spoken else None for spoken in spread(frame, count, one=str)]
-    of_image, processed = (spread(column, count, one=(list, tuple)) for column in (image_size, processed_size))
-    return tasks, list(zip(of_image, processed, strict=True))
-
-
-def is_missing(value: Any) -> bool:
-    """Whether a column holds nothing: None, or NaN as tables write it."""
-    return value is None or (isinstance(value, float) and value != value)
-
-
-def pay(
+def score_completions(
     completions: Sequence[Any],
     targets: Sequence[Any],
     tasks: Sequence[Task | None],
@@ -143,27 +134,53 @@ def pay(
     sizes: Sequence[tuple[Any, Any]] | None = None,
     prompt_end: Any = "",
 ) -> list[float | None]:
-    """Read each completion and pay for it; None where a sample has no task or no target.
+    """Read each completion and compute its reward; None where a sample has no task or no target.
 
     Args:
         completions: texts or chat messages, length n.
         targets: n targets.
         tasks: n tasks.
-        reward: from the position, the task, what was read and the checked target to a number.
+        reward: maps the index, the task, the reading and the checked target to the reward.
         sizes: n pairs of the sizes of the image, original and processed; only boxes need them.
-        prompt_end: how the prompts end, one text or n of them.
+        prompt_end: the end of the prompts, one text or n.
 
     Raises:
-        ValueError: a target is none of its task.
+        ValueError: a target is not valid for its task.
     """
-    paid: list[float | None] = []
+    rewards: list[float | None] = []
     ends = prompt_ends(prompt_end, len(completions))
     for index, (completion, true, task) in enumerate(zip(completions, targets, tasks, strict=True)):
         if task is None or is_missing(true):
-            paid.append(None)
+            rewards.append(None)
             continue
         size, processed = sizes[index] if sizes else (None, None)
         target = task.check_target(true, size)
         reading = task.read_answer(parse(text_of(completion), prompt_end=ends[index]), size, processed)
-        paid.append(reward(index, task, reading, target))
-    return paid
+        rewards.append(reward(index, task, reading, target))
+    return rewards
+
+
+def score_boxes(
+    completions: Sequence[Any],
+    target: Any,
+    reward: Callable[[Reading, Sequence[Box]], float],
+    *,
+    frame: Any,
+    image_size: Any,
+    processed_size: Any,
+    prompt_end: Any,
+) -> list[float | None]:
+    """``score_completions`` for localization: ``reward`` maps the reading and the true boxes to a number.
+
+    Raises:
+        ValueError: a target is no list of boxes, or a size is missing.
+    """
+    n = len(completions)
+    tasks = [Localization(name) if name else None for name in broadcast(frame, n, value_type=str)]
+    originals, processed = (broadcast(size, n, value_type=(list, tuple)) for size in (image_size, processed_size))
+
+    def of_sample(_: int, task: Task, reading: Reading, boxes: Target) -> float:
+        return reward(reading, boxes if isinstance(boxes, tuple) else ())
+
+    sizes = list(zip(originals, processed, strict=True))
+    return score_completions(completions, broadcast_boxes(target, n), tasks, of_sample, sizes, prompt_end)

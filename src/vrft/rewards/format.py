@@ -14,17 +14,17 @@ def format_reward(
     prompt_end: str | Sequence[str] = "",
     **columns: Any,
 ) -> list[float | None]:
-    """Pay 1 for exactly one block of each kind, in the right order, none empty, and nothing else; otherwise 0.
+    """Reward 1 for exactly one block of each kind, in the right order, none empty, and nothing else; otherwise 0.
 
-    White space and end-of-turn tokens may stand outside the blocks. Of the prompt only a tag counts that its end leaves
-    open (``prompt_end``), so a prompt that shows the envelope earns nothing.
+    White space and end-of-turn tokens may stand outside the blocks. Of the prompt only a tag counts that its
+    end leaves open (``prompt_end``), so a prompt that shows the envelope earns nothing.
 
     Source: the format reward of DeepSeek-R1 (arXiv 2501.12948, section 2.2.2), with the whole completion matched.
 
     Args:
         completions: texts or chat messages, length n.
-        order: ``think-answer``, ``answer-think`` (the reasons after the answer) or ``no-think`` (the answer alone).
-        prompt_end: what the chat template writes at the beginning of the assistant's turn, one text or n of them:
+        order: ``think-answer``, ``answer-think`` (reasons after the answer) or ``no-think`` (the answer alone).
+        prompt_end: the beginning of the assistant's turn that the chat template writes, one text or n:
             ``"<think>\\n"`` for most thinking models, whose completions begin inside the block.
         columns: not used; the reward applies to every task.
 

@@ -1,6 +1,7 @@
-"""The overlap reward: how well do the boxes lie on the true ones?"""
+"""The overlap reward: the IoU of the boxes with the true boxes, matched one to one."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,8 @@ from numpy.typing import NDArray
 
 from vrft.boxes import diou, giou, iou
 from vrft.response import Reading
-from vrft.rewards.columns import Completion, localizations_of, pay, spread_boxes
-from vrft.sample import Box, Target
-from vrft.tasks import Task
+from vrft.rewards.columns import Completion, score_boxes
+from vrft.sample import Box
 
 Overlap = Callable[[Sequence[Box], Sequence[Box]], NDArray[np.float64]]
 
@@ -23,7 +23,7 @@ OVERLAPS: dict[str, Overlap] = {
 
 
 def match(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Match rows to columns one to one so that the total value is greatest (Hungarian matching).
+    """Match rows to columns one to one so that the total value is largest (Hungarian matching).
 
     Args:
         values: (n, m).
@@ -31,7 +31,7 @@ def match(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.int
     Returns:
         The rows and the columns of the min(n, m) matched pairs.
     """
-    if min(values.shape) == 1:  # spares a slow import where there is nothing to weigh up
+    if min(values.shape) == 1:  # avoids a slow import where a maximum is enough
         row, column = np.unravel_index([values.argmax()], values.shape)
         return row, column
     from scipy.optimize import linear_sum_assignment
@@ -40,15 +40,15 @@ def match(values: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.int
     return rows, columns
 
 
-def without_boxes(reading: Reading, target: Sequence[Box]) -> float:
-    """What is earned where no box is read or none is true: 1 for a right absence, else 0."""
+def reward_of_absence(reading: Reading, target: Sequence[Box]) -> float:
+    """The reward where no box was read or none is true: 1 for a right statement of absence, else 0."""
     return 1.0 if reading.answer == () and not target and not reading.stated else 0.0
 
 
 def overlap(reading: Reading, target: Sequence[Box], *, measure: str = "iou", threshold: float = 0.0) -> float:
-    """The total overlap of the matched boxes, divided by the larger of the two counts."""
+    """The total overlap of the matched boxes divided by the larger of the two counts, in [0, 1]."""
     if not (isinstance(reading.answer, tuple) and reading.answer and target):
-        return without_boxes(reading, target)
+        return reward_of_absence(reading, target)
     values = OVERLAPS[measure](reading.answer, target)
     values = np.where(values >= threshold, values, 0.0)
     total = float(values[match(values)].sum())
@@ -56,14 +56,14 @@ def overlap(reading: Reading, target: Sequence[Box], *, measure: str = "iou", th
 
 
 def threshold_at(threshold: float | Sequence[float], progress: float | None) -> float:
-    """The threshold at a point of the training.
+    """The threshold at one point of the training.
 
     Args:
-        threshold: one value for the whole training; or two, between which it rises linearly.
+        threshold: one value for the whole training, or the first and the last value of a linear rise.
         progress: the share of the training that is done, in [0, 1].
 
     Raises:
-        ValueError: a threshold that rises, and no progress.
+        ValueError: the threshold rises, and ``progress`` is None.
 
     >>> threshold_at(0.5, None), threshold_at((0.2, 0.8), 0.5)
     (0.5, 0.5)
@@ -90,11 +90,11 @@ def iou_reward(
     prompt_end: str | Sequence[str] = "",
     **columns: Any,
 ) -> list[float | None]:
-    """Pay the overlap of the boxes read with the true ones: sum over matched pairs / max(stated, true).
+    """Reward the overlap of the boxes with the true boxes: sum over matched pairs / max(stated, true).
 
     Boxes are converted from the policy's frame to pixels of the original image, clipped to it, and matched one to one
-    so that the total is greatest. Too many boxes cost as much as too few: a box that is none (no area, outside the
-    image, not four numbers) counts as stated. Where nothing is to be found, a stated absence earns 1.
+    so that the total is largest. Too many boxes cost as much as too few: an invalid box (no area, outside the image,
+    not four numbers) counts as stated. Where there is no true box, a stated absence earns 1.
 
     Source: the IoU reward of Visual-RFT (arXiv 2503.01785, section 3.2) with one-to-one matching; GIoU arXiv
     1902.09630, DIoU arXiv 1911.08287; a threshold that rises follows Vision-R1 (arXiv 2503.18013) in that the
@@ -102,17 +102,17 @@ def iou_reward(
 
     Args:
         completions: texts or chat messages, length n.
-        target: the true boxes, one list for all or n lists, each [x1, y1, x2, y2] in pixels of the original image.
-        frame: the coordinates that the policy speaks: ``pixel``, ``resized``, ``thousand`` or ``unit``; x first.
+        target: the true boxes, one list or n, each box [x1, y1, x2, y2] in pixels of the original image.
+        frame: the coordinates that the policy writes: ``pixel``, ``resized``, ``thousand`` or ``unit``; x first.
         image_size: width and height of the original image.
-        processed_size: width and height of what the processor made of it, for the frame ``resized``.
-        measure: ``iou``; or ``giou`` or ``diou``, mapped to [0, 1] by (1 + x) / 2, which tell near from far where
-            boxes do not touch (two that lie far apart earn nearly 0, two that touch at a side up to 1/2).
-        threshold: an overlap below it earns nothing; two values rise from the first to the second over the training.
+        processed_size: width and height after the processor's resize, for the frame ``resized``.
+        measure: ``iou``; or ``giou`` or ``diou``, mapped to [0, 1] by (1 + x) / 2, which also differ where boxes do
+            not touch (distant boxes earn nearly 0, boxes that share a side up to 1/2).
+        threshold: an overlap below it earns 0; two values rise from the first to the second over the training.
         progress: the share of the training that is done, for a threshold that rises; else taken from
             ``trainer_state`` (``global_step / max_steps``), which TRL and ms-swift pass.
-        trainer_state: as TRL passes it.
-        prompt_end: what the chat template opens the assistant's turn with, one text or n (``format_reward``).
+        trainer_state: the state that TRL passes.
+        prompt_end: the beginning of the assistant's turn that the chat template writes, one text or n.
         columns: further columns, not used.
 
     Returns:
@@ -127,14 +127,8 @@ def iou_reward(
     >>> iou_reward(boxes, [], frame="thousand", image_size=[640, 480])
     [0.0, 1.0]
     """
-    n = len(completions)
     if progress is None and trainer_state is not None:
         progress = trainer_state.global_step / max(1, trainer_state.max_steps)
-    least = threshold_at(threshold, progress)
-    tasks, sizes = localizations_of(n, frame=frame, image_size=image_size, processed_size=processed_size)
-
-    def reward(_: int, task: Task, reading: Reading, boxes: Target) -> float:
-        assert isinstance(boxes, tuple)
-        return overlap(reading, boxes, measure=measure, threshold=least)
-
-    return pay(completions, spread_boxes(target, n), tasks, reward, sizes, prompt_end)
+    lowest = threshold_at(threshold, progress)
+    options = {"frame": frame, "image_size": image_size, "processed_size": processed_size, "prompt_end": prompt_end}
+    return score_boxes(completions, target, partial(overlap, measure=measure, threshold=lowest), **options)

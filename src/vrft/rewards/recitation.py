@@ -1,7 +1,7 @@
-"""Recitation: how much of the given knowledge the reasoning repeats; a weight below zero penalises it.
+"""Recitation: how much of the given knowledge the reasoning repeats; a negative weight penalises it.
 
-R_recite of VRFT-Aug (arXiv 2602.10619) is the BLEU of what stands inside ``<think>`` against the injected knowledge.
-Here BLEU is one of several measures, each in [0, 1] and higher where more is repeated; the sign is that of the weight.
+R_recite of VRFT-Aug (arXiv 2602.10619) is the BLEU of the think block against the injected knowledge. Here BLEU is one
+of several measures, each in [0, 1] and higher where more is repeated; the weight has the sign.
 """
 
 import logging
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from vrft.response import parse
-from vrft.rewards.columns import Completion, prompt_ends, spread, text_of
+from vrft.rewards.columns import Completion, broadcast, prompt_ends, text_of
 
-LONGEST = 20_000
-"""Characters of a reasoning that count; ROUGE-L takes the product of both lengths."""
+MAX_CHARACTERS = 20_000
+"""The reasoning is cut here, since the time of ROUGE-L grows with the product of both lengths."""
 
 Measure = Callable[[str, str], float]
-"""From a reasoning and the knowledge to [0, 1]."""
+"""Maps a reasoning and the knowledge to [0, 1]."""
 
 
 def bleu(reasoning: str, knowledge: str) -> float:
-    """Sentence BLEU by sacrebleu: up to 4-grams, tokens of ``13a``, lower case, exponential smoothing, effective order.
+    """Sentence BLEU of sacrebleu, in [0, 1]: 4-grams, ``13a`` tokens, lower case, smoothing exp, effective order.
 
-    The brevity penalty counts: against a long card a short reasoning scores near 0 whatever it holds.
+    The brevity penalty applies: against a long card a short reasoning scores near 0.
 
     >>> round(bleu("A round mass.", "A round mass."), 6), round(bleu("Nothing is seen", "A round mass."), 2)
     (1.0, 0.0)
@@ -35,7 +35,7 @@ def bleu(reasoning: str, knowledge: str) -> float:
 
 
 def chrf(reasoning: str, knowledge: str) -> float:
-    """chrF2 by sacrebleu: character n-grams up to 6, recall counts twice, lower case.
+    """chrF2 of sacrebleu, in [0, 1]: character n-grams up to 6, recall counts twice, lower case.
 
     >>> round(chrf("rounded masses", "A round mass"), 2) > round(bleu("rounded masses", "A round mass"), 2)
     True
@@ -46,7 +46,7 @@ def chrf(reasoning: str, knowledge: str) -> float:
 
 
 def rouge_l(reasoning: str, knowledge: str) -> float:
-    """ROUGE-L by rouge-score: F1 of the longest common subsequence of words, without stemming.
+    """ROUGE-L of rouge-score, in [0, 1]: F1 of the longest common subsequence of words, without stemming.
 
     >>> round(rouge_l("a mass that is round", "a round mass"), 3)
     0.5
@@ -57,23 +57,24 @@ def rouge_l(reasoning: str, knowledge: str) -> float:
 
 
 def embedding(model: str | None = None) -> Measure:
-    """Cosine of sentence embeddings, negative ones counted as 0: what is meant, in whatever words.
+    """Return the cosine similarity of sentence embeddings as a measure; negative values count as 0.
 
-    A negation hardly moves it. Needs the extra ``vrft[embeddings]``; nothing is fetched.
+    It compares meanings, not words, but a negation hardly changes it. It needs the extra ``vrft[embeddings]`` and
+    downloads nothing.
 
     Args:
-        model: the directory of a sentence-transformers model; without it the WordLlama that comes in its package.
+        model: the directory of a sentence-transformers model; by default the WordLlama of the installed package.
 
     Raises:
         ValueError: the extra is missing, or the directory holds no such model.
     """
     if missing := missing_for("embedding", model):
         raise ValueError(missing)
-    return _cached(_directory, path=model) if model else _cached(_wordllama)
+    return _cached(_sentence_transformer, path=model) if model else _cached(_wordllama)
 
 
 def missing_for(name: str, model: str | None = None) -> str | None:
-    """What a measure lacks on this machine, told without loading anything; None where it can be used."""
+    """Say which package or model a measure lacks on this machine; None where it can be used. Nothing is loaded."""
     if name != "embedding":
         return None
     if model and not (Path(model).expanduser() / "modules.json").is_file():
@@ -85,23 +86,23 @@ def missing_for(name: str, model: str | None = None) -> str | None:
 
 def _wordllama() -> Measure:
     root = logging.getLogger()
-    before = root.level, root.handlers[:]
+    level, handlers = root.level, root.handlers[:]
     import wordllama  # type: ignore[import-untyped]
 
-    root.setLevel(before[0])  # the package sets up logging for the whole process
-    root.handlers[:] = before[1]
-    # The package looks for its own tokenizer in the cache directory alone, which is therefore said to be the package.
+    root.setLevel(level)  # the package configures logging for the whole process
+    root.handlers[:] = handlers
+    # The package finds its own tokenizer in the cache directory only, so the package's directory is given as the cache.
     model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
     return lambda reasoning, knowledge: max(0.0, float(model.similarity(reasoning, knowledge)))
 
 
-def _directory(path: str) -> Measure:
+def _sentence_transformer(path: str) -> Measure:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(Path(path).expanduser()), local_files_only=True, device="cpu")
-    embedded = partial(model.encode, normalize_embeddings=True, show_progress_bar=False)
-    known = cache(embedded)
-    return lambda reasoning, knowledge: max(0.0, float(embedded(reasoning) @ known(knowledge)))
+    embed = partial(model.encode, normalize_embeddings=True, show_progress_bar=False)
+    embed_knowledge = cache(embed)
+    return lambda reasoning, knowledge: max(0.0, float(embed(reasoning) @ embed_knowledge(knowledge)))
 
 
 @cache
@@ -115,10 +116,10 @@ RECITATIONS = (*MEASURES, "embedding")
 
 
 def measure_of(name: str, model: str | None = None) -> Measure:
-    """The measure of a name.
+    """Return a measure by its name.
 
     Raises:
-        ValueError: there is none of this name, or what it needs is missing.
+        ValueError: the name is unknown, or a package or model is missing.
     """
     if name == "embedding":
         return embedding(model)
@@ -136,36 +137,36 @@ def recitation_reward(
     prompt_end: str | Sequence[str] = "",
     **columns: Any,
 ) -> list[float | None]:
-    """Pay how much the reasoning repeats of the knowledge; 0 without a think block, None without knowledge.
+    """Reward the share of the knowledge that the reasoning repeats; 0 without a think block, None without knowledge.
 
-    Source: R_recite of VRFT-Aug (arXiv 2602.10619), which takes BLEU.
+    Source: R_recite of VRFT-Aug (arXiv 2602.10619), which uses BLEU.
 
     Args:
         completions: texts or chat messages, length n.
-        knowledge: the text that is compared with, one for all or one for each.
+        knowledge: the text to compare with, one or n.
         recite: one of ``RECITATIONS``, or a function from a reasoning and the knowledge to [0, 1].
-        recite_model: of ``embedding``: the directory of a model; without it the one in the extra's package.
-        prompt_end: what the chat template opens the assistant's turn with, one text or n (``format_reward``).
+        recite_model: for ``embedding``, the directory of a model; by default the model of the extra's package.
+        prompt_end: the beginning of the assistant's turn that the chat template writes, one text or n.
         columns: not used; the reward applies to every task.
 
     Returns:
         n rewards, each in [0, 1] or None.
 
     Raises:
-        ValueError: the measure is unknown, or what it needs is missing.
+        ValueError: the measure is unknown, or a package or model is missing.
 
     >>> recitation_reward(["<think>A round mass.</think><answer>benign</answer>"], knowledge="A round mass.")
     [1.0]
     """
     measure = measure_of(recite, recite_model) if isinstance(recite, str) else recite
-    known = spread(knowledge, len(completions), one=str)
+    known = broadcast(knowledge, len(completions), value_type=str)
     rows = zip(completions, known, prompt_ends(prompt_end, len(completions)), strict=True)
-    return [recitation(text_of(one), text, measure, end) for one, text, end in rows]
+    return [recitation(text_of(completion), text, measure, end) for completion, text, end in rows]
 
 
 def recitation(completion: str, knowledge: str | None, measure: Measure = bleu, prompt_end: str = "") -> float | None:
-    """What one completion earns."""
+    """The recitation of one completion, in [0, 1]; None without knowledge."""
     if not knowledge:
         return None
-    reasoning = (parse(completion, prompt_end=prompt_end).think or "").strip()[:LONGEST]
+    reasoning = (parse(completion, prompt_end=prompt_end).think or "").strip()[:MAX_CHARACTERS]
     return min(1.0, max(0.0, measure(reasoning, knowledge))) if reasoning else 0.0

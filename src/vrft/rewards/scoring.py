@@ -1,8 +1,8 @@
-"""Scoring rows: what ``vrft score`` and the adapters for other trainers do with one completion and its target.
+"""Score rows: one completion with its target, for ``vrft score`` and the adapters for other trainers.
 
 A row is plain data with the keys ``completion``, ``target``, ``task`` and, where they apply, ``image_size``,
-``processed_size``, ``schedule``, ``order``, ``prompt_end`` (what the chat template opens the assistant's turn with),
-``knowledge`` (a text) and ``recite``; further keys are let through.
+``processed_size``, ``schedule``, ``order``, ``prompt_end`` (the beginning of the assistant's turn that the chat
+template writes), ``knowledge`` (a text) and ``recite``; further keys are ignored.
 """
 
 import json
@@ -25,20 +25,20 @@ ROW_KEYS = (
     *("completion", "target", "task", "image_size", "processed_size", "schedule", "order", "knowledge"),
     *("recite", "recite_model", "prompt_end"),
 )
-"""The keys of a row that count."""
+"""The keys of a row that are used."""
 
-_LARGEST = 10_000_000
-"""Pixels on a side of an image."""
+_MAX_SIDE = 10_000_000
+"""Pixels of one side of an image."""
 
-_MOST_TASKS = 1000
-"""Tasks that are remembered; a stream may name a new one in every line."""
+_MAX_TASKS = 1000
+"""Tasks in the cache; every line of a stream may name a new task."""
 
 
 class RowScorer:
-    """Scores rows one by one; what a row leaves out comes from the defaults.
+    """Scores rows; keys that a row leaves out come from the defaults.
 
     Args:
-        defaults: a row's keys and values; those of ``task`` are filled in key by key, where the kind has them.
+        defaults: keys and values of a row; those of ``task`` are filled in key by key, where the kind has them.
 
     >>> scorer = RowScorer({"task": {"kind": "grading", "levels": 5}})
     >>> scorer.score({"completion": "<think>x</think><answer>Stage II</answer>", "target": 3})
@@ -50,33 +50,30 @@ class RowScorer:
         self._tasks: dict[str, Task] = {}
 
     def score(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a number for each reward that applies, the ``answer`` that was read, and the ``problems``.
+        """Return each reward that applies, the ``answer`` that was read, and the ``problems``.
 
         Raises:
             ValueError: the row is at fault; the message says what was expected.
         """
         completion = self._value(row, "completion")
         if not isinstance(completion, str):
-            completion = _text(completion)
+            completion = _completion_text(completion)
         task = self._task(row.get("task"))
         schedule = _named(self._value(row, "schedule"), "schedule", FUZZY_SCHEDULES, "table")
-        asked = row.get("task")
-        own = asked.get("envelope") if isinstance(asked, Mapping) else None
-        order = _named(row.get("order") or own or self.defaults.get("order"), "order", ORDERS, task.order)
+        section = row.get("task")
+        envelope_order = section.get("envelope") if isinstance(section, Mapping) else None
+        order = row.get("order") or envelope_order or self.defaults.get("order")
+        order = _named(order, "order", ORDERS, task.order)
         size = processed = None
         if task.kind == "localization":
             size = _size(self._value(row, "image_size"), "image_size", needed="a localization needs")
-            framed = task.columns["frame"] == "resized"
-            needed = "the frame 'resized' needs" if framed else ""
+            needed = "the frame 'resized' needs" if task.columns["frame"] == "resized" else ""
             processed = _size(self._value(row, "processed_size"), "processed_size", needed=needed)
-        wanted = self._value(row, "target")
-        if wanted is None:
+        true = self._value(row, "target")
+        if true is None:
             raise ValueError("target is missing")
-        target = task.check_target(wanted, size)
-
-        prompt_end = self._value(row, "prompt_end") or ""
-        if not isinstance(prompt_end, str):
-            raise ValueError(f"prompt_end is {_short(prompt_end)}; expected a text, such as '<think>'")
+        target = task.check_target(true, size)
+        prompt_end = self._text(row, "prompt_end", "a text, such as '<think>'") or ""
         envelope = parse(completion, order, prompt_end)
         reading = task.read_answer(envelope, size, processed)
         scores: dict[str, Any] = {"format": 0.0 if envelope.problems else 1.0}
@@ -88,14 +85,10 @@ class RowScorer:
             if task.kind == "grading":
                 assert isinstance(target, int)
                 scores["fuzzy"] = fuzzy(reading, target, schedule)
-        knowledge = self._value(row, "knowledge")
+        knowledge = self._text(row, "knowledge", "a text")
         if knowledge is not None:
-            if not isinstance(knowledge, str):
-                raise ValueError(f"knowledge is {_short(knowledge)}; expected a text")
             measure = _named(self._value(row, "recite"), "recite", RECITATIONS, "bleu")
-            model = self._value(row, "recite_model")
-            if model is not None and not isinstance(model, str):
-                raise ValueError(f"recite_model is {_short(model)}; expected the directory of a model")
+            model = self._text(row, "recite_model", "the directory of a model")
             scores["recitation"] = recitation(completion, knowledge, measure_of(measure, model), prompt_end) or 0.0
         answer = reading.answer
         scores["answer"] = [list(box) for box in answer] if isinstance(answer, tuple) else answer
@@ -110,15 +103,19 @@ class RowScorer:
         value = row.get(key)
         return self.defaults.get(key) if value is None else value
 
+    def _text(self, row: Mapping[str, Any], key: str, expected: str) -> str | None:
+        value = self._value(row, key)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{key} is {_short(value)}; expected {expected}")
+        return value
+
     def _task(self, raw: Any) -> Task:
         key = repr(raw)
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._build(raw)
-            if len(self._tasks) >= _MOST_TASKS:
+        if key not in self._tasks:
+            if len(self._tasks) >= _MAX_TASKS:
                 self._tasks.clear()
-            self._tasks[key] = task
-        return task
+            self._tasks[key] = self._build(raw)
+        return self._tasks[key]
 
     def _build(self, raw: Any) -> Task:
         if isinstance(raw, str):
@@ -130,12 +127,12 @@ class RowScorer:
         model = SECTIONS.get(str(filled.get("kind")))
         fields = model.model_fields if model else ()
         filled = {key: value for key, value in filled.items() if key in given or key in fields or not model}
-        if "labels" in given and "synonyms" in filled and "synonyms" not in given:  # of labels of other lines
+        if "labels" in given and "synonyms" in filled and "synonyms" not in given:  # of the labels of other lines
             filled["synonyms"] = {k: v for k, v in filled["synonyms"].items() if k in given["labels"]}
         return task_from(read_section(filled))
 
 
-def _text(completion: Any) -> str:
+def _completion_text(completion: Any) -> str:
     if completion is None:
         raise ValueError("completion is missing")
     if not isinstance(completion, (list, tuple)) or not all(isinstance(message, Mapping) for message in completion):
@@ -159,7 +156,7 @@ def _size(value: Any, key: str, *, needed: str) -> Size | None:
     if (
         not isinstance(value, (list, tuple))
         or len(value) != 2
-        or not all(isinstance(side, (int, float)) and 1 <= side <= _LARGEST and side == int(side) for side in value)
+        or not all(isinstance(side, (int, float)) and 1 <= side <= _MAX_SIDE and side == int(side) for side in value)
     ):
         raise ValueError(f"{key} is {_short(value)}; expected [width, height], two whole numbers above 0")
     return int(value[0]), int(value[1])
@@ -178,10 +175,38 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def score(rows: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Score rows of plain data, as ``vrft score`` scores lines.
+
+    Args:
+        rows: each with the keys ``completion``, ``target`` and, where ``defaults`` lacks it, ``task``; for boxes
+            ``image_size`` (width and height in pixels). Further keys that count are in ``ROW_KEYS``.
+        defaults: a row's keys and values, for rows that lack them (``RowScorer``).
+
+    Returns:
+        for each row a number for each reward that applies, the ``answer`` that was read (None where none was), and the
+        ``problems``, a list of codes.
+
+    Raises:
+        ValueError: a row is at fault; the message has its position, from 0, and what was expected.
+
+    >>> rows = [{"completion": "<think>x</think><answer>Stage II</answer>", "target": 3}]
+    >>> score(rows, {"task": {"kind": "grading", "levels": 5}})
+    [{'format': 1.0, 'accuracy': 0.0, 'fuzzy': 0.25, 'answer': 2, 'problems': []}]
+    """
+    scorer, scores = RowScorer(defaults), []
+    for index, row in enumerate(rows):
+        try:
+            scores.append(scorer.score(row))
+        except ValueError as error:
+            raise ValueError(f"row {index}: {error}") from None
+    return scores
+
+
 def score_lines(
     lines: Iterable[bytes], name: str, defaults: Mapping[str, Any] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Score JSON lines as they come; empty lines are skipped.
+    """Score JSON lines one after another; empty lines are skipped.
 
     Args:
         lines: UTF-8 text, one JSON object a line.
@@ -213,13 +238,13 @@ def score_lines(
         except (UserError, MemoryError):
             raise
         except Exception as error:  # the last resort, as errors.reading
-            what = f"{type(error).__name__}: {first_line(error)[:200]}"
-            raise DataError(f"{name}:{number}: could not be scored ({what}); please report this line.") from error
+            cause = f"{type(error).__name__}: {first_line(error)[:200]}"
+            raise DataError(f"{name}:{number}: could not be scored ({cause}); please report this line.") from error
         yield scores
 
 
 class Summary:
-    """What a stream of scores came to: of each reward the number of lines, the sum, and how often it was full."""
+    """Totals over a stream of scores: for each reward the number of lines, the sum, and the number of full rewards."""
 
     def __init__(self) -> None:
         self.lines = 0
@@ -228,20 +253,18 @@ class Summary:
         self.problems: Counter[str] = Counter()
 
     def add(self, scores: Mapping[str, Any]) -> None:
-        """Take the scores of one line into account."""
+        """Add the scores of one line."""
         self.lines += 1
         self.read += scores["answer"] is not None
         self.problems.update(scores["problems"])
         for name, value in scores.items():
             if name not in ("answer", "problems"):
-                figures = self.rewards.setdefault(name, [0, 0.0, 0])
-                figures[0] += 1
-                figures[1] += value
-                figures[2] += value == 1
+                count, total, full = self.rewards.get(name, (0, 0.0, 0))
+                self.rewards[name] = [count + 1, total + value, full + (value == 1)]
 
 
 def write_line(scores: Mapping[str, Any]) -> str:
-    """One JSON object; texts keep their letters, except where these are no Unicode text."""
+    """Return the scores as one JSON object; letters are escaped only where they are no valid Unicode."""
     line = json.dumps(scores, ensure_ascii=False)
     try:
         line.encode()

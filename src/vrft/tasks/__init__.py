@@ -1,4 +1,4 @@
-"""Tasks: what is asked, how an answer is read, and what is measured."""
+"""Tasks: the prompt, the reading of an answer, the check of a target, and the metrics."""
 
 from vrft.tasks.base import Task
 from vrft.tasks.classification import Classification
@@ -8,13 +8,13 @@ from vrft.tasks.task_sections import SECTIONS, Section, read_section, task_from
 from vrft.tasks.vqa import Vqa
 
 ClosedTask = Classification | Grading
-"""A task whose targets are a closed list: what is measured by classes."""
+"""A task whose targets are a closed list of classes."""
 
 TrainableTask = ClosedTask | Localization
 """A task that a recipe can name."""
 
 LOWER_IS_BETTER = {"mae"}
-"""Metrics of which less is better."""
+"""Metrics of which a smaller value is better."""
 
 __all__ = [
     "LOWER_IS_BETTER",

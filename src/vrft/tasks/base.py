@@ -1,4 +1,4 @@
-"""What all tasks have in common: a completion is taken apart, its answer is read, and compared with the target."""
+"""The common part of all tasks: a completion is parsed, its answer is read and compared with the target."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from vrft.sample import Target
 
 
 def prompt_lines(*lines: str) -> str:
-    """The lines of a prompt; empty ones are left out."""
+    """Join the lines of a prompt; empty lines are left out."""
     return "\n".join(line for line in lines if line)
 
 
 class ReadContext(NamedTuple):
-    """What a reading may need to know besides the answer; only boxes do."""
+    """Context that the reading of boxes needs besides the answer."""
 
     image_size: Size | None = None
     """Width and height of the original image."""
     processed_size: Size | None = None
-    """Width and height of what the processor made of it."""
+    """Width and height after the processor's resize."""
     cut: bool = False
     """Whether the answer ends where the completion does."""
 
@@ -30,10 +30,10 @@ NO_CONTEXT = ReadContext()
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """What is asked, how an answer is read, and which target it is compared with.
+    """The prompt of a question, the reading of its answer, and the comparison with the target.
 
     Args:
-        order: of the envelope, one of ``vrft.response.ORDERS``; it decides what is asked for and what is well formed.
+        order: the order of the envelope, a key of ``vrft.response.ORDERS``, which prompts ask for.
     """
 
     order: str = "think-answer"
@@ -43,16 +43,16 @@ class Task(ABC):
     @property
     @abstractmethod
     def columns(self) -> dict[str, Any]:
-        """What the rewards need to know of this task."""
+        """The task as keyword arguments of the rewards (``vrft.rewards``)."""
 
     @abstractmethod
     def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
-        """Read the text of an answer; None where there is none."""
+        """Read the text of an answer; ``answer`` is None where the completion has none."""
 
     def read_answer(
         self, envelope: Envelope, image_size: Size | None = None, processed_size: Size | None = None
     ) -> Reading:
-        """Read the answer of a completion that was taken apart; the problems are those of the answer alone."""
+        """Read the answer of a parsed completion; the problems are those of the answer alone."""
         if envelope.answer is None and 1 < len(envelope.answers) <= 10 and all(envelope.answers):
             context = ReadContext(image_size, processed_size)
             readings = [self.read_text(answer, context) for answer in envelope.answers]
@@ -68,9 +68,9 @@ class Task(ABC):
         *,
         prompt_end: str = "",
     ) -> Reading:
-        """The strict reading, which rewards and headline metrics use; its problems are those of the envelope too.
+        """The strict reading, which rewards and main metrics use; its problems include those of the envelope.
 
-        ``prompt_end`` is what the chat template opens the assistant's turn with (``vrft.response.parse``).
+        ``prompt_end`` is the beginning of the assistant's turn that the chat template writes (``vrft.response.parse``).
         """
         envelope = parse(completion, self.order, prompt_end)
         reading = self.read_answer(envelope, image_size, processed_size)
@@ -81,13 +81,13 @@ class Task(ABC):
         """Return a target in the form of an answer.
 
         Raises:
-            ValueError: it is no target of this task; the message says what was expected.
+            ValueError: the target is not valid for this task; the message says which values are.
         """
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
-        """The text of a right answer, as the policy is to write it."""
+        """The text of a right answer, as the policy should write it."""
         return str(target)
 
     def matches(self, answer: Any, target: Target) -> bool:
-        """Whether what was read is the target (as ``check_target`` returns it)."""
+        """Whether the answer that was read equals the target in the form of ``check_target``."""
         return bool(answer == target)

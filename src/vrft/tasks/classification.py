@@ -1,6 +1,6 @@
-"""Classification: which one of the labels is it?
+"""Classification: one label of a closed list.
 
-A prompt, and a completion that earns everything::
+A prompt, and a completion that earns full reward::
 
     Which class does this chest radiograph show?
     Answer with one of these labels:
@@ -22,7 +22,7 @@ from vrft.tasks.base import NO_CONTEXT, ReadContext, Task, prompt_lines
 
 
 def classification_prompt(question: str, labels: Sequence[str], known: str = "", order: str = "think-answer") -> str:
-    """The words of the prompt: the question, one label a line, what is known, the envelope."""
+    """The text of the prompt: the question, the labels (one a line), the knowledge, the envelope."""
     return prompt_lines(question, "Answer with one of these labels:", *labels, known, INSTRUCTIONS[order])
 
 
@@ -32,7 +32,7 @@ class Classification(Task):
 
     Args:
         labels: the labels, in the order in which the prompt lists them.
-        synonyms: further names of a label that count as it.
+        synonyms: label -> further names of it.
     """
 
     labels: Sequence[str]
@@ -44,27 +44,30 @@ class Classification(Task):
 
     @property
     def classes(self) -> list[Target]:
-        """All targets there can be, in order."""
+        """All possible targets, in order."""
         return list(self.labels)
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the rewards need to know of this task."""
+        """``labels`` and ``synonyms``, for the rewards."""
         return {"labels": list(self.labels), "synonyms": dict(self.synonyms)}
 
     def prompt(self, question: str, known: str = "") -> str:
+        """The text of the prompt for a question; ``known`` is the knowledge in it."""
         return classification_prompt(question, self.labels, known, self.order)
 
     def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
+        """Read one label (``vrft.response.read_label``)."""
         return read_label(answer, self.labels, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
+        """Return the target, which must be one of the labels; else raise ValueError."""
         if target not in self.labels or not isinstance(target, str):
             raise ValueError(f"the target {target!r} is none of the labels {', '.join(map(repr, self.labels))}")
         return target
 
     def read_leniently(self, completion: str) -> Target | None:
-        """What a patient reader would take the answer to be: the strict reading, else the only label mentioned."""
+        """The lenient reading: the strict reading, or else the only label that is mentioned."""
         envelope = parse(completion)
         strict = read_label(envelope.answer, self.labels, self.synonyms).answer
         if strict is not None:

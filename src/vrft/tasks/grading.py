@@ -1,6 +1,6 @@
-"""Grading: which grade of an ordinal scale is it?
+"""Grading: one grade of an ordinal scale.
 
-A prompt, and a completion that earns everything::
+A prompt, and a completion that earns full reward::
 
     What is the grade of diabetic retinopathy in this fundus photograph?
     Answer with one grade from 0 to 4.
@@ -24,9 +24,9 @@ from vrft.tasks.base import NO_CONTEXT, ReadContext, Task, prompt_lines
 def grading_prompt(
     question: str, levels: int, names: Sequence[str] | None = None, known: str = "", order: str = "think-answer"
 ) -> str:
-    """The words of the prompt: the question, the scale, what is known, the envelope.
+    """The text of the prompt: the question, the scale, the knowledge, the envelope.
 
-    Of names that hold numerals the names alone are listed, one a line, since a number would mean two things.
+    Where names contain numerals, only the names are listed, one a line, since a number would be ambiguous.
     """
     scale = [f"Answer with one grade from 0 to {levels - 1}."]
     if names and not scale_of(levels, names).by_index:
@@ -42,9 +42,9 @@ class Grading(Task):
 
     Args:
         levels: how many grades the scale has, at least 2.
-        names: the names of the grades, lowest first, or None. Where one holds a numeral (``PI-RADS 3``, ``4A``), the
-            prompt lists the names alone, and a number in an answer means the name that holds it.
-        synonyms: further names that an answer may use, by the grade's number written out or by its name.
+        names: the names of the grades, lowest first, or None. Where a name contains a numeral (``PI-RADS 3``, ``4A``),
+            the prompt lists only names, and a number in an answer means the name that contains it.
+        synonyms: the number (as text) or the name of a grade -> further names that an answer may use.
     """
 
     levels: int
@@ -59,25 +59,30 @@ class Grading(Task):
 
     @property
     def classes(self) -> list[Target]:
-        """All targets there can be, in order."""
+        """All possible targets, in order."""
         return list(range(self.levels))
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the rewards need to know of this task."""
+        """``levels``, ``names`` and ``synonyms``, for the rewards."""
         names = list(self.names) if self.names else None
         return {"levels": self.levels, "names": names, "synonyms": dict(self.synonyms)}
 
     def prompt(self, question: str, known: str = "") -> str:
+        """The text of the prompt for a question; ``known`` is the knowledge in it."""
         return grading_prompt(question, self.levels, self.names, known, self.order)
 
     def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
+        """Read one grade (``vrft.response.read_grade``)."""
         return read_grade(answer, self.levels, self.names, self.synonyms)
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
-        """A grade from 0; a whole number that a table wrote as 2.0 is one, and so is the name of a grade.
+        """Return a grade from 0; a whole number in any type (2.0) and the name of a grade are accepted.
 
-        A number in quotes is a grade only where numbers are no names (``vrft.response.Scale.by_index``).
+        A number as text is accepted only where no name contains numerals (``vrft.response.Scale.by_index``).
+
+        Raises:
+            ValueError: the target is no grade of the scale.
         """
         if isinstance(target, str):
             return self._grade_called(target.strip())
@@ -95,12 +100,12 @@ class Grading(Task):
         raise ValueError(f"the target {target!r} is no grade from 0 to {self.levels - 1}{names}")
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
-        """The number of a grade, or its name where names hold numerals."""
+        """The number of a grade, or its name where names contain numerals."""
         assert isinstance(target, int)
         return scale_of(self.levels, self.names).written(target)
 
     def read_leniently(self, completion: str) -> Target | None:
-        """What a patient reader would take the answer to be: the strict reading, else the only grade mentioned."""
+        """The lenient reading: the strict reading, or else the only grade that is mentioned."""
         envelope = parse(completion)
         strict = read_grade(envelope.answer, self.levels, self.names, self.synonyms).answer
         if strict is not None:

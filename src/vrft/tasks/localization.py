@@ -1,6 +1,6 @@
-"""Localization: where is it?
+"""Localization: boxes around the findings.
 
-A prompt, and a completion that earns everything, where the truth is one box and the policy speaks pixels::
+A prompt, and a completion that earns full reward, for one true box and a policy that writes pixels::
 
     Where is the finding?
     Answer with a JSON list of boxes in pixels of the image, like [{"bbox_2d":[x1,y1,x2,y2]}].
@@ -19,13 +19,13 @@ from vrft.response import INSTRUCTIONS, Reading, parse, read_boxes
 from vrft.sample import Box, Target
 from vrft.tasks.base import NO_CONTEXT, ReadContext, Task, prompt_lines
 
-_FARTHEST = 1e7
+_MAX_COORDINATE = 1e7
 """Pixels; no image is larger."""
 
 
 def _is_coordinate(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= _FARTHEST  # NaN is not
+    return number and abs(value) <= _MAX_COORDINATE  # NaN is not
 
 
 FRAMES_IN_WORDS = {
@@ -34,24 +34,24 @@ FRAMES_IN_WORDS = {
     "thousand": "in thousandths of the image's width and height (0 to 1000)",
     "unit": "in shares of the image's width and height (0 to 1)",
 }
-"""How a prompt asks for a frame. Models that speak ``resized`` know the resized image alone as the image."""
+"""How a prompt describes a frame. For models of the frame ``resized``, the resized image is the image."""
 
 
 def write_boxes(boxes: Sequence[Box], frame: str, image_size: Size, processed_size: Size | None = None) -> str:
-    """Boxes in pixels as a JSON list in a frame: whole numbers, or shares with four digits.
+    """Write boxes in pixels as a JSON list in a frame: whole numbers, or shares with four digits.
 
-    A box that rounding would leave without area is written one unit wide.
+    A box that would have no area after rounding is written one unit wide.
 
     >>> write_boxes([(160, 120, 480, 360)], "thousand", (640, 480))
     '[{"bbox_2d":[250,250,750,750]}]'
     """
-    turned = [from_pixels(box, frame, image_size, processed_size) for box in boxes]
-    items = [",".join(map(str, _rounded(box, 4 if frame == "unit" else None))) for box in turned]
+    converted = [from_pixels(box, frame, image_size, processed_size) for box in boxes]
+    items = [",".join(map(str, _rounded(box, 4 if frame == "unit" else None))) for box in converted]
     return "[" + ",".join(f'{{"bbox_2d":[{item}]}}' for item in items) + "]"
 
 
 def _rounded(box: Box, digits: int | None) -> list[float]:
-    """The coordinates of a box with so many digits; sides that would become equal go outwards."""
+    """The coordinates of a box, rounded; sides that would become equal are rounded outwards."""
     numbers = [round(number, digits) for number in box]
     unit = 10 ** (digits or 0)
     for low, high in ((0, 2), (1, 3)):
@@ -64,7 +64,7 @@ def _rounded(box: Box, digits: int | None) -> list[float]:
 def pointing_question(
     question: str, region: Box, frame: str, image_size: Size, processed_size: Size | None = None
 ) -> str:
-    """A question about one place of the image, told as a box in the frame that the policy speaks.
+    """A question about one region of the image, which is given as a box in the frame of the policy.
 
     >>> print(pointing_question("Which cell is this?", (160, 120, 480, 360), "pixel", (640, 480)))
     Which cell is this?
@@ -77,7 +77,7 @@ def pointing_question(
 def localization_prompt(
     question: str, frame: str, known: str = "", order: str = "think-answer", *, absence: bool = False
 ) -> str:
-    """The words of the prompt: the question, the form and frame of boxes, what is known, the envelope."""
+    """The text of the prompt: the question, the form and frame of boxes, the knowledge, the envelope."""
     form = f'Answer with a JSON list of boxes {FRAMES_IN_WORDS[frame]}, like [{{"bbox_2d":[x1,y1,x2,y2]}}].'
     if absence:
         form += " Where there is none, the list is empty: []."
@@ -86,11 +86,11 @@ def localization_prompt(
 
 @dataclass(frozen=True)
 class Localization(Task):
-    """Boxes of what is asked for; there may be none.
+    """Boxes of the findings, of which there may be none.
 
     Args:
-        frame: the coordinates that the policy speaks, one of ``vrft.boxes.FRAMES``; x first.
-        absence: the prompt says how to answer where nothing is there.
+        frame: the coordinates that the policy writes, one of ``vrft.boxes.FRAMES``; x first.
+        absence: the prompt says how to answer where there is no finding.
     """
 
     frame: str
@@ -103,19 +103,25 @@ class Localization(Task):
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the rewards need to know of this task."""
+        """``frame``, for the rewards."""
         return {"frame": self.frame}
 
     def prompt(self, question: str, known: str = "") -> str:
+        """The text of the prompt for a question; ``known`` is the knowledge in it."""
         return localization_prompt(question, self.frame, known, self.order, absence=self.absence)
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
-        """A JSON list of boxes in the policy's frame."""
+        """A JSON list of boxes in the frame of the policy.
+
+        Raises:
+            ValueError: the size of the image is missing.
+        """
         if image_size is None or not isinstance(target, tuple):
             raise ValueError("boxes need image_size, [width, height] of the original image")
         return write_boxes(target, self.frame, image_size, processed_size)
 
     def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
+        """Read boxes (``vrft.response.read_boxes``); raise ValueError where the size of the image is missing."""
         if context.image_size is None:
             raise ValueError("boxes need image_size, [width, height] of the original image")
         return read_boxes(answer, self.frame, context.image_size, context.processed_size, cut=context.cut)
@@ -123,7 +129,7 @@ class Localization(Task):
     def read_leniently(
         self, completion: str, image_size: Size, processed_size: Size | None = None
     ) -> tuple[Box, ...] | None:
-        """What a patient reader would take the answer to be: the strict reading, else boxes anywhere in the text."""
+        """The lenient reading: the strict reading, or else boxes anywhere in the text."""
         envelope = parse(completion)
         reading = self.read_answer(envelope, image_size, processed_size)
         if reading.answer is None and envelope.answer is None:
@@ -131,6 +137,11 @@ class Localization(Task):
         return reading.answer if isinstance(reading.answer, tuple) else None
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
+        """Return the boxes as a tuple, clipped to the image where its size is given.
+
+        Raises:
+            ValueError: the target is no list of boxes, or a box has no area inside the image.
+        """
         expected = "expected a list of boxes [x1, y1, x2, y2] in pixels of the original image"
         if not isinstance(target, Sequence) or isinstance(target, str):
             raise ValueError(f"the target {target!r} is no list; {expected}")

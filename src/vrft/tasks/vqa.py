@@ -1,6 +1,6 @@
 """Visual question answering: yes or no, one of several choices, or an open answer.
 
-A completion that earns everything, where the choices are ``{"A": "benign", "B": "malignant"}``::
+A completion that earns full reward, where the choices are ``{"A": "benign", "B": "malignant"}``::
 
     <think>The margin is spiculated.</think><answer>B. malignant</answer>
 """
@@ -25,7 +25,7 @@ class Vqa(Task):
     Args:
         answers: one of ``ANSWERS``.
         choices: letter -> text, for ``choice``.
-        synonyms: further words for ``yes`` and ``no``.
+        synonyms: ``yes`` or ``no`` -> further words for it.
     """
 
     answers: str
@@ -36,21 +36,27 @@ class Vqa(Task):
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the rewards need to know of this task."""
+        """``answers``, ``choices`` and ``synonyms``, for the rewards."""
         return {"answers": self.answers, "choices": dict(self.choices), "synonyms": dict(self.synonyms)}
 
     def read_text(self, answer: str | None, context: ReadContext = NO_CONTEXT) -> Reading:
+        """Read yes or no, the letter of a choice, or the text of an open answer, by ``answers``."""
         if self.answers == "yes_no":
             return read_yes_no(answer, self.synonyms)
         return read_choice(answer, self.choices) if self.answers == "choice" else read_open(answer)
 
     def read_leniently(self, completion: str) -> Target | None:
-        """What a patient reader would take the answer to be: the strict reading, else that of a text without tags."""
+        """The lenient reading: the strict reading, or else that of a text without tags."""
         envelope = parse(completion)
         answer = self.read_text(envelope.answer or completion.strip()).answer
         return answer if isinstance(answer, str) else None
 
     def check_target(self, target: Any, image_size: Size | None = None) -> Target:
+        """Return ``yes`` or ``no``, the letter of a choice, or a tuple of accepted texts.
+
+        Raises:
+            ValueError: the target is no answer of this kind.
+        """
         if self.answers == "yes_no":
             answer = read_yes_no(target).answer if isinstance(target, str) else None
             if not isinstance(answer, str):
@@ -67,6 +73,7 @@ class Vqa(Task):
         return tuple(accepted)
 
     def matches(self, answer: Any, target: Any) -> bool:
+        """Whether the answer equals the target; an open answer, one of the accepted texts after folding."""
         if self.answers == "open":
             return isinstance(answer, str) and same_text(answer, target)
         return bool(answer == target)

@@ -1,6 +1,6 @@
-"""The bookkeeping of a stage: its log, its rollouts, its checkpoints, and when it ends.
+"""The callback of a stage: its log, rollouts, checkpoints and budget.
 
-Every process of a run has a bookkeeper, since all must end with the same step; only the first one writes.
+Every process of a run has the callback, since all must end with the same step; only the first process writes.
 """
 
 import json
@@ -25,12 +25,12 @@ from vrft.training.memory import PeakMemory
 from vrft.training.validation import Validator
 
 clock = time.monotonic
-"""Of ``seconds``, in the log, the budget and the cost."""
+"""The clock of ``seconds`` in the log, the budget and the cost."""
 
 
 @dataclass
 class StageResult:
-    """What a stage cost, and which step's policy it hands on."""
+    """The cost of a stage, and the step whose policy it ends with."""
 
     seconds: float
     tokens: int
@@ -40,14 +40,14 @@ class StageResult:
 
 
 class StageCallback(TrainerCallback):
-    """Writes the log and the rollouts of a stage, seals its checkpoints, and shows progress.
+    """Writes the log and the rollouts of a stage, completes its checkpoints, and reports progress.
 
     Args:
-        directory: of the stage.
-        stage: of the recipe.
-        reporter: is told what is done.
-        label: what the stage is called.
-        validator: measures the policy while it trains; None where the recipe does not ask for it.
+        directory: the directory of the stage.
+        stage: the stage of the recipe.
+        reporter: shows progress.
+        label: the name of the stage in messages.
+        validator: validates the policy during training; None without validation.
     """
 
     def __init__(
@@ -62,27 +62,26 @@ class StageCallback(TrainerCallback):
         self.validator = validator
         self.rollouts: list[dict[str, Any]] = []
         self.extra: dict[str, Any] = {}
-        """Figures of the rollouts since the last line of the log."""
-        self.before, self.began, self.tokens = 0.0, clock(), 0
+        """Further metrics for the next line of the log."""
+        self.earlier_seconds, self.started, self.tokens = 0.0, clock(), 0
         self.memory = PeakMemory()
 
     def resume(self) -> Path | None:
-        """Go back to the newest whole checkpoint: what was logged after it is taken out.
+        """Go back to the newest complete checkpoint; log lines, rollouts and policies of later steps are deleted.
 
         Returns:
-            the checkpoint, or None to start from the beginning.
+            The checkpoint, or None to start from the beginning.
         """
         checkpoint = from_main(self.directory.checkpoint)
         step = 0
         if checkpoint is not None:
             facts = read_json(checkpoint / "whole.json")
-            step, self.before, self.tokens = facts["step"], facts["seconds"], facts["tokens"]
-            self.began = clock()
-            stopped = False
+            step, self.earlier_seconds, self.tokens = facts["step"], facts["seconds"], facts["tokens"]
+            self.started = clock()
             if self.validator is not None:
                 self.validator.restore(facts["validation"])
-                stopped = self.validator.is_out_of_patience
-            if stopped or self._is_spent():  # killed after its last step: nothing is left to be trained
+            stopped = self.validator is not None and self.validator.is_out_of_patience
+            if stopped or self._budget_is_spent():  # killed after its last step: no step is left
                 self.stage = self.stage.model_copy(update={"steps": step})
         if is_main():
             rows = [row for row in read_jsonl(self.directory.log) if row["step"] <= step]
@@ -94,46 +93,46 @@ class StageCallback(TrainerCallback):
                 if kept_step > step:
                     shutil.rmtree(kept)
         wait_for_all()
-        self.began = clock()
+        self.started = clock()
         self.reporter.start(self.label, self.stage.steps, step)
         return checkpoint
 
     @property
     def seconds(self) -> float:
-        return self.before + clock() - self.began
+        """Seconds of the stage so far, including those before a resume."""
+        return self.earlier_seconds + clock() - self.started
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """End the stage before a gradient that is not finite is applied."""
-        gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
         if not gradients:
-            return  # DeepSpeed keeps them elsewhere; the norm in the log tells
+            return  # DeepSpeed keeps the gradients itself; the norm in the log is checked
         norm = torch.nn.utils.get_total_norm(list(gradients.values()))
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         bad: list[str] = []
         if not torch.isfinite(norm):
-            bad = [name for name, one in gradients.items() if not torch.isfinite(one).all()]
+            bad = [name for name, gradient in gradients.items() if not torch.isfinite(gradient).all()]
         if any(all_of([not torch.isfinite(norm).item()])):
-            seen = (
-                f"the gradients of {len(bad)} of {len(gradients)} weights are not finite (first {bad[0]})"
-                if bad
-                else ""
-            )
-            self._fail(state.global_step + 1, seen or "the norm of the gradient is not finite")
+            fault = "the norm of the gradient is not finite"
+            if bad:
+                fault = f"the gradients of {len(bad)} of {len(gradients)} weights are not finite (first {bad[0]})"
+            self._fail(state.global_step + 1, fault)
 
-    def _fail(self, step: int, seen: str) -> None:
+    def _fail(self, step: int, fault: str) -> None:
         if not is_main():
-            raise StoppedElsewhere(seen)
+            raise StoppedElsewhere(fault)
         last = read_jsonl(self.directory.log)[-1:]
-        figures = [f"{key} {last[0][key]:.4g}" for key in ("loss", "grad_norm", "kl") if last and last[0].get(key)]
-        before = f"; in step {last[0]['step']}: {', '.join(figures)}" if figures else ""
+        metrics = [f"{key} {last[0][key]:.4g}" for key in ("loss", "grad_norm", "kl") if last and last[0].get(key)]
+        before = f"; in step {last[0]['step']}: {', '.join(metrics)}" if metrics else ""
         raise TrainingError(
-            f"{self.label}: {seen} in step {step}{before}. Nothing of this step was kept. Try a lower learning_rate, "
+            f"{self.label}: {fault} in step {step}{before}. Nothing of this step was kept. Try a lower learning_rate, "
             f"more warmup_steps, a lower max_grad_norm, or policy.dtype: float32."
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Validate the policy where this is due, and end the stage early where patience is used up."""
         if state.global_step % self.stage.save_every == 0 or state.global_step == state.max_steps:
-            control.should_log = True  # a checkpoint goes on with what the log knows
+            control.should_log = True  # a checkpoint must not be ahead of the log
         if self.validator is None or not self.validator.is_due(state.global_step, state.max_steps):
             return
         self.extra["validation"] = self.validator.validate(model, state.global_step)
@@ -142,27 +141,32 @@ class StageCallback(TrainerCallback):
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write a line of the log, and end the stage where its budget is spent.
+
+        Raises:
+            TrainingError: the loss or the norm of the gradient is not finite.
+        """
         if not logs or "loss" not in logs:
             return
         self.tokens = int(logs.get("num_tokens") or self.tokens)
         row = {"step": state.global_step, **log_row(logs), "tokens": self.tokens, **self.extra}
         row["seconds"] = round(self.seconds, 3)
         self.extra = {}
-        for figure in ("loss", "grad_norm"):
-            if not math.isfinite(row.get(figure, 0.0)):
-                self._fail(state.global_step, f"the {figure} is {row[figure]}")
+        for name in ("loss", "grad_norm"):
+            if not math.isfinite(row.get(name, 0.0)):
+                self._fail(state.global_step, f"the {name} is {row[name]}")
         logs.clear()
-        logs.update(flat(row))  # for the loggers that follow
+        logs.update(flatten_metrics(row))  # for the loggers, whose callbacks come later
         if is_main():
             with self.directory.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         note = f"reward {row['reward']:.3f}" if "reward" in row else f"loss {row['loss']:.3f}"
         self.reporter.advance(state.global_step, note)
-        if self._is_spent():
+        if self._budget_is_spent():
             control.should_training_stop = True
 
-    def _is_spent(self) -> bool:
-        """Whether the stage has used up what it may; clocks differ, so the first process decides."""
+    def _budget_is_spent(self) -> bool:
+        """Whether the tokens or seconds of the stage are used up; clocks differ, so the first process decides."""
         stage = self.stage
         if stage.max_tokens and self.tokens >= stage.max_tokens:
             return True
@@ -170,15 +174,16 @@ class StageCallback(TrainerCallback):
         return limit is not None and from_main(lambda: self.seconds >= limit)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Write the rollouts so far, and mark the checkpoint as complete."""
         if process_count() > 1:
-            wait_for_all()  # the others have written their part of the checkpoint
+            wait_for_all()  # until the other processes have written their parts
         if not is_main():
             return
         if isinstance(self.stage, RftStage) and state.global_step % self.stage.updates_per_batch:
-            return  # nothing goes on from within a batch of rollouts
+            return  # a run cannot resume within a batch of rollouts
         if self.rollouts:
-            with replacing(self.directory.rollouts_part(state.global_step)) as fresh:
-                pd.DataFrame(self.rollouts).to_parquet(fresh, index=False)
+            with replacing(self.directory.rollouts_part(state.global_step)) as path:
+                pd.DataFrame(self.rollouts).to_parquet(path, index=False)
             self.rollouts.clear()
         checkpoint = self.directory.path / f"checkpoint-{state.global_step}"
         facts = {"step": state.global_step, "seconds": self.seconds, "tokens": self.tokens}
@@ -207,24 +212,24 @@ LOGGED = {
     "skipped_groups": "skipped_groups",
     "resampled_groups": "resampled_groups",
 }
-"""What TRL calls a figure -> what the log calls it."""
+"""Name of a metric in TRL -> name in the log."""
 
 
 def log_row(logs: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a step under our names."""
+    """The metrics of a step under the names of the log."""
     return {ours: logs[theirs] for theirs, ours in LOGGED.items() if logs.get(theirs) is not None}
 
 
-def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """A line of the log as names and numbers; the step is told apart.
+def flatten_metrics(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """A line of the log as a flat mapping from names to numbers, without the step.
 
-    >>> flat({"step": 3, "loss": 0.5, "rewards": {"format": {"mean": 1.0, "share": None}}})
+    >>> flatten_metrics({"step": 3, "loss": 0.5, "rewards": {"format": {"mean": 1.0, "share": None}}})
     {'loss': 0.5, 'rewards.format.mean': 1.0}
     """
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for key, value in row.items():
         if isinstance(value, Mapping):
-            figures |= flat(value, f"{prefix}{key}.")
+            metrics |= flatten_metrics(value, f"{prefix}{key}.")
         elif value is not None and prefix + key != "step":
-            figures[prefix + key] = value
-    return figures
+            metrics[prefix + key] = value
+    return metrics

@@ -1,8 +1,8 @@
 """A group in one row: the prompt without its last token, then for each completion a block that begins with that token.
 
-A completion attends to the prompt and to itself; its positions go on from the prompt's (mRoPE: what follows an image is
-not counted in tokens). Attention takes the two parts one by one: the prompt with itself, and all blocks with the prompt
-and themselves, P^2 + G C (P + C) scores in place of the (P + G C)^2 of a row with a mask.
+A completion attends to the prompt and to itself; its positions continue those of the prompt (with mRoPE, positions
+after an image are no token counts). Attention has two parts: the prompt with itself, and each block with the prompt and
+itself. These are P^2 + G C (P + C) scores in place of the (P + G C)^2 scores of a row with a mask.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 ATTENTION = "shared_prefix"
-"""The name of the attention of packed rows among those of transformers; other inputs take its ``sdpa``."""
+"""The name of the attention of packed rows in transformers; for other inputs it equals ``sdpa``."""
 
 
 def pack(
@@ -24,14 +24,14 @@ def pack(
 
     Args:
         input_ids: (n, P + C), prompts padded on the left and completions on the right, the groups one after another.
-        attention_mask: (n, P + C), 1 where a token counts.
+        attention_mask: (n, P + C), 1 for tokens and 0 for padding.
         completion_length: C.
         group_size: G, 2 or more; divides n, and the prompts of a group are equal.
         positions: (3, n / G, P), the positions of the prompts.
 
     Returns:
         ``input_ids`` and ``shift_labels`` (n / G, P - 1 + G C), ``position_ids`` (3, n / G, P - 1 + G C), and
-        ``attention_mask`` (n, 1, C, P - 1 + C), true where a query of a block may look in the prompt and in its block.
+        ``attention_mask`` (n, 1, C, P - 1 + C), true where a query may attend, in the prompt and its block.
     """
     rows, device = input_ids.size(0) // group_size, input_ids.device
     prompt_length = input_ids.size(1) - completion_length
@@ -39,12 +39,12 @@ def pack(
     # A block holds the inputs that predict a completion: the last token of the prompt, and all of its own but the last.
     inputs = input_ids[:, prompt_length - 1 : -1]
     labels = input_ids.masked_fill(attention_mask == 0, -100)[:, prompt_length:]
-    reach = torch.ones(completion_length, input_ids.size(1) - 1, dtype=torch.bool, device=device)
-    reach = reach.tril(diagonal=prompt_length - 1)
+    causal = torch.ones(completion_length, input_ids.size(1) - 1, dtype=torch.bool, device=device)
+    causal = causal.tril(diagonal=prompt_length - 1)
     itself = torch.eye(completion_length, input_ids.size(1) - 1, dtype=torch.bool, device=device)
     itself = itself.roll(prompt_length - 1, dims=1)
-    # Padding looks at itself: a query that may look nowhere has no softmax.
-    allowed = (reach & attention_mask[:, None, :-1].bool()) | itself
+    # Padding attends to itself: a query without any key has no softmax.
+    allowed = (causal & attention_mask[:, None, :-1].bool()) | itself
     steps = torch.arange(completion_length, device=device).repeat(group_size)
     return {
         "input_ids": torch.cat([prefix, inputs.reshape(rows, -1)], dim=1),
@@ -55,7 +55,15 @@ def pack(
 
 
 def prompt_positions(model: Any, prompts: Tensor, mask: Tensor, types: Tensor | None, grid: Tensor | None) -> Tensor:
-    """The positions of prompts, (3, rows, P), as the model itself counts them."""
+    """The position ids of prompts, (3, rows, P), as the model computes them.
+
+    Args:
+        model: the policy.
+        prompts: (rows, P) token ids.
+        mask: (rows, P), 1 for tokens and 0 for padding.
+        types: (rows, P), ``mm_token_type_ids``; None for prompts without images.
+        grid: (images, 3), ``image_grid_thw``; None for prompts without images.
+    """
     if grid is None or types is None:
         return (mask.long().cumsum(-1) - 1).clamp(min=0).expand(3, -1, -1)
     base = next(module for module in model.modules() if hasattr(module, "get_rope_index"))
@@ -66,15 +74,15 @@ def prompt_positions(model: Any, prompts: Tensor, mask: Tensor, types: Tensor | 
 def attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attention over packed rows, told by a mask with more rows than the query; else that of torch.
+    """Attention over packed rows, which have a mask with more rows than the query; for other inputs ``sdpa`` of torch.
 
     Args:
-        module: the layer, of which ``sdpa_attention_forward`` reads how many heads share keys.
+        module: the layer, which knows how many heads share keys.
         query: (rows, heads, P - 1 + G C, d).
-        key: (rows, heads that are shared, P - 1 + G C, d).
-        value: as ``key``.
-        attention_mask: that of ``pack``.
-        options: ``scaling`` and what else transformers passes on.
+        key: (rows, key-value heads, P - 1 + G C, d).
+        value: like ``key``.
+        attention_mask: the mask of ``pack``.
+        options: ``scaling`` and further options of transformers.
 
     Returns:
         (rows, P - 1 + G C, heads, d), and None in place of the weights.
@@ -92,11 +100,11 @@ def attention(
     def with_prefix(states: Tensor) -> Tensor:
         return torch.cat([states[:, :, :length].repeat_interleave(group, dim=0), blocks(states)], dim=2)
 
-    counts = attention_mask[::group, :, :1, :length]
+    is_token = attention_mask[::group, :, :1, :length]
     mask = None  # no padding: the kernel for causal attention
-    if not bool(counts.all()):
+    if not bool(is_token.all()):
         causal = torch.ones(length, length, dtype=torch.bool, device=query.device).tril()
-        mask = (causal & counts) | torch.eye(length, dtype=torch.bool, device=query.device)
+        mask = (causal & is_token) | torch.eye(length, dtype=torch.bool, device=query.device)
     of_prefix, _ = sdpa_attention_forward(
         module, query[:, :, :length], key[:, :, :length], value[:, :, :length], mask, **options
     )
@@ -111,8 +119,8 @@ AttentionInterface.register(ATTENTION, attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def take_packed_rows(model: Any) -> None:
-    """Let the layers of a language model attend over packed rows; for other inputs they are as before."""
+def enable_packed_rows(model: Any) -> None:
+    """Let the layers of a language model attend over packed rows; for other inputs they are unchanged."""
     for module in model.modules():
         if hasattr(module, "num_key_value_groups") and hasattr(module, "config") and hasattr(module, "v_proj"):
             module.config._attn_implementation = ATTENTION

@@ -1,7 +1,8 @@
-"""Sampling the completions of groups, with each prompt and its image encoded once.
+"""Sample the completions of groups, with each prompt and its image encoded once.
 
-The cache of a prompt is repeated over its group. Keys and values are written in place, into memory for one
-piece at a time; after each piece the completions that have ended leave the batch, which does not wait for its longest.
+The cache of a prompt is repeated over its group. Keys and values are written in place, into memory that grows by
+chunks. After each chunk of tokens the finished completions leave the batch, so that it does not wait for its longest
+completion.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +13,12 @@ from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import DynamicLayer
 
-PIECE = 32
-"""Tokens of a completion that are sampled between two looks at which have ended."""
+CHUNK = 32
+"""Tokens that are sampled before finished completions leave the batch."""
 
 
 class PreallocatedCacheLayer(DynamicLayer):
-    """Keys and values of one layer in a buffer that is a piece longer: a token is written, and nothing copied."""
+    """Keys and values of a layer in a buffer with memory for a further chunk: new tokens are written in place."""
 
     keys: Tensor
     values: Tensor
@@ -25,15 +26,15 @@ class PreallocatedCacheLayer(DynamicLayer):
     _views: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Add tokens, (rows, heads, new, d); returns all, (rows, heads, old + new, d)."""
+        """Append tokens, (rows, heads, new, d); returns keys and values of all, (rows, heads, old + new, d)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         old = self.get_seq_length()
         new = old + key_states.shape[-2]
-        # What removes tokens or rows makes tensors of its own.
-        moved = self._views is None or self.keys is not self._views[0]
-        if self._buffers is None or moved or new > self._buffers[0].shape[-2]:
-            self._buffers = (_preallocated(self.keys, key_states, new), _preallocated(self.values, value_states, new))
+        # Methods that remove tokens or rows replace the tensors.
+        replaced = self._views is None or self.keys is not self._views[0]
+        if self._buffers is None or replaced or new > self._buffers[0].shape[-2]:
+            self._buffers = (_grow(self.keys, key_states, new), _grow(self.values, value_states, new))
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[..., old:new, :] = states
         self._views = (self._buffers[0][..., :new, :], self._buffers[1][..., :new, :])
@@ -41,10 +42,11 @@ class PreallocatedCacheLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def _preallocated(held: Tensor, states: Tensor, needed: int) -> Tensor:
-    buffer = states.new_empty((*states.shape[:-2], needed + PIECE, states.shape[-1]))
-    if held.numel():
-        buffer[..., : held.shape[-2], :] = held
+def _grow(old: Tensor, states: Tensor, needed: int) -> Tensor:
+    """A buffer for ``needed`` tokens and a further chunk, with the old states in it."""
+    buffer = states.new_empty((*states.shape[:-2], needed + CHUNK, states.shape[-1]))
+    if old.numel():
+        buffer[..., : old.shape[-2], :] = old
     return buffer
 
 
@@ -55,7 +57,7 @@ def sample_groups(
     config: Any,
     ends: Sequence[int],
     limit: int,
-    choose: Callable[[Sequence[int], int], LogitsProcessor] | None = None,
+    sampler: Callable[[Sequence[int], int], LogitsProcessor] | None = None,
 ) -> list[list[int]]:
     """Sample the completions of groups.
 
@@ -64,23 +66,23 @@ def sample_groups(
         inputs: prompts as the model takes them: ``input_ids`` and ``attention_mask`` (groups, P), padded on the left,
             and the patches of their images.
         group_size: completions of a prompt (G).
-        config: how to sample, as ``generate`` takes it.
+        config: the generation config for ``generate``.
         ends: the tokens that end a turn.
-        limit: the most tokens of a completion.
-        choose: gives what chooses the tokens of some completions, by their numbers, after so many tokens; without it
-            ``config`` decides alone.
+        limit: the largest number of tokens of a completion.
+        sampler: returns the logits processor that chooses the next tokens, from the indices of the completions in the
+            batch and the number of their tokens so far; by default ``config`` alone decides.
 
     Returns:
-        groups x G completions, those of a group side by side: their tokens, with the end of turn where it comes.
+        groups x G completions, those of a group side by side: their tokens, up to and with the end of turn.
     """
     cache = DynamicCache(config=model.config.get_text_config())
     cache.layers = [PreallocatedCacheLayer() for _ in cache.layers]
     model(**inputs, cache=cache, use_cache=True, logits_to_keep=1)
-    cache.crop(-1)  # `generate` reads the last token of the prompt itself
+    cache.crop(-1)  # `generate` reads the last token of the prompt again
     cache.batch_repeat_interleave(group_size)
-    counting = next(module for module in model.modules() if hasattr(module, "rope_deltas"))
-    if counting.rope_deltas is not None:
-        counting.rope_deltas = counting.rope_deltas.repeat_interleave(group_size, dim=0)
+    base = next(module for module in model.modules() if hasattr(module, "rope_deltas"))
+    if base.rope_deltas is not None:
+        base.rope_deltas = base.rope_deltas.repeat_interleave(group_size, dim=0)
     ids, mask = (inputs[name].repeat_interleave(group_size, dim=0) for name in ("input_ids", "attention_mask"))
     is_end = torch.tensor(ends, device=ids.device)
     completions: list[list[int]] = [[] for _ in ids]
@@ -91,21 +93,21 @@ def sample_groups(
             attention_mask=mask,
             cache=cache,
             generation_config=config,
-            max_new_tokens=min(PIECE, left),
+            max_new_tokens=min(CHUNK, left),
             synced_gpus=False,  # each process has all weights
-            logits_processor=LogitsProcessorList([choose(rows, limit - left)] if choose else []),
+            logits_processor=LogitsProcessorList([sampler(rows, limit - left)] if sampler else []),
         )
         new = written[:, ids.size(1) :]
         ended = torch.isin(new, is_end)
-        before = ended.int().cumsum(dim=1) - ended.int() == 0  # up to the first end of turn, which counts
+        before = ended.int().cumsum(dim=1) - ended.int() == 0  # up to and with the first end of turn
         for row, tokens, keep in zip(rows, new.cpu(), before.cpu(), strict=True):
             completions[row] += tokens[keep].tolist()
         left -= new.size(1)
-        going_on = (~ended.any(dim=1)).nonzero().flatten()
-        ids, mask = written[going_on], torch.cat([mask, torch.ones_like(new)], dim=1)[going_on]
-        if len(going_on) < len(rows):
-            rows = [rows[index] for index in going_on.tolist()]
-            cache.batch_select_indices(going_on)
-            if counting.rope_deltas is not None:
-                counting.rope_deltas = counting.rope_deltas[going_on]
+        unfinished = (~ended.any(dim=1)).nonzero().flatten()
+        ids, mask = written[unfinished], torch.cat([mask, torch.ones_like(new)], dim=1)[unfinished]
+        if len(unfinished) < len(rows):
+            rows = [rows[index] for index in unfinished.tolist()]
+            cache.batch_select_indices(unfinished)
+            if base.rope_deltas is not None:
+                base.rope_deltas = base.rope_deltas[unfinished]
     return completions

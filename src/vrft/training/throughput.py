@@ -1,9 +1,9 @@
-"""How fast a step of RFT is, beside that of TRL's own trainer: same weights, prompts, seed, rewards and tokens.
+"""The speed of a step of RFT compared with TRL's own trainer: same weights, prompts, seed, rewards and tokens.
 
-Every completion is cut at exactly C tokens (no end of turn can be sampled), so that both trainers see as many tokens
-whatever they write. Each runs in a fresh process; both are held, and take turns: a step of one, then a step of the
-other, which waits meanwhile. A slow phase of the machine so meets both, and little of it is left in the ratio of two
-steps that came one after the other. The first step of each warms up and is not counted.
+Every completion has exactly C tokens (no end of turn can be sampled), so that both trainers process as many tokens.
+Each trainer runs in a new process, and they alternate: a step of the first, then a step of the second, while the other
+waits. A slow phase of the machine thus affects both, and mostly cancels in the ratio of two consecutive steps. The
+first step of each trainer is warm-up and does not count.
 """
 
 import signal
@@ -31,29 +31,29 @@ from vrft.errors import UserError
 from vrft.policies import LoadedPolicy, load_policy, model_inputs, quiet_libraries
 from vrft.policies.loading import TINY
 from vrft.progress import Reporter
-from vrft.recipe import RftStage
+from vrft.recipe import FuzzyReward, Reward, Rewards, RftStage
 from vrft.runs import StageDirectory
 from vrft.sample import Sample, open_image
 from vrft.tasks import Grading
 from vrft.training.memory import PeakMemory
 from vrft.training.rft import make_trainer
-from vrft.training.stage import begin, silence
+from vrft.training.stage import begin_stage, remove_printers
 
 PARTS = ("rollout", "reward", "log_prob", "forward", "backward", "other")
-"""What a step is made of: sampling, the reward functions, log-probabilities without a gradient (of the reference), the
-forward and backward pass of the policy, and all else (processing images). The optimiser comes after what is timed."""
+"""The parts of a step: sampling, reward functions, log-probabilities without gradient (of the reference), forward and
+backward pass of the policy, and the rest (processing images). The optimiser is not timed."""
 
 TRAINERS = ("stock", "shared")
-"""TRL's own, and the one here."""
+"""TRL's own trainer, and the trainer with a shared prefix."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One step: ``prompts`` groups of ``group`` completions of ``completion`` tokens after ``prompt`` tokens.
+    """The size of a step: ``prompts`` groups of ``group`` completions of ``completion`` tokens after ``prompt`` tokens.
 
     Args:
         model: ``tiny``, ``mid`` (a random Qwen2.5-VL of 30 million parameters), or any policy.
-        prompt: tokens of a prompt with its image; None for the question as it is.
+        prompt: the number of tokens of a prompt with its image; None for an unchanged question.
     """
 
     model: str
@@ -65,43 +65,45 @@ class Shape:
 
 @dataclass
 class Clock:
-    """The seconds of each part, step by step, and when each step began."""
+    """The seconds of each part of each step, and the start time of each step."""
 
     steps: list[dict[str, float]] = field(default_factory=list)
     began: list[float] = field(default_factory=list)
 
     def start(self) -> None:
+        """Start the next step."""
         self.began.append(_now())
         self.steps.append(dict.fromkeys((*PARTS, "step"), 0.0))
 
     @contextmanager
     def timing(self, part: str) -> Iterator[None]:
+        """Add the seconds of the block to a part of the current step."""
         began = _now()
         yield
         if self.steps:
             self.steps[-1][part] += _now() - began
 
 
-def _settle() -> None:
-    """Wait until a GPU has done what it was given."""
+def _synchronize() -> None:
+    """Wait for the GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def _now() -> float:
-    _settle()
+    _synchronize()
     return time.perf_counter()
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the process of one trainer measured.
+class Measurement:
+    """The measurements of one trainer.
 
     Args:
-        steps: of each step that counts, the seconds of each part but ``other``, and of the ``step``.
-        began: when each of them began, in seconds of the machine's clock, which all processes share.
-        peak_mb: the most memory above what was held before the first step.
-        prompt: tokens of a prompt.
+        steps: for each counted step, the seconds of each part except ``other``, and of the whole ``step``.
+        began: the start time of each, in seconds of the machine's clock, which all processes share.
+        peak_mb: the peak memory above the memory before the first step, in MiB.
+        prompt: the number of tokens of a prompt.
     """
 
     steps: list[dict[str, float]]
@@ -111,46 +113,46 @@ class Measured:
 
 
 def bench(shape: Shape, *, steps: int = 10, seed: int = 0, reporter: Reporter) -> dict[str, Any]:
-    """Time both trainers on one shape, ``steps`` of each in turn, after one that is not counted; see ``figures``.
+    """Time ``steps`` steps of both trainers, after a warm-up step; see ``summarise`` for the result.
 
     Raises:
-        UserError: the prompt cannot be made as long, or as short, as asked; or a trainer's process was killed.
+        UserError: no prompt of this length can be built, or the process of a trainer was killed.
         RuntimeError: a trainer failed; the message holds its traceback.
     """
-    return figures(shape, take_turns(shape, steps=steps, seed=seed, reporter=reporter))
+    return summarise(shape, alternate(shape, steps=steps, seed=seed, reporter=reporter))
 
 
-def figures(shape: Shape, measured: dict[str, Measured]) -> dict[str, Any]:
-    """What both trainers came to.
+def summarise(shape: Shape, measured: dict[str, Measurement]) -> dict[str, Any]:
+    """Summarise the measurements of both trainers.
 
     Args:
-        shape: what was timed.
-        measured: of ``stock`` and of ``shared``, with as many steps; the k-th of one was beside the k-th of the other.
+        shape: the size of a step.
+        measured: the measurements of ``stock`` and ``shared``; their k-th steps were neighbours in time.
 
     Returns:
-        the shape; for ``stock`` and ``shared`` the mean seconds of each part of a step, ``peak_mb`` above what was held
-        before the first step, ``tokens_per_second`` (prompt and completion of every sequence), the seconds of all
-        ``steps``, their ``step_median`` and ``step_min``; and ratios of stock to shared.
+        The shape; for ``stock`` and ``shared`` the mean seconds of each part of a step, ``peak_mb``,
+        ``tokens_per_second`` (prompt and completion of every sequence), the seconds of all ``steps``, their
+        ``step_median`` and ``step_min``; and ratios of stock to shared.
 
-        ``training_pass_ratio`` (forward and backward), ``step_ratio`` and ``memory_ratio`` are of the means and the
-        peaks. Of a step and of its training pass, ``_ratio_median`` is the median of the ratios of each pair of steps,
-        ``_ratio_low`` and ``_ratio_high`` its interval (``median_interval``), which holds the true median with a chance
-        of ``interval_coverage``; ``_ratio_min`` is the ratio of the shortest of each.
+        ``training_pass_ratio`` (forward and backward), ``step_ratio`` and ``memory_ratio`` are ratios of means and
+        peaks. For the step and its training pass, ``_ratio_median`` is the median of the ratios of pairs of steps,
+        ``_ratio_low`` and ``_ratio_high`` its interval (``median_interval``) with the coverage ``interval_coverage``,
+        and ``_ratio_min`` the ratio of the shortest steps.
     """
     result: dict[str, Any] = {**vars(shape), "prompt": measured["shared"].prompt}
     for name in TRAINERS:
-        one = measured[name]
-        means = {part: mean(step[part] for step in one.steps) for part in (*PARTS[:-1], "step")}
+        trainer = measured[name]
+        means = {part: mean(step[part] for step in trainer.steps) for part in (*PARTS[:-1], "step")}
         means["other"] = means["step"] - sum(means[part] for part in PARTS[:-1])
-        tokens = shape.prompts * shape.group * (one.prompt + shape.completion)
-        whole = [step["step"] for step in one.steps]
+        tokens = shape.prompts * shape.group * (trainer.prompt + shape.completion)
+        seconds = [step["step"] for step in trainer.steps]
         result[name] = {
             **means,
-            "peak_mb": one.peak_mb,
+            "peak_mb": trainer.peak_mb,
             "tokens_per_second": tokens / means["step"],
-            "step_min": min(whole),
-            "step_median": median(whole),
-            "steps": whole,
+            "step_min": min(seconds),
+            "step_median": median(seconds),
+            "steps": seconds,
         }
     result["memory_ratio"] = result["stock"]["peak_mb"] / max(result["shared"]["peak_mb"], 1e-9)
     for key, parts in (("step", ("step",)), ("training_pass", ("forward", "backward"))):
@@ -168,14 +170,15 @@ def figures(shape: Shape, measured: dict[str, Measured]) -> dict[str, Any]:
 
 
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """An interval for the median that asks nothing of how the values are distributed, but that each is drawn anew.
+    """A distribution-free confidence interval for the median of independent values, from order statistics.
 
-    Its ends are the r-th smallest and the r-th largest value. They miss the median where fewer than r values lie on one
-    side of it, and how many do is binomial with chance 1/2 (David & Nagaraja, Order Statistics, 2003, section 7.1). Of
-    all r the largest whose interval still has the level; with too few values for it (5 at 0.95) their range.
+    Its ends are the r-th smallest and the r-th largest value. The interval misses the median if fewer than r values are
+    on one side of it, and this number is binomial with probability 1/2 (David & Nagaraja, Order Statistics, 2003,
+    section 7.1). r is the largest rank with the confidence level; with too few values (5 at 0.95) the result is the
+    range.
 
     Returns:
-        the low and the high end, and the chance that such an interval holds the median, which may be below ``level``.
+        The ends of the interval, and its coverage probability, which may be below ``level``.
 
     >>> median_interval([5, 1, 9, 3, 7, 2, 8, 4, 6, 10])
     (2, 9, 0.978515625)
@@ -183,20 +186,20 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
     (1, 3, 0.75)
     """
     ordered, count = sorted(values), len(values)
-    rank, missed = 0, 1 / 2**count  # from zero; the chance that it misses on one side
+    rank, missed = 0, 1 / 2**count  # the rank from 0, and the probability of a miss on one side
     while (more := missed + comb(count, rank + 1) / 2**count) <= (1 - level) / 2:
         rank, missed = rank + 1, more
     return ordered[rank], ordered[-1 - rank], 1 - 2 * missed
 
 
-def take_turns(shape: Shape, *, steps: int, seed: int = 0, reporter: Reporter) -> dict[str, Measured]:
-    """Let both trainers do ``steps`` + 1 steps, one at a time; they change places after every pair.
+def alternate(shape: Shape, *, steps: int, seed: int = 0, reporter: Reporter) -> dict[str, Measurement]:
+    """Run ``steps`` + 1 steps of both trainers, one at a time; the order changes after every pair.
 
     Raises:
         UserError: as in ``bench``.
         RuntimeError: as in ``bench``.
     """
-    others: list[TrainerProcess] = []
+    trainers: list[TrainerProcess] = []
     with TemporaryDirectory() as folder:
         model = _random_model(Path(folder) / "mid") if shape.model == "mid" else shape.model
         lengths = f"{shape.prompt or 'a question'} + {shape.completion} tokens"
@@ -204,24 +207,24 @@ def take_turns(shape: Shape, *, steps: int, seed: int = 0, reporter: Reporter) -
         try:
             for name in TRAINERS:
                 run = (replace(shape, model=model), Path(folder) / name, steps, seed, name == "shared")
-                others.append(TrainerProcess(name, *run))
-            measured: dict[str, Measured] = {}
+                trainers.append(TrainerProcess(name, *run))
+            measured: dict[str, Measurement] = {}
             for number in range(steps + 1):
-                for other in reversed(others) if number % 2 else others:
-                    if (last := other.turn()) is not None:
-                        measured[other.name] = last
+                for trainer in reversed(trainers) if number % 2 else trainers:
+                    if (last := trainer.step()) is not None:
+                        measured[trainer.name] = last
                 reporter.advance(number + 1)
-            for other in others:
-                other.process.join()
+            for trainer in trainers:
+                trainer.process.join()
             return measured
         finally:
-            for other in others:
-                other.end()
+            for trainer in trainers:
+                trainer.end()
             reporter.stop()
 
 
 class TrainerProcess:
-    """A trainer in a fresh process, of which memory is measured; it does one step each time that it is told to."""
+    """A trainer in a new process, which does one step at a time on request."""
 
     def __init__(self, name: str, *run: Any) -> None:
         self.name = name
@@ -231,8 +234,13 @@ class TrainerProcess:
         self.process.start()
         theirs.close()  # so that the pipe ends with the process
 
-    def turn(self) -> Measured | None:
-        """Have it do a step, and wait for that; the first turn also loads, the last tells what was measured."""
+    def step(self) -> Measurement | None:
+        """Do a step and wait for it; the first call also loads the policy, the last returns the measurements.
+
+        Raises:
+            UserError: the process was killed, or its input is not valid.
+            RuntimeError: the trainer failed.
+        """
         try:
             self.pipe.send(None)
             reply = self.pipe.recv()
@@ -244,19 +252,19 @@ class TrainerProcess:
             ) from None
         if isinstance(reply, Exception):
             raise reply
-        assert reply is None or isinstance(reply, Measured)
+        assert reply is None or isinstance(reply, Measurement)
         return reply
 
     def end(self) -> None:
-        """End the process, if it has not ended of itself."""
+        """Kill the process if it is still running."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
 def _serve(pipe: Connection, *run: Any) -> None:
-    """The whole life of a trainer's process; every message is the answer to one that gave it the turn."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who interrupts means the parent, which ends this process
+    """The main function of a trainer's process; every message answers a request of the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles an interrupt and ends this process
     _wait(pipe)
     try:
         pipe.send(_time(pipe, *run))
@@ -264,43 +272,44 @@ def _serve(pipe: Connection, *run: Any) -> None:
         sys.exit(1)
     except UserError as error:
         pipe.send(UserError(str(error)))
-    except Exception:  # not every error can be sent
+    except Exception:  # not every error can be pickled
         pipe.send(RuntimeError(traceback.format_exc()))
 
 
 def _wait(pipe: Connection) -> None:
-    """Wait for the next turn."""
+    """Wait for the next request."""
     try:
         pipe.recv()
     except EOFError:  # the parent is gone
         sys.exit(1)
 
 
-class _Turns(TrainerCallback):
-    """Gives the turn back after every step but the last, whose turn ends with the training.
+class _PauseAfterStep(TrainerCallback):
+    """Answers and waits for the next request after every step except the last, which ends with the training.
 
-    What comes between two steps (the optimiser before, the log and the next batch after) so lies within a turn.
+    The work between two timed steps (optimiser, log, next batch) is thus part of a request.
     """
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Answer the request, and wait for the next."""
         if state.global_step < state.max_steps:
-            _settle()
+            _synchronize()
             self.pipe.send(None)
             _wait(self.pipe)
 
 
-def _time(pipe: Connection, shape: Shape, folder: Path, steps: int, seed: int, shared: bool) -> Measured:
+def _time(pipe: Connection, shape: Shape, folder: Path, steps: int, seed: int, shared: bool) -> Measurement:
     quiet_libraries()
     warnings.filterwarnings("ignore")
     loaded = load_policy(shape.model, training=True)
-    policy = _Endless(**{name: getattr(loaded, name) for name in ("model", "processor", "name", "compute")})
+    policy = _NeverEnding(**{name: getattr(loaded, name) for name in ("model", "processor", "name", "compute")})
     task, samples = Grading(5), _samples(shape, policy)
     stage = RftStage(
         kind="rft",
-        rewards={"fuzzy": 1.0, "format": 0.5},
+        rewards=Rewards(fuzzy=FuzzyReward(), format=Reward(weight=0.5)),
         steps=steps + 1,
         prompts_per_step=shape.prompts,
         group_size=shape.group,
@@ -309,29 +318,30 @@ def _time(pipe: Connection, shape: Shape, folder: Path, steps: int, seed: int, s
         save_every=steps + 2,
         shared_prefix=shared,
     )
-    callback, _ = begin(policy, stage, StageDirectory(folder), seed=seed, reporter=Reporter(quiet=True), label="")
+    callback, _ = begin_stage(policy, stage, StageDirectory(folder), seed=seed, reporter=Reporter(quiet=True), label="")
     trainer = make_trainer(policy, stage, task, samples, StageDirectory(folder), callback, seed=seed, plain=GRPOTrainer)
-    silence(trainer)
-    trainer.add_callback(_Turns(pipe))
+    remove_printers(trainer)
+    trainer.add_callback(_PauseAfterStep(pipe))
     clock = Clock()
-    _watch(trainer, clock)
+    _instrument(trainer, clock)
     memory = PeakMemory()
     before = memory.peak_mb()
     trainer.train()
     peak = memory.peak_mb() - before
-    return Measured(clock.steps[1:], clock.began[1:], peak, _length(policy, task, samples[0]))
+    return Measurement(clock.steps[1:], clock.began[1:], peak, _length(policy, task, samples[0]))
 
 
-class _Endless(LoadedPolicy):
-    """A policy that cannot end its turn, so that every completion is as long as it may be."""
+class _NeverEnding(LoadedPolicy):
+    """A policy that cannot end its turn, so that every completion has the maximum length."""
 
     @property
     def suppressed(self) -> list[int]:
+        """Ids of image tokens and of the tokens that end a turn."""
         ends = self.model.generation_config.eos_token_id
         return sorted({*super().suppressed, *(ends if isinstance(ends, list) else [ends])})
 
 
-def _watch(trainer: GRPOTrainer, clock: Clock) -> None:
+def _instrument(trainer: GRPOTrainer, clock: Clock) -> None:
     """Time the parts of each step of a trainer."""
 
     def timed(method: Callable[..., Any], part: Callable[[], str]) -> Callable[..., Any]:
@@ -341,38 +351,38 @@ def _watch(trainer: GRPOTrainer, clock: Clock) -> None:
 
         return call
 
-    def a_pass() -> str:
+    def current_pass() -> str:
         return "forward" if torch.is_grad_enabled() else "log_prob"
 
-    whole = trainer.training_step
+    training_step = trainer.training_step
 
     def step(*args: Any, **kwargs: Any) -> Any:
         clock.start()
         with clock.timing("step"):
-            return whole(*args, **kwargs)
+            return training_step(*args, **kwargs)
 
     trainer.training_step = step
     trainer._generate_single_turn = timed(trainer._generate_single_turn, lambda: "rollout")
     trainer._calculate_rewards = timed(trainer._calculate_rewards, lambda: "reward")
-    trainer._get_per_token_logps_and_entropies = timed(trainer._get_per_token_logps_and_entropies, a_pass)
+    trainer._get_per_token_logps_and_entropies = timed(trainer._get_per_token_logps_and_entropies, current_pass)
     trainer.accelerator.backward = timed(trainer.accelerator.backward, lambda: "backward")
 
 
 def _samples(shape: Shape, policy: LoadedPolicy) -> list[Sample]:
-    """Phantoms with questions that make prompts of the wanted length."""
+    """Phantom samples with questions that give prompts of the requested length."""
     sizes = {"train": 4 * shape.prompts, "validation": 0, "test": 0}
     samples = list(PhantomSource("grading", sizes=sizes).samples("train"))
     if shape.prompt is None:
         return samples
     task, words = Grading(5), 0
-    for _ in range(20):  # a word is about a token
+    for _ in range(20):  # a word is about one token
         longer = replace(samples[0], question=samples[0].question + " a" * words)
         lacking = shape.prompt - _length(policy, task, longer)
         if lacking == 0 or words + lacking < 0:
             break
         words += lacking
     if lacking:
-        raise UserError(f"a prompt of {shape.prompt} tokens cannot be made; {shape.prompt - lacking} can.")
+        raise UserError(f"a prompt of {shape.prompt} tokens cannot be built; {shape.prompt - lacking} can.")
     return [replace(sample, question=sample.question + " a" * words) for sample in samples]
 
 
@@ -382,7 +392,7 @@ def _length(policy: LoadedPolicy, task: Grading, sample: Sample) -> int:
 
 
 def mid_config() -> Any:
-    """The configuration of ``mid``: between the embedded policy and real ones."""
+    """The configuration of ``mid``: larger than the embedded policy, smaller than released models."""
     config = AutoConfig.from_pretrained(TINY)
     text = config.text_config
     text.hidden_size, text.intermediate_size, text.num_hidden_layers = 512, 1408, 10

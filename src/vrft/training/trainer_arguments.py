@@ -1,7 +1,7 @@
-"""The arguments of the trainers: what decides a result is written out, nothing is left to a library's default.
+"""The arguments of the trainers: every option that changes a result is passed, and none is left to a default.
 
-A test holds these calls to the fields of the installed configuration classes: each is passed here, or stands on its
-list with the reason why its default cannot change a result.
+A test compares them with the fields of the installed configuration classes: each field is passed here, or is on the
+list of the test with the reason why its default cannot change a result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,16 @@ from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""Of AdamW, in every stage."""
+"""The parameters of AdamW in every stage."""
 
 SAPO_TEMPERATURES = {"sapo_temperature_pos": 1.0, "sapo_temperature_neg": 1.05}
-"""Of completions with positive and other advantages (arXiv 2511.20347)."""
+"""For completions with a positive advantage and for others (arXiv 2511.20347)."""
 
 VESPO = {"vespo_k_pos": 2.0, "vespo_lambda_pos": 3.0, "vespo_k_neg": 3.0, "vespo_lambda_neg": 2.0}
 """Exponent and decay of the weights of the VESPO loss (arXiv 2602.10693)."""
 
 NEVER_CAPPED = 1e6
-"""For ``rejection``, where the ratio is 1."""
-
+"""The cap of the ratio for ``rejection``, where the ratio is 1."""
 
 ACCELERATOR = {
     "split_batches": False,
@@ -37,14 +36,14 @@ ACCELERATOR = {
     "gradient_accumulation_kwargs": None,
     "use_configured_state": False,
 }
-"""How accelerate hands out batches: each process reads its own, in the order of the data set."""
+"""How accelerate distributes batches: each process reads its own, in the order of the dataset."""
 
 
-def share_of(sequences: int) -> int:
-    """How many of the sequences of a step each process has.
+def sequences_per_process(sequences: int) -> int:
+    """The number of sequences of a step in each process.
 
     Raises:
-        UserError: they cannot be shared out evenly.
+        UserError: the number of processes does not divide the sequences.
     """
     processes = process_count()
     if sequences % processes:
@@ -56,13 +55,13 @@ def share_of(sequences: int) -> int:
 
 
 def check_processes(stage: RftStage | SftStage) -> None:
-    """Make sure that the processes of a run can share a stage out.
+    """Check that the processes of a run can divide the sequences of a stage.
 
     Raises:
-        UserError: they cannot.
+        UserError: the numbers of sequences, processes and micro-batches do not fit, or ``dynamic_sampling`` is set.
     """
     sequences = stage.prompts_per_step * stage.group_size if isinstance(stage, RftStage) else stage.batch_size
-    each = share_of(sequences)
+    each = sequences_per_process(sequences)
     if each % min(stage.micro_batch or each, each):
         raise UserError(
             f"micro_batch is {stage.micro_batch}, which does not divide the {each} sequences that each process has."
@@ -80,24 +79,24 @@ def trainer_options(
     compute: torch.dtype = torch.float32,
     trackers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The training arguments that both trainers take.
+    """The training arguments of both trainers.
 
     Args:
-        stage: of the recipe.
-        directory: where checkpoints go.
-        seed: of the run.
-        sequences: of a step, over all processes.
-        compute: what passes compute in; bfloat16 is autocast.
-        trackers: ``report_to``, ``project`` and ``run_name``; without it none.
+        stage: the stage of the recipe.
+        directory: the directory of the stage, for checkpoints.
+        seed: the seed of the run.
+        sequences: the number of sequences of a step, over all processes.
+        compute: the dtype of computations; bfloat16 is autocast.
+        trackers: ``report_to``, ``project`` and ``run_name``; by default no logger.
 
     Raises:
-        UserError: the processes cannot share the sequences evenly.
+        UserError: the number of processes does not divide the sequences.
     """
     cuda = torch.cuda.is_available()
-    each = share_of(sequences)
+    each = sequences_per_process(sequences)
     micro = min(stage.micro_batch or each, each)
     workers = stage.loader_workers
-    if workers is None:  # where processes are not forked, what a row is made by cannot be sent to them
+    if workers is None:  # without fork, the function that builds rows cannot be pickled
         workers = 2 if cuda and get_start_method() == "fork" else 0
     return {
         "output_dir": str(directory.path),
@@ -116,14 +115,14 @@ def trainer_options(
         "adam_beta1": BETAS[0],
         "adam_beta2": BETAS[1],
         "adam_epsilon": EPSILON,
-        "average_tokens_across_devices": True,  # the loss of several processes is that of one
+        "average_tokens_across_devices": True,  # several processes have the loss of a single process
         "label_smoothing_factor": 0.0,
         "neftune_noise_alpha": None,
         "activation_checkpointing": stage.gradient_checkpointing,
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         "use_liger_kernel": False,
         "torch_compile": False,
-        "torch_compile_backend": None,  # either of these would switch it on
+        "torch_compile_backend": None,  # a value here would switch compilation on
         "torch_compile_mode": None,
         "auto_find_batch_size": False,
         "full_determinism": False,
@@ -137,9 +136,9 @@ def trainer_options(
         "save_only_model": False,
         "eval_strategy": "no",
         "load_best_model_at_end": False,
-        "ignore_data_skip": False,  # a stage that resumes goes on in the data where it stopped
+        "ignore_data_skip": False,  # a stage that resumes continues in the data where it stopped
         "restore_callback_states_from_checkpoint": False,
-        "enable_jit_checkpoint": False,  # a stage that is told to end is not done
+        "enable_jit_checkpoint": False,  # an interrupted stage is not done
         "dataloader_drop_last": False,
         "dataloader_in_order": True,
         "accelerator_config": dict(ACCELERATOR),
@@ -149,7 +148,7 @@ def trainer_options(
         "bf16": compute == torch.bfloat16,
         "fp16": False,
         "tf32": None,  # as torch is set up
-        "ddp_find_unused_parameters": True,  # of adapters and towers a pass may leave some out
+        "ddp_find_unused_parameters": True,  # a pass may not use all adapters or the vision tower
         "ddp_broadcast_buffers": True,
         "ddp_static_graph": False,
         "ddp_timeout": GROUP_TIMEOUT,
@@ -169,7 +168,7 @@ def trainer_options(
 
 
 def sft_options() -> dict[str, Any]:
-    """The arguments of TRL's ``SFTConfig`` alone."""
+    """The arguments of TRL's ``SFTConfig`` only."""
     return {
         "train_sampling_strategy": "sequential",  # the dataset is in order already
         "shuffle_dataset": False,
@@ -188,28 +187,28 @@ def sft_options() -> dict[str, Any]:
 
 
 def rollout_options(stage: RftStage, suppressed: Sequence[int]) -> dict[str, Any]:
-    """What samples completions, and the tokens that it must never write, as each engine is told them."""
+    """The arguments of the sampling engine, and the tokens that it must never write, in the form of each engine."""
     if stage.rollouts == "transformers":
         return {"use_vllm": False, "generation_kwargs": {"suppress_tokens": list(suppressed)}}
-    corrected = stage.vllm_correction != "none"
+    corrected = stage.vllm.correction != "none"
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": stage.vllm_memory,
+        "vllm_gpu_memory_utilization": stage.vllm.memory,
         "vllm_model_impl": "vllm",
         "vllm_tensor_parallel_size": 1,
         "vllm_max_model_length": None,  # as the model's configuration says
         "vllm_structured_outputs_regex": None,
         "vllm_importance_sampling_correction": corrected,
-        "vllm_importance_sampling_mode": stage.vllm_correction if corrected else "sequence_mask",
-        "vllm_importance_sampling_clip_max": stage.vllm_cap,
+        "vllm_importance_sampling_mode": stage.vllm.correction if corrected else "sequence_mask",
+        "vllm_importance_sampling_clip_max": stage.vllm.cap,
         "vllm_importance_sampling_clip_min": None,
         "generation_kwargs": {"logit_bias": dict.fromkeys(suppressed, -100.0)},
     }
 
 
 def loss_options(stage: RftStage) -> dict[str, Any]:
-    """The objective as TRL is told it: loss, clipping, ratio, KL estimator, and what is masked."""
+    """The arguments of the objective: loss, clipping, ratio, KL estimator, and masks."""
     rejection = stage.loss == "rejection"  # TRL's `cispo` at ratio 1 is -advantage * log-probability
     return {
         "loss_type": "cispo" if rejection else stage.loss,
@@ -232,18 +231,18 @@ def loss_options(stage: RftStage) -> dict[str, Any]:
 
 
 def grpo_options(stage: RftStage, suppressed: Sequence[int], accumulated: int) -> dict[str, Any]:
-    """The arguments of TRL's ``GRPOConfig`` alone, but for ``beta``.
+    """The arguments of TRL's ``GRPOConfig`` only, except ``beta``.
 
     Args:
-        stage: of the recipe.
-        suppressed: tokens that are never sampled.
-        accumulated: micro-batches of a step; a batch of rollouts is as large as a step.
+        stage: the stage of the recipe.
+        suppressed: ids of tokens that are never sampled.
+        accumulated: the number of micro-batches of a step; a batch of rollouts is as large as a step.
     """
     return {
         "num_generations": stage.group_size,
         "num_iterations": stage.updates_per_batch,
         "steps_per_generation": accumulated,
-        "generation_batch_size": None,  # follows from it
+        "generation_batch_size": None,  # follows from steps_per_generation
         "max_completion_length": stage.max_completion_tokens,
         "temperature": stage.temperature,
         "top_p": stage.top_p,
@@ -257,7 +256,7 @@ def grpo_options(stage: RftStage, suppressed: Sequence[int], accumulated: int) -
         "use_transformers_continuous_batching": False,
         "scale_rewards": stage.scale_rewards,
         "multi_objective_aggregation": stage.aggregation,
-        "reward_weights": list(stage.rewards.values()),
+        "reward_weights": list(stage.weights().values()),
         "shuffle_dataset": False,  # the dataset is in order already
         "disable_dropout": True,
         "log_completions": False,  # the rollouts are kept in a file of ours

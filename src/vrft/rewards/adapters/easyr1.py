@@ -19,8 +19,8 @@ def compute_score(
 
     Args:
         reward_inputs: each with ``response``, ``response_length`` and ``ground_truth``: the target, or a row written
-            as JSON (``{"target": ..., "task": ..., "image_size": ...}``), since EasyR1 hands on nothing else.
-        weights: of each reward, from ``worker.reward.reward_function_kwargs``.
+            as JSON (``{"target": ..., "task": ..., "image_size": ...}``), since EasyR1 passes nothing else.
+        weights: the weight of each reward, from ``worker.reward.reward_function_kwargs``.
         defaults: further keys of the row, such as ``task`` and ``prompt_end``, from the same place.
 
     Returns:
@@ -31,8 +31,8 @@ def compute_score(
     {'overall': 0.25, 'format': 0.0, 'accuracy': 0.0, 'fuzzy': 0.25}
     """
     if isinstance(reward_inputs, Mapping):
-        answer, truth = reward_inputs["response"], reward_inputs["ground_truth"]
-        total, rewards = weighted_score(answer, truth, weights=weights, **defaults)
+        response, truth = reward_inputs["response"], reward_inputs["ground_truth"]
+        total, rewards = weighted_score(response, truth, weights=weights, **defaults)
         return {"overall": total, **rewards}
     scores = [compute_score(reward_input, weights=weights, **defaults) for reward_input in reward_inputs]
     return [score for score in scores if isinstance(score, dict)]

@@ -19,7 +19,7 @@ except ImportError:
 
 
 class _Reward(ORM):
-    """One reward as ms-swift makes and calls it: without arguments, then with completions and columns."""
+    """A reward in the form of ms-swift, created without arguments and called with completions and columns."""
 
     name: str
 
@@ -34,6 +34,6 @@ class _Reward(ORM):
 PLUGINS: dict[str, type[_Reward]] = {
     f"vrft_{name}": type(f"{name.title()}Reward", (_Reward,), {"name": name}) for name in REWARDS
 }
-"""The plug-ins by the names for ``--reward_funcs``."""
+"""The plug-ins by their names in ``--reward_funcs``."""
 
 orms.update(PLUGINS)

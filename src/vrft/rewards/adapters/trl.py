@@ -12,16 +12,16 @@ RewardFunction = Callable[..., list[float | None]]
 def reward_functions(
     task: Task | Mapping[str, Any], rewards: Sequence[str] | None = None, **options: Any
 ) -> list[RewardFunction]:
-    """Return one function a reward, each with the name that TRL logs.
+    """Return one reward function for each reward, with the name that TRL logs.
 
     Args:
         task: a task, or its section as in a recipe.
-        rewards: names of rewards; without them all that apply to the task.
-        options: of the rewards, such as ``schedule``, ``order``, ``measure`` or ``threshold``; ``prompt_end`` where
-            the chat template opens ``<think>``: TRL tells rewards the messages, not what the template adds to them.
+        rewards: names of rewards; by default all that apply to the task.
+        options: options of the rewards, such as ``schedule``, ``order``, ``measure`` or ``threshold``; ``prompt_end``
+            where the chat template opens ``<think>``, since TRL passes the messages without the text of the template.
 
     Raises:
-        ValueError: the task is at fault, or a reward does not apply to it.
+        ValueError: the task is not valid, or a reward does not apply to it.
 
     >>> functions = reward_functions({"kind": "grading", "levels": 5}, ["fuzzy", "format"])
     >>> [function.__name__ for function in functions]
@@ -30,11 +30,11 @@ def reward_functions(
     [0.25]
     """
     bound = task if isinstance(task, Task) else task_from(read_section(task))
-    fitting = [name for name, kinds in APPLIES.items() if bound.kind in kinds]
+    applicable = [name for name, kinds in APPLIES.items() if bound.kind in kinds]
     for name in rewards or ():
-        if name not in fitting:
-            raise ValueError(f"the reward {name!r} does not apply to {bound.kind}; expected {', '.join(fitting)}")
-    return [_bind(name, bound, options) for name in rewards or fitting]
+        if name not in applicable:
+            raise ValueError(f"the reward {name!r} does not apply to {bound.kind}; expected {', '.join(applicable)}")
+    return [_bind(name, bound, options) for name in rewards or applicable]
 
 
 def _bind(name: str, task: Task, options: Mapping[str, Any]) -> RewardFunction:

@@ -22,13 +22,13 @@ def compute_score(
         data_source: the name of the data set, not used.
         solution_str: the text of the policy.
         ground_truth: the target, or a row written as JSON.
-        extra_info: further keys of the row, such as ``task``, ``image_size`` and, of thinking models, ``prompt_end``.
-        weights: of each reward, from ``custom_reward_function.reward_kwargs``.
-        defaults: further keys of the row, from the same place; whatever else verl passes is let through.
+        extra_info: further keys of the row, such as ``task``, ``image_size`` and, for thinking models, ``prompt_end``.
+        weights: the weight of each reward, from ``custom_reward_function.reward_kwargs``.
+        defaults: further keys of the row, from the same place; other options of verl are ignored.
 
     Returns:
         ``score``, which is trained on, and each weighted reward for the log: NaN where it does not apply, since verl
-        expects the same keys of every sample.
+        expects the same keys for every sample.
 
     >>> extra = {"task": {"kind": "classification", "labels": ["benign", "malignant"]}}
     >>> compute_score("lesions", "<think>x</think><answer>benign</answer>", "benign", extra)

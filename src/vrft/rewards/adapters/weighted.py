@@ -1,4 +1,4 @@
-"""One number of several rewards, for trainers that call a single scoring function with a ground truth."""
+"""The weighted sum of the rewards, for trainers that call a single scoring function with a ground truth."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ WEIGHTS = {
     "localization": {"iou": 1.0, "format": 0.5},
     "vqa": {"accuracy": 1.0, "format": 0.5},
 }
-"""What is paid for what, by the kind of task, where no weights are given."""
+"""The default weights, by the kind of task."""
 
 
 def weighted_score(
@@ -24,22 +24,22 @@ def weighted_score(
     weights: Mapping[str, float] | None = None,
     **defaults: Any,
 ) -> tuple[float, dict[str, float]]:
-    """Score one completion.
+    """Return the weighted sum of the rewards of one completion, and the rewards.
 
     Args:
         completion: the text of the policy.
         ground_truth: the target; or a row without ``completion`` (``{"target": ..., "task": ..., ...}``); either may
             be written as JSON, since some trainers keep texts only.
         extra: more keys of the row, such as ``task``, ``image_size`` and ``prompt_end``; None and NumPy arrays
-            are understood, as they come out of parquet files.
-        weights: of each reward; without them those of ``WEIGHTS``.
-        defaults: what neither says: keys of a row.
+            are accepted, since parquet files yield them.
+        weights: the weight of each reward; by default those of ``WEIGHTS``.
+        defaults: keys of a row that the other arguments leave out.
 
     Returns:
         The weighted sum, and the rewards that apply, by name.
 
     Raises:
-        ValueError: the ground truth is at fault, or no weighted reward applies to the task.
+        ValueError: the ground truth is not valid, or no weighted reward applies to the task.
 
     >>> weighted_score("<think>x</think><answer>Stage II</answer>", "2", {"task": {"kind": "grading", "levels": 5}})
     (1.5, {'format': 1.0, 'accuracy': 1.0, 'fuzzy': 1.0})
@@ -52,17 +52,17 @@ def weighted_score(
     row["target"] = _from_text(row["target"], scorer.kind_of(row))
     scores = scorer.score({**row, "completion": completion})
     rewards = {name: scores[name] for name in APPLIES if name in scores}
-    paid = WEIGHTS[scorer.kind_of(row)] if weights is None else weights
-    if not any(name in rewards for name in paid):
-        raise ValueError(f"none of the weights {', '.join(paid)} applies; this task has {', '.join(rewards)}")
-    return sum(weight * rewards.get(name, 0.0) for name, weight in paid.items()), rewards
+    used = WEIGHTS[scorer.kind_of(row)] if weights is None else weights
+    if not any(name in rewards for name in used):
+        raise ValueError(f"none of the weights {', '.join(used)} applies; this task has {', '.join(rewards)}")
+    return sum(weight * rewards.get(name, 0.0) for name, weight in used.items()), rewards
 
 
 _scorers: dict[str, RowScorer] = {}
 
 
 def _scorer(defaults: Mapping[str, Any]) -> RowScorer:
-    """One scorer for each set of defaults, since it remembers tasks; whatever else a trainer passes is let through."""
+    """The scorer for a set of defaults, which caches tasks; other options of a trainer are ignored."""
     known = {key: defaults[key] for key in ROW_KEYS if key in defaults}
     key = repr(known)
     if key not in _scorers:
@@ -71,7 +71,7 @@ def _scorer(defaults: Mapping[str, Any]) -> RowScorer:
 
 
 def _row_in(truth: Any) -> dict[str, Any] | None:
-    """The row that a ground truth is, or holds as JSON; None where it is a bare target."""
+    """The row in a ground truth, which may be JSON; None where the ground truth is a bare target."""
     if isinstance(truth, str) and truth.lstrip().startswith("{"):
         try:
             truth = json.loads(truth)
@@ -81,7 +81,7 @@ def _row_in(truth: Any) -> dict[str, Any] | None:
 
 
 def _from_text(target: Any, kind: str) -> Any:
-    """Boxes that came as a text, as a list; other targets as they are."""
+    """Boxes that were passed as a text, as a list; other targets unchanged."""
     if isinstance(target, str) and kind == "localization":
         try:
             target = json.loads(target)
@@ -91,7 +91,7 @@ def _from_text(target: Any, kind: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays as lists, without the None that parquet puts where a mapping lacks a key."""
+    """Arrays as lists, without the None that parquet writes where a mapping lacks a key."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask
 
-from vrft.data.annotations import SPLITS, BoxSource, Reader, clean, names_apart
+from vrft.data.annotations import BoxSource, Reader, clean, unique_names
 from vrft.data.coco import COCOReader
 from vrft.data.lookup import ImageFiles, images_in
+from vrft.data.splits import SPLITS
 from vrft.data.table import Columns, TableReader
 from vrft.data.voc import Pairs, VOCReader
 from vrft.data.yolo import YOLOReader
@@ -104,9 +105,9 @@ def table(root: Path, text: str | bytes, *images: str, **options: Any) -> TableR
 def test_an_image_whose_boxes_were_all_dropped_is_left_out_and_counted(tmp_path: Path, box: Any, why: str):
     voc(tmp_path, thing(*box))
     voc(tmp_path, thing(5, 5, 20, 20), "b", listed="a\nb")
-    targets, met = read(VOCReader(tmp_path))
+    targets, counted = read(VOCReader(tmp_path))
     assert targets == {"b": [(5, 5, 20, 20)]}
-    assert (met[why], met["no usable box"], met["empty"]) == (1, 1, 0)
+    assert (counted[why], counted["no usable box"], counted["empty"]) == (1, 1, 0)
     with pytest.raises(DataError, match=r"a\.jpg: is annotated \(mass\), and none of its boxes can be used"):
         read(VOCReader(tmp_path), unusable="refuse")
 
@@ -133,8 +134,8 @@ def test_pixels_in_a_yolo_file_are_refused(tmp_path: Path, line: str):
 
 
 def test_a_share_that_rounding_put_outside_is_clipped(tmp_path: Path):
-    targets, met = read(YOLOReader(yolo(tmp_path, "0 0.5 0.5 1.01 1.001")))
-    assert (targets, met["clipped"]) == ({"a": [(0, 0, 64, 48)]}, 1)
+    targets, counted = read(YOLOReader(yolo(tmp_path, "0 0.5 0.5 1.01 1.001")))
+    assert (targets, counted["clipped"]) == ({"a": [(0, 0, 64, 48)]}, 1)
 
 
 @pytest.mark.parametrize("form", ["voc", "coco", "table"])
@@ -198,9 +199,9 @@ def test_a_faulty_data_yaml_is_named(tmp_path: Path, data: str, message: str):
     ],
 )
 def test_each_kind_of_line_gives_its_box(tmp_path: Path, line: str, data: str, count: str | None):
-    targets, met = read(YOLOReader(yolo(tmp_path, line, data)))
+    targets, counted = read(YOLOReader(yolo(tmp_path, line, data)))
     assert targets == {"a": [(24, 18, 40, 30)]}
-    assert count is None or met[count] == 1
+    assert count is None or counted[count] == 1
 
 
 @pytest.mark.parametrize(
@@ -270,9 +271,9 @@ def test_images_are_where_data_yaml_says(tmp_path: Path, data: str, image: str, 
 def test_a_list_of_images_is_followed(tmp_path: Path):
     yolo(tmp_path, "0 .5 .5 .25 .25").joinpath("train").rename(tmp_path / "obj")
     write(tmp_path / "train.txt", "obj/images/a.jpg\r\n./obj\\images\\a.jpg\n/home/me/obj/images/b.jpg\n")
-    targets, met = read(YOLOReader(tmp_path))
+    targets, counted = read(YOLOReader(tmp_path))
     assert targets == {"a": [(24, 18, 40, 30)]}
-    assert (met["listed twice"], met["image missing"]) == (1, 1)
+    assert (counted["listed twice"], counted["image missing"]) == (1, 1)
     write(tmp_path / "train.txt", "obj/images/x.jpg\nobj/images/y.jpg")
     with pytest.raises(
         DataError, match=r"train\.txt: 2 of 2 images are missing, such as 'obj/images/x\.jpg'; looked in"
@@ -373,9 +374,9 @@ FOUND = {"a": [(10, 12, 30, 27)]}
     ],
 )
 def test_a_coco_file_is_read_as_it_is_meant(tmp_path: Path, changed: dict[str, Any], count: str | None):
-    targets, met = read(COCOReader(coco(tmp_path, **changed)))
+    targets, counted = read(COCOReader(coco(tmp_path, **changed)))
     assert targets == FOUND
-    assert count is None or met[count] == 1
+    assert count is None or counted[count] == 1
 
 
 def without(record: dict[str, Any], key: str) -> dict[str, Any]:
@@ -408,9 +409,9 @@ def without(record: dict[str, Any], key: str) -> dict[str, Any]:
     ],
 )
 def test_a_coco_record_that_lacks_something_is_named(tmp_path: Path, changed: dict[str, Any], message: str):
-    with pytest.raises(DataError, match=rf"_annotations\.coco\.json.*{message}") as told:
+    with pytest.raises(DataError, match=rf"_annotations\.coco\.json.*{message}") as caught:
         read(COCOReader(coco(tmp_path, **changed)))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"images": []}', "[" * 100_000, '{"images": 1e', "\xff"])
@@ -448,22 +449,22 @@ def test_an_rle_gives_the_box_around_it_or_leaves_it_to_the_bbox(tmp_path: Path)
             runs.append(0)
         runs[-1] += 1
         previous = value
-    for counts, met_count in (
+    for counts, key in (
         (written, "RLE"),
         (runs, "RLE"),
         ([492, 15], "RLE without hull"),
         ("P", "RLE without hull"),
     ):
-        other = [0, 0, 1, 1] if met_count == "RLE" else [10, 12, 20, 15]
+        other = [0, 0, 1, 1] if key == "RLE" else [10, 12, 20, 15]
         segmented = BOX | {"bbox": other, "segmentation": {"size": [48, 64], "counts": counts}}
-        targets, met = read(COCOReader(coco(tmp_path, annotations=[segmented]), boxes="polygon"))
-        assert (targets, met[met_count]) == (FOUND, 1)
+        targets, counted = read(COCOReader(coco(tmp_path, annotations=[segmented]), boxes="polygon"))
+        assert (targets, counted[key]) == (FOUND, 1)
     broken = without(BOX, "bbox") | {"segmentation": {"size": [48, 64], "counts": "P"}}
     with pytest.raises(DataError, match="annotation 1 has the bbox None"):
         read(COCOReader(coco(tmp_path, annotations=[broken]), boxes="polygon"))
 
 
-def test_images_of_another_folder_are_not_taken_for_those_that_are_told(tmp_path: Path):
+def test_images_of_another_folder_are_not_taken_for_the_named_ones(tmp_path: Path):
     picture(tmp_path / "train" / "p2" / "a.jpg")
     coco(tmp_path, images=[IMAGE | {"file_name": "p1/a.jpg"}]).joinpath("train", "a.jpg").unlink()
     with pytest.raises(DataError, match="1 of 1 images are missing"):
@@ -485,9 +486,9 @@ def test_images_without_annotations_are_no_negatives_while_annotations_reach_no_
     picture(tmp_path / "train" / "b.jpg")
     images = [IMAGE | {"id": "1"}, IMAGE | {"id": "img2", "file_name": "b.jpg"}]
     coco(tmp_path, images=images, annotations=[BOX, BOX | {"image_id": 2}])
-    targets, met = read(COCOReader(tmp_path))
+    targets, counted = read(COCOReader(tmp_path))
     assert targets == FOUND
-    assert met["not annotated, while 1 annotations refer to no image, such as image_id 2"] == 1
+    assert counted["not annotated, while 1 annotations refer to no image, such as image_id 2"] == 1
     with pytest.raises(DataError, match=r"b\.jpg: its annotation tells neither .*such as image_id 2"):
         read(COCOReader(tmp_path), unusable="refuse")
 
@@ -514,8 +515,8 @@ def test_boxes_of_a_scaled_picture_are_scaled(tmp_path: Path, form: str, stated:
         size = f"<size><width>{wide}</width><height>{high}</height></size>"
         voc(tmp_path, size + thing(x, y, x + width, y + height))
         make = VOCReader(voc(tmp_path, "", "b", listed="a\nb"))
-    targets, met = read(make)
-    assert (targets, met[count]) == (found | {"b": []}, 1)
+    targets, counted = read(make)
+    assert (targets, counted[count]) == (found | {"b": []}, 1)
 
 
 @pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
@@ -531,8 +532,8 @@ def test_an_image_of_a_type_that_is_not_read_is_named(tmp_path: Path, form: str)
         write(tmp_path / "train" / "labels" / "b.txt", "")
     reader = make()
     picture(tmp_path / folder / "b.gif")
-    _, met = read(reader)
-    assert (met["image missing"], met["image of a type that is not read (.gif)"]) == (1, 1)
+    _, counted = read(reader)
+    assert (counted["image missing"], counted["image of a type that is not read (.gif)"]) == (1, 1)
     (tmp_path / folder / "a.jpg").unlink()
     with pytest.raises(DataError, match=r"2 of 2 images are missing.*b\.gif is there, and its type is not read"):
         read(type(reader)(tmp_path))
@@ -544,7 +545,7 @@ def test_an_empty_list_is_named(tmp_path: Path):
         VOCReader(voc(tmp_path / "voc", listed=" ")),
     ):
         source = BoxSource(make, kind="localization")
-        assert [key for key in source.counted()["train"] if key.startswith(f"no image in {tmp_path}")]
+        assert [key for key in source.annotation_counts()["train"] if key.startswith(f"no image in {tmp_path}")]
         with pytest.raises(DataError, match=rf"{tmp_path}.*holds no box to classify .*no image in"):
             BoxSource(make, kind="classification").check()
 
@@ -576,7 +577,7 @@ def test_the_suffix_of_an_image_is_free(tmp_path: Path, image: str):
     assert list(read(VOCReader(voc(tmp_path, thing(5, 5, 20, 20), image=image)))[0]) == ["a"]
 
 
-def test_two_images_of_one_stem_are_told_apart_by_the_annotation_or_refused(tmp_path: Path):
+def test_two_images_of_one_stem_are_distinguished_by_the_annotation_or_refused(tmp_path: Path):
     voc(tmp_path, thing(5, 5, 20, 20))
     picture(tmp_path / "JPEGImages" / "a.png")
     with pytest.raises(DataError, match=r"a\.png: a\.jpg has the same stem, and .*a\.xml names None"):
@@ -588,15 +589,15 @@ def test_two_images_of_one_stem_are_told_apart_by_the_annotation_or_refused(tmp_
 
 def test_the_image_that_an_annotation_names_is_found(tmp_path: Path):
     voc(tmp_path, "<filename>scan_7.jpg</filename>" + thing(5, 5, 20, 20), "001", image="scan_7.jpg")
-    targets, met = read(VOCReader(tmp_path))
-    assert (targets, met["filename differs"]) == ({"scan_7": [(5, 5, 20, 20)]}, 1)
+    targets, counted = read(VOCReader(tmp_path))
+    assert (targets, counted["filename differs"]) == ({"scan_7": [(5, 5, 20, 20)]}, 1)
 
 
 def test_a_named_image_is_found_among_thousands(tmp_path: Path):
     pairs = Pairs(tmp_path, tmp_path)
-    pairs.__dict__["pictures"] = {(str(number),): [tmp_path / f"scan_{number}.jpg"] for number in range(4000)}
+    pairs.__dict__["images_of"] = {(str(number),): [tmp_path / f"scan_{number}.jpg"] for number in range(4000)}
     began = time.process_time()
-    found = [pairs.picture_of(("x",), tmp_path, f"scan_{number}.JPG", Counter()) for number in range(4000)]
+    found = [pairs.image_of(("x",), tmp_path, f"scan_{number}.JPG", Counter()) for number in range(4000)]
     assert time.process_time() - began < 3
     assert found == [tmp_path / f"scan_{number}.jpg" for number in range(4000)]
 
@@ -622,8 +623,8 @@ def test_a_faulty_xml_is_named(tmp_path: Path, text: str, message: str):
 def test_an_xml_with_a_namespace_is_read_and_difficult_objects_are_counted(tmp_path: Path):
     objects = thing(5, 5, 20, 20).replace("</name>", "</name><difficult>1</difficult>")
     write(voc(tmp_path) / "Annotations" / "a.xml", f'<annotation xmlns="http://x/y">{objects}</annotation>')
-    targets, met = read(VOCReader(tmp_path))
-    assert (targets, met["difficult"]) == ({"a": [(5, 5, 20, 20)]}, 1)
+    targets, counted = read(VOCReader(tmp_path))
+    assert (targets, counted["difficult"]) == ({"a": [(5, 5, 20, 20)]}, 1)
 
 
 def test_lists_that_are_missing_are_counted_or_named(tmp_path: Path):
@@ -654,8 +655,8 @@ def test_a_row_of_four_empty_cells_states_that_nothing_is_there(tmp_path: Path, 
 
 def test_a_finding_without_a_box_is_no_negative(tmp_path: Path):
     text = TITLES + "a.png,mass,5,5,20,20,train\nb.png,mass,,,,,train\nc.png,14,,,,,train\n"
-    targets, met = read(table(tmp_path, text, "a.png", "b.png", "c.png"))
-    assert (list(targets), met["finding without box"]) == (["a"], 2)
+    targets, counted = read(table(tmp_path, text, "a.png", "b.png", "c.png"))
+    assert (list(targets), counted["finding without box"]) == (["a"], 2)
     assert list(read(table(tmp_path, text, absent=["14"]))[0]) == ["a", "c"]
 
 
@@ -733,16 +734,16 @@ def test_what_only_python_takes_for_a_number_is_none(tmp_path: Path, number: str
 
 
 def test_a_table_is_read_and_its_folder_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    met: Counter[str] = Counter()
+    calls: Counter[str] = Counter()
     for name in ("read_text", "images_in"):
         where = f"vrft.data.{'table' if name == 'read_text' else 'lookup'}.{name}"
         whole = {"read_text": read_text, "images_in": images_in}[name]
-        monkeypatch.setattr(where, lambda *args, name=name, whole=whole: met.update([name]) or whole(*args))
+        monkeypatch.setattr(where, lambda *args, name=name, whole=whole: calls.update([name]) or whole(*args))
     source = BoxSource(
         table(tmp_path, TITLES + "a.png,mass,5,5,20,20,train\n", "a.png", "b.png", negatives=True), kind="localization"
     )
     source.check()
-    assert met == {"read_text": 1, "images_in": 1}
+    assert calls == {"read_text": 1, "images_in": 1}
     assert sum(counts["image without row"] for counts in source.counts.values()) == 1
 
 
@@ -766,8 +767,8 @@ def test_a_name_that_could_be_two_images_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("cells", ["0,0,1,1", "0,0,0,0", "-1,-1,-1,-1", ",,,", "?,,,"])
 def test_no_finding_is_a_negative_whatever_its_cells_hold(tmp_path: Path, cells: str):
     text = f"{TITLES}a.png,mass,5,5,20,20,train\nb.png,No finding,{cells},train\n"
-    targets, met = read(table(tmp_path, text, "a.png", "b.png"))
-    assert (targets, met["box of an absence"]) == ({"a": [(5, 5, 20, 20)], "b": []}, cells != ",,,")
+    targets, counted = read(table(tmp_path, text, "a.png", "b.png"))
+    assert (targets, counted["box of an absence"]) == ({"a": [(5, 5, 20, 20)], "b": []}, cells != ",,,")
     assert read(table(tmp_path, text.replace("No finding", "free"), absent=["free"]))[0] == targets
 
 
@@ -800,7 +801,7 @@ def test_images_without_a_row_are_no_negatives_where_rows_mean_others(
     columns = Columns("image", "label", corners=["x1", "y1", "x2", "y2"])
     text = TITLES.replace(",split", "") + f"1.png,mass,5,5,20,20\n{named},mass,5,5,20,20\n"
     reader = table(tmp_path, text, "1.png", there, negatives=True, columns=columns)
-    source = BoxSource(reader, kind="localization", shared_out=True)
+    source = BoxSource(reader, kind="localization", hash_splits=True)
     found = {record.image.stem for split in SPLITS for record in source.records(split)}
     assert found == ({"1", Path(there).stem} if negatives else {"1"})
     key = f"image without row, while rows name others that are not there, such as {named!r}"
@@ -843,8 +844,8 @@ def test_thousands_of_files_of_one_name_are_found_in_a_second(tmp_path: Path):
 def test_of_namesakes_the_one_with_most_of_the_folders_is_taken(tmp_path: Path):
     inner = [picture(tmp_path / place / "a.png") for place in ("x/1", "y/1", "y/2", "1", "")]
     files = ImageFiles([tmp_path, tmp_path / "y"])
-    for told, file in {"h/X/1/a": inner[0], "h/y/1/A.png": inner[1], "2/a.PNG": inner[2], "q/A.png": inner[4]}.items():
-        assert files.find(told, Counter()) == file
+    for name, file in {"h/X/1/a": inner[0], "h/y/1/A.png": inner[1], "2/a.PNG": inner[2], "q/A.png": inner[4]}.items():
+        assert files.find(name, Counter()) == file
     picture(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"has the same name, and 'a' does not tell which"):
         ImageFiles([tmp_path]).find("a", Counter())
@@ -852,9 +853,9 @@ def test_of_namesakes_the_one_with_most_of_the_folders_is_taken(tmp_path: Path):
 
 def test_samples_of_one_stem_have_names_of_their_own():
     images = [Path("x/1/a.png"), Path("x/2/a.png"), Path("x/2/a.jpg"), Path("x/b.png")]
-    names = names_apart(images)
+    names = unique_names(images)
     assert names == ["1_a", "2_a.png", "2_a.jpg", "b"]
-    assert names_apart([Path("x/a.png"), Path("y/a.png").absolute()]) == ["x_a", "y_a"]
+    assert unique_names([Path("x/a.png"), Path("y/a.png").absolute()]) == ["x_a", "y_a"]
 
 
 @pytest.mark.parametrize(
@@ -891,13 +892,13 @@ def test_a_text_is_read_in_the_encoding_that_it_has(text: str, encoding: str):
         ("lezyon sağ", "cp1254"),
     ],
 )
-def test_a_text_whose_encoding_cannot_be_told_is_refused_unless_it_is_stated(tmp_path: Path, text: str, encoding: str):
+def test_a_text_of_an_unknown_encoding_is_refused_unless_it_is_stated(tmp_path: Path, text: str, encoding: str):
     path = write(tmp_path / "a.txt", text.encode(encoding))
     with pytest.raises(DataError, match=r"a\.txt: is not UTF-8, .*save it as UTF-8, or set data\.encoding"):
         read_text(path, Counter())
-    met: Counter[str] = Counter()
-    assert read_text(path, met, encoding) == text
-    assert sum(met.values()) == 1
+    counted: Counter[str] = Counter()
+    assert read_text(path, counted, encoding) == text
+    assert sum(counted.values()) == 1
 
 
 @pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "euc-kr", "ISO-8859-1", "UTF-16"])
@@ -952,14 +953,14 @@ IN_A_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixtur
 
 def is_read_or_refused(make: Any) -> None:
     """The records can be cleaned, or the refusal is one line that a reader foresaw."""
-    told = ""
+    message = ""
     try:
         for record in make().read("train", Counter()):
             clean(record, Counter())
     except UserError as error:
-        told = str(error)
-    assert "\n" not in told
-    assert "please report" not in told
+        message = str(error)
+    assert "\n" not in message
+    assert "please report" not in message
 
 
 @IN_A_FOLDER

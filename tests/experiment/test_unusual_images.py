@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vrft.api import run
 from vrft.errors import DataError
 from vrft.evaluation.inference import ask_model, ask_run
 from vrft.images import BLANK
-from vrft.pipeline import run
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
-from vrft.report.page import write_report
+from vrft.report import write_report
 from vrft.runs import RunDirectory, read_json
 
 RECIPE = """
@@ -28,11 +28,11 @@ def test_a_run_tells_and_keeps_how_many_pictures_show_nothing(deep_images, tmp_p
     recipe = deep_images / "recipe.yaml"
     recipe.write_text(RECIPE.format(root=deep_images, arms=arms))
     directory = RunDirectory(tmp_path / "run")
-    run(read_recipe(recipe, []), directory, reporter=told)
+    run(read_recipe(recipe, []), directory.path, reporter=told)
     sentence = "1 of the pictures that were opened show one value only, so that there is nothing to see, such as b."
     assert [line.strip() for line in told.lines if "pictures" in line] == [sentence]
     facts = read_json(directory.data)
-    assert facts["pictures"] == {BLANK: {"count": 1, "example": "b"}}
+    assert facts["images"] == {BLANK: {"count": 1, "example": "b"}}
     assert facts["boxes"]["data"]["test"]["beyond 8 bits"] == 2
     assert sentence in write_report(directory).read_text(encoding="utf-8")
 
@@ -41,7 +41,7 @@ def test_a_question_about_a_file_is_read_as_the_run_reads_its_data(deep_images, 
     recipe = deep_images / "recipe.yaml"
     recipe.write_text(RECIPE.format(root=deep_images, arms="base, blind"))
     directory = RunDirectory(tmp_path / "run")
-    run(read_recipe(recipe, []), directory, reporter=Reporter(quiet=True))
+    run(read_recipe(recipe, []), directory.path, reporter=Reporter(quiet=True))
     files = [deep_images / "test" / "images" / f"{name}.png" for name in "ab"]
     problems = [BLANK in row["problems"] for _, row in ask_run(directory, files, arm="base")]
     assert problems == [False, True]

@@ -5,6 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from curriculum import HELD_OUT, SKILLS, TRAINING, make_example
+from evaluate_skills import EVALUATED, evaluate_skills
+from export import logits
+from tiny_model import PIECES
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -14,10 +18,6 @@ from transformers import (
 
 from vrft.errors import PolicyError
 from vrft.policies import TINY, LoadedPolicy, decode, load_policy
-from vrft.policies.tiny.build import PIECES
-from vrft.policies.tiny.examine import EXAMINED, examine
-from vrft.policies.tiny.lessons import HELD_OUT, LESSONS, TRAINING, lesson
-from vrft.policies.tiny.ship import logits
 
 CARD = json.loads((TINY / "card.json").read_text())
 
@@ -61,21 +61,21 @@ def test_any_text_survives_the_tokenizer(tiny: LoadedPolicy, text: str):
     assert tiny.processor.tokenizer.decode(tiny.processor.tokenizer(text).input_ids) == text
 
 
-def test_picture_tokens_are_suppressed(tiny: LoadedPolicy):
+def test_image_tokens_are_suppressed(tiny: LoadedPolicy):
     ids = tiny.processor.tokenizer.convert_tokens_to_ids(["<|image_pad|>", "<|video_pad|>"])
     assert set(ids) <= set(tiny.suppressed)
 
 
 def test_a_completion_does_not_depend_on_its_neighbours(tiny: LoadedPolicy):
-    lessons = [lesson(HELD_OUT, 1, index, skill) for index, skill in enumerate(EXAMINED)]
-    together = decode(tiny, [one.prompt for one in lessons], [one.image for one in lessons], max_tokens=40)
-    alone = [decode(tiny, [one.prompt], [one.image], max_tokens=40)[0] for one in lessons]
+    examples = [make_example(HELD_OUT, 1, index, skill) for index, skill in enumerate(EVALUATED)]
+    together = decode(tiny, [one.prompt for one in examples], [one.image for one in examples], max_tokens=40)
+    alone = [decode(tiny, [one.prompt], [one.image], max_tokens=40)[0] for one in examples]
     assert together == alone
 
 
 def test_its_skills_still_stand(tiny: LoadedPolicy):
-    figures = examine(tiny, samples=100)
-    floors = {
+    figures = evaluate_skills(tiny, samples=100)
+    least = {
         **{
             "format": 0.99,
             "brightness": 0.97,
@@ -87,17 +87,17 @@ def test_its_skills_still_stand(tiny: LoadedPolicy):
         },
         **{"mean_iou": 0.78, "iou50": 0.92, "card2": 0.9, "card4": 0.8},
     }
-    assert {name: figures[name]["value"] for name, floor in floors.items() if figures[name]["value"] < floor} == {}
+    assert {name: figures[name]["value"] for name, low in least.items() if figures[name]["value"] < low} == {}
 
 
-def test_held_out_lessons_are_not_those_of_training():
+def test_held_out_examples_are_not_those_of_training():
     for index in range(50):
-        assert lesson(TRAINING, 0, index, "count").phantom != lesson(HELD_OUT, 0, index, "count").phantom
+        assert make_example(TRAINING, 0, index, "count").phantom != make_example(HELD_OUT, 0, index, "count").phantom
 
 
-@pytest.mark.parametrize("skill", LESSONS)
-def test_a_lesson_depends_on_its_index_alone(skill: str):
-    assert lesson(TRAINING, 0, 7, skill) == lesson(TRAINING, 0, 7, skill)
+@pytest.mark.parametrize("skill", SKILLS)
+def test_an_example_depends_on_its_index_alone(skill: str):
+    assert make_example(TRAINING, 0, 7, skill) == make_example(TRAINING, 0, 7, skill)
 
 
 def test_a_policy_that_cannot_be_loaded_is_named(tmp_path: Path):

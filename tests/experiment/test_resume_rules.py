@@ -1,15 +1,15 @@
 """What a run was made by and with: going on under other rules is refused, and every target that is used is checked."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from vrft.api import run
 from vrft.data import MedMNISTSource
 from vrft.data.medmnist import FACTS
 from vrft.errors import RunError
-from vrft.pipeline import open_job, run
+from vrft.experiment.opened import open_experiment
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
 from vrft.report import write_report
@@ -31,12 +31,12 @@ evaluation: {bootstrap: 100}
 def test_a_run_of_other_rules_is_not_gone_on_with_and_has_its_report(tmp_path: Path, older: dict[str, int]):
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     recipe, directory = read_recipe(tmp_path / "recipe.yaml", []), RunDirectory(tmp_path / "run")
-    run(recipe, directory, reporter=QUIET)
-    run(recipe, directory, resume=True, reporter=QUIET)
+    run(recipe, directory.path, reporter=QUIET)
+    run(recipe, directory.path, resume=True, reporter=QUIET)
     facts = {key: value for key, value in read_json(directory.environment).items() if key not in ("format", "images")}
     write_json(directory.environment, facts | older)
     with pytest.raises(RunError, match=r"begun by another version of vrft \(environment\.json there: .*another --out"):
-        run(recipe, directory, resume=True, reporter=QUIET)
+        run(recipe, directory.path, resume=True, reporter=QUIET)
     assert write_report(directory).is_file()
 
 
@@ -44,7 +44,7 @@ def test_a_run_that_had_not_begun_is_begun(tmp_path: Path):
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     recipe, directory = read_recipe(tmp_path / "recipe.yaml", []), RunDirectory(tmp_path / "run")
     directory.open(recipe.dump(), resume=False)  # and then its data was not there
-    assert run(recipe, directory, resume=True, reporter=QUIET)["arms"]
+    assert run(recipe, directory.path, resume=True, reporter=QUIET).metrics["arms"]
 
 
 # --- targets ----------------------------------------------------------------------------------------------------------
@@ -62,14 +62,14 @@ evaluation: {limit: 3}
 """
 
 
-def checked(monkeypatch: pytest.MonkeyPatch, path: Path, **options: Any) -> dict[str, list[str]]:
+def checked(monkeypatch: pytest.MonkeyPatch, path: Path) -> dict[str, list[str]]:
     """The ids of the samples whose targets are checked, by the kind of the task."""
     found: dict[str, list[str]] = {}
     monkeypatch.setattr(
-        "vrft.pipeline._check_targets",
+        "vrft.experiment.opened._check_targets",
         lambda task, samples, _: found.setdefault(task.kind, []).extend(f"{one.split}" for one in samples),
     )
-    open_job(read_recipe(path, []), QUIET, **options)
+    open_experiment(read_recipe(path, []), QUIET)
     return found
 
 
@@ -78,8 +78,6 @@ def test_all_targets_that_are_used_are_checked_once(tmp_path: Path, monkeypatch:
     path.write_text(VALIDATED)
     plain = ["train"] * 4 + ["test"] * 3 + ["validation"] * 2
     assert checked(monkeypatch, path) == {"grading": plain, "localization": plain}
-    without = checked(monkeypatch, path, perception=False)  # as in an ablation, which does not evaluate it
-    assert without == {"grading": plain, "localization": ["train"] * 4 + ["validation"] * 2}
 
 
 def test_a_split_is_read_once_however_many_stages_are_validated_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -102,6 +100,6 @@ arms: [base, sft, rft]
     read: list[str] = []
     arrays_of = MedMNISTSource._arrays
     monkeypatch.setattr(MedMNISTSource, "_arrays", lambda self, split: read.append(split) or arrays_of(self, split))
-    job = open_job(read_recipe(tmp_path / "recipe.yaml", []), QUIET)
+    experiment = open_experiment(read_recipe(tmp_path / "recipe.yaml", []), QUIET)
     assert read == ["train", "test", "validation"]
-    assert [len(job.validation_samples(stage)) for stage in job.recipe.stages] == [3, 3]
+    assert [len(experiment.validation_samples(stage)) for stage in experiment.recipe.stages] == [3, 3]

@@ -1,10 +1,9 @@
-"""Put a pretrained policy into the package: ``python -m vrft.policies.tiny.ship RUN [--samples 1000]``.
+"""Put a pretrained policy into the package, with a card: ``python tools/tiny/pretrain.py --out DIR --export``.
 
-Copies the policy of a finished pretraining to ``weights`` and writes its card: the plan, what it cost, the curves of
-the skills over the training, the held-out examination, checksums, and the logits of one input, which a test compares.
+The card holds the settings, the cost, the curves of the skills over the training, the held-out evaluation, checksums,
+and the logits of one input, which a test compares.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -13,22 +12,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from evaluate_skills import evaluate_skills
 from PIL import Image
 
 from vrft.data.phantom import FAMILIES, PIXELS
 from vrft.policies import TINY, LoadedPolicy, load_policy, model_inputs
-from vrft.policies.tiny.examine import examine
 from vrft.runs import read_jsonl
 
 LIMITS = [
     "It has seen generated phantoms alone, no medical image; do not use it for diagnosis.",
     "It names attributes, counts to five, points with one box and reads short cards; it knows no medicine.",
-    f"The looks {', '.join(FAMILIES['shifted'])} were never shown to it.",
+    f"It was never trained on the modality {', '.join(FAMILIES['shifted'])}.",
 ]
 
 
 def logits(policy: LoadedPolicy) -> list[float]:
-    """The first logits behind one question about one picture; any change of weights or processing changes them."""
+    """The first 8 logits after one question about one image; any change of weights or processing changes them."""
     pixels = np.arange(PIXELS * PIXELS * 3, dtype=np.uint32).reshape(PIXELS, PIXELS, 3).astype(np.uint8)
     image = Image.fromarray(pixels)
     inputs = model_inputs(policy, ["How many findings are there?"], [image])
@@ -37,21 +36,20 @@ def logits(policy: LoadedPolicy) -> list[float]:
 
 
 def hours(log: list[dict[str, Any]]) -> float:
-    """Hours of training; the clock of the log starts anew with each resume."""
+    """Hours of training from the lines of its log, whose clock starts again with each resume."""
     seconds = [row["seconds"] for row in log]
     ends = [a for a, b in zip(seconds, [*seconds[1:], 0.0], strict=True) if b < a]
     return sum(ends) / 3600
 
 
-def _without_out(arguments: list[str]) -> list[str]:
-    """The options of a command without the place where it writes."""
-    at = arguments.index("--out")
-    return arguments[:at] + arguments[at + 2 :]
+def export(run: Path, *, samples: int) -> dict[str, Any]:
+    """Copy the policy of a run into the package and write its card, which is returned.
 
-
-def ship(run: Path, *, samples: int) -> dict[str, Any]:
-    """Copy the policy and write its card, which is returned."""
-    plan = json.loads((run / "plan.json").read_text())
+    Args:
+        run: the folder of a finished pretraining.
+        samples: held-out examples of each skill in the evaluation.
+    """
+    config = json.loads((run / "config.json").read_text())
     curves = [
         {
             "samples": row["samples"],
@@ -67,15 +65,15 @@ def ship(run: Path, *, samples: int) -> dict[str, Any]:
         "name": "tiny",
         "architecture": type(policy.model).__name__,
         "parameters": sum(parameter.numel() for parameter in policy.model.parameters()),
-        "data": f"phantoms of the looks {', '.join(FAMILIES['standard'])}, and cards without pictures",
+        "data": f"phantoms of the modalities {', '.join(FAMILIES['standard'])}, and cards without images",
         "limits": LIMITS,
-        "command": " ".join(["python -m vrft.policies.tiny.pretrain", *_without_out(made["arguments"]), "--out DIR"]),
-        "plan": plan,
-        "samples": plan["steps"] * plan["batch"],
+        "command": " ".join(["python tools/tiny/pretrain.py", *made["options"], "--out DIR --export"]),
+        "config": config,
+        "samples": config["steps"] * config["batch"],
         "hours": round(spent, 2),
         "machine": made["machine"],
         "licence": "Apache-2.0",
-        "examination": examine(policy, samples=samples),
+        "evaluation": evaluate_skills(policy, samples=samples),
         "curves": curves,
         "logits": [round(value, 4) for value in logits(policy)],
         "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
@@ -84,16 +82,3 @@ def ship(run: Path, *, samples: int) -> dict[str, Any]:
     shutil.copytree(run / "policy", TINY)
     (TINY / "card.json").write_text(json.dumps(card, indent=1) + "\n")
     return card
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a finished pretraining")
-    parser.add_argument("--samples", type=int, default=1000, help="lessons a skill in the examination")
-    options = parser.parse_args()
-    card = ship(options.run, samples=options.samples)
-    print(json.dumps({key: card[key] for key in ("parameters", "samples", "hours", "examination")}, indent=1))
-
-
-if __name__ == "__main__":
-    main()

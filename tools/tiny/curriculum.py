@@ -1,8 +1,8 @@
-"""What the embedded policy is taught: questions about phantoms, answered with what is seen and then the answer.
+"""The training examples of the embedded policy: questions about phantoms, each with a completion.
 
-A lesson is drawn from a seed and an index alone, so that pretraining can be resumed at any step. It shows no picture of
-a user's split, unless the seed of that data set is the first word of a lesson's. Every answer first names what is
-visible, which supervises all attributes in each lesson.
+An example follows from a seed and an index alone, so that pretraining can be resumed at any step. It shows no image of
+a user's split, unless the seed of that data set begins with the first number of an example's seed. Every completion
+first names the visible attributes, so each example supervises all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +20,14 @@ from vrft.tasks.grading import grading_prompt
 from vrft.tasks.localization import localization_prompt, write_boxes
 
 TRAINING, HELD_OUT = 0x7EAC4, 0x4E1D
-"""First word of the seed of a lesson: seeds that no data set should have."""
+"""First number of the seed of an example: seeds that no data set should have."""
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """A picture, a prompt, the completion to learn, and what a held-out check compares.
+class Example:
+    """An image, a prompt, the completion to learn, and the answer that an evaluation compares.
 
-    A lesson without a picture tells in its prompt what is to be seen.
+    An example without an image describes the image in its prompt.
     """
 
     skill: str
@@ -38,32 +38,27 @@ class Lesson:
 
     @property
     def image(self) -> Image.Image | None:
+        """The image, RGB and ``PIXELS`` x ``PIXELS``; None of an example without one."""
         return draw(self.phantom) if self.phantom is not None else None
 
     @property
     def completion(self) -> str:
+        """The text to learn: the thought and the answer in the envelope."""
         return f"<think>{self.thought}</think><answer>{self.answer}</answer>"
 
 
 def is_large(phantom: Phantom) -> bool:
+    """Whether the mean radius of the findings is at least 10 pixels."""
     return bool(np.mean([finding.radius for finding in phantom.findings]) >= 10)
 
 
 def describe(phantom: Phantom) -> str:
-    """Name what is visible, always in the same order: ``2 small bright round sharp findings``."""
+    """Name the visible attributes, always in the same order: ``2 small bright round sharp findings``."""
     count = len(phantom.findings)
     if not count:
         return "0 findings"
-    size = "large" if is_large(phantom) else "small"
-    words = (
-        str(count),
-        size,
-        phantom.brightness,
-        phantom.shape,
-        phantom.margin,
-        "finding" if count == 1 else "findings",
-    )
-    return " ".join(words)
+    size, noun = "large" if is_large(phantom) else "small", "finding" if count == 1 else "findings"
+    return f"{count} {size} {phantom.brightness} {phantom.shape} {phantom.margin} {noun}"
 
 
 def _count(rng: np.random.Generator) -> tuple[Phantom, str, str]:
@@ -93,7 +88,7 @@ def _attribute(rng: np.random.Generator) -> tuple[Phantom, str, str]:
 
 
 def _code(rng: np.random.Generator) -> tuple[Phantom, str, str]:
-    """Labels without a meaning: any of them will do, and the policy learns to choose among those listed."""
+    """Labels without a meaning: any of them is right, and the policy learns to choose among those listed."""
     labels = _labels(rng, int(rng.integers(2, 7)))
     question = "Which class is this finding?" if rng.random() < 0.5 else _question(rng, "class")
     return compose(rng, count=int(rng.integers(0, 3))), classification_prompt(question, labels), str(rng.choice(labels))
@@ -118,9 +113,9 @@ def _question(rng: np.random.Generator, what: str) -> str:
 
 
 def _card(rng: np.random.Generator, classes: int, *, shown: bool = True) -> tuple[Phantom, str, str, str]:
-    """Labels whose meaning only the card in the prompt tells, drawn anew each time; ``shown`` False removes the card.
+    """Labels that only the card in the prompt explains, drawn anew each time; ``shown`` False removes the card.
 
-    The last part is what the thought quotes: the line of the card that fits.
+    The last part is the quotation in the thought: the line of the card that fits.
     """
     names = [str(n) for n in rng.permutation(list(ATTRIBUTES))[: {2: 1, 4: 2}[classes]]]
     meanings = list(product(*(ATTRIBUTES[name] for name in names)))
@@ -135,20 +130,20 @@ def _card(rng: np.random.Generator, classes: int, *, shown: bool = True) -> tupl
 
 
 def _labels(rng: np.random.Generator, count: int) -> list[str]:
-    """Made-up code names, or words that go with no picture."""
+    """Made-up code names, or words that describe no phantom."""
     if rng.random() < 0.6:
         return code_names(int(rng.integers(2**31)), count)
     return [str(word) for word in rng.permutation(WORDS)[:count]]
 
 
 def _known(rng: np.random.Generator, meanings: Sequence[Sequence[str]], labels: Sequence[str]) -> str:
-    """The card: what each label means, in any order."""
+    """The card: the meaning of each label, in random order."""
     texts = {labels[i]: " ".join(meanings[i]) for i in rng.permutation(len(labels))}
     return Injection(texts, label_first=False).prompt("card")
 
 
 def _reading(rng: np.random.Generator) -> tuple[None, str, str, str]:
-    """A card without a picture: what is to be seen is told. Half of the attributes are words of no meaning."""
+    """A card without an image, which the prompt describes. Half of the attributes are words without a meaning."""
     classes = int(rng.choice([2, 4]))
     values: Mapping[str, Sequence[str]] = ATTRIBUTES
     if rng.random() < 0.5:
@@ -160,19 +155,19 @@ def _reading(rng: np.random.Generator) -> tuple[None, str, str, str]:
     seen = {name: str(rng.choice(list(values[name]))) for name in ATTRIBUTES}
     right = meanings.index(tuple(seen[name] for name in names))
     known = _known(rng, meanings, labels)
-    told = f"1 {' '.join(seen.values())} finding"
+    described = f"1 {' '.join(seen.values())} finding"
     question = known
     if rng.random() < 0.3:
         listed = [str(label) for label in rng.permutation(labels)]
         question = classification_prompt("Which class is this finding?", listed, known)
-    prompt = f"Seen: {told}\n{question}"
-    return None, prompt, labels[right], f"{told}, {' '.join(meanings[right])} {labels[right]}"
+    prompt = f"Seen: {described}\n{question}"
+    return None, prompt, labels[right], f"{described}, {' '.join(meanings[right])} {labels[right]}"
 
 
-Made = tuple[Phantom | None, str, str] | tuple[Phantom | None, str, str, str]
-"""A phantom, a prompt, an answer; and of a card what the thought says of it."""
+Parts = tuple[Phantom | None, str, str] | tuple[Phantom | None, str, str, str]
+"""A phantom, a prompt, an answer; and the quotation from a card."""
 
-LESSONS: dict[str, tuple[float, Callable[[np.random.Generator], Made]]] = {
+SKILLS: dict[str, tuple[float, Callable[[np.random.Generator], Parts]]] = {
     "count": (0.15, _count),
     "extent": (0.05, _extent),
     "attribute": (0.1, _attribute),
@@ -182,21 +177,26 @@ LESSONS: dict[str, tuple[float, Callable[[np.random.Generator], Made]]] = {
     "card4": (0.15, partial(_card, classes=4)),
     "reading": (0.1, _reading),
 }
-"""The skills: how often each is taught, and how a lesson of it is made."""
+"""The skills: the share of each among the examples, and the function that makes an example of it."""
 
 
-def lesson(purpose: int, seed: int, index: int, skill: str | None = None) -> Lesson:
-    """Make lesson ``index`` of a seed; ``purpose`` is ``TRAINING`` or ``HELD_OUT``; a skill can be insisted on.
+def make_example(purpose: int, seed: int, index: int, skill: str | None = None) -> Example:
+    """Make an example.
 
-    ``card_removed``, which is examined and never taught, is ``card2`` with the card taken out of the prompt.
+    Args:
+        purpose: ``TRAINING`` or ``HELD_OUT``.
+        seed: of the run.
+        index: of the example, from 0.
+        skill: a key of ``SKILLS``, or ``card_removed``: ``card2`` with the card taken out of the prompt, which is
+            evaluated and never trained. Without it the skill is drawn at random.
     """
     rng = np.random.default_rng([purpose, seed, index, 0])
     if skill is None:
-        skill = str(rng.choice(list(LESSONS), p=[share for share, _ in LESSONS.values()]))
-    made = _card(rng, 2, shown=False) if skill == "card_removed" else LESSONS[skill][1](rng)
-    phantom, prompt, answer, *quoted = made
+        skill = str(rng.choice(list(SKILLS), p=[share for share, _ in SKILLS.values()]))
+    parts = _card(rng, 2, shown=False) if skill == "card_removed" else SKILLS[skill][1](rng)
+    phantom, prompt, answer, *quoted = parts
     thought = (describe(phantom) if phantom is not None else "") + "".join(quoted)
-    return Lesson(skill, phantom, prompt, thought, answer)
+    return Example(skill, phantom, prompt, thought, answer)
 
 
 WORDS = """
@@ -210,4 +210,4 @@ right upper lower central diffuse focal stage type grade class tissue cell organ
 positive negative diabetic dermatofibroma vascular basal squamous choroidal neovascularization macular cortex
 hyperplastic
 """.split()  # noqa: SIM905
-"""Words for labels and questions: none of them goes with any picture."""
+"""Words for labels and questions: none of them describes a phantom."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+from curriculum import TRAINING, WORDS, make_example
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -16,7 +17,6 @@ from transformers import (
 from transformers.tokenization_utils_base import AddedToken
 
 from vrft.data.phantom import PIXELS
-from vrft.policies.tiny.lessons import TRAINING, WORDS, lesson
 
 SPECIAL = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
@@ -25,7 +25,7 @@ SPECIAL = (
 """Qwen's own special tokens."""
 
 PIECES = ("<think>", "</think>", "<answer>", "</answer>", '[{"bbox_2d":[', "]}]", "x1,y1,x2,y2")
-"""Pieces of one token each that decoding keeps: they are the envelope that a reward reads."""
+"""Texts of a single token that decoding keeps: the envelope that a reward reads."""
 
 VOCABULARY = 1536
 ROPE_THETA = 1e6
@@ -46,10 +46,10 @@ CHAT_TEMPLATE = (
 
 
 def _corpus() -> Iterator[str]:
-    """Texts that the byte pairs are learnt from: lessons, and words that users' questions hold."""
+    """The texts that the byte pairs are learnt from: examples, and words of users' questions."""
     for index in range(20_000):
-        made = lesson(TRAINING, 1, index)
-        yield f"user\n{made.prompt}\nassistant\n{made.completion}"
+        example = make_example(TRAINING, 1, index)
+        yield f"user\n{example.prompt}\nassistant\n{example.completion}"
     yield from (f"{form(word)}\n" for word in WORDS for form in (str.lower, str.capitalize) for _ in range(40))
     yield from (f" {word}" for word in WORDS for _ in range(40))
 
@@ -70,8 +70,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     pieces = [*PIECES, *map(str, range(NUMBERS))]
-    texts = (text for text in _corpus())
-    core.train_from_iterator(texts, trainer)
+    core.train_from_iterator(_corpus(), trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
@@ -87,7 +86,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
-    """The processor: every picture becomes about ``PIXELS`` x ``PIXELS`` pixels (16 image tokens)."""
+    """The processor: every image becomes about ``PIXELS`` x ``PIXELS`` pixels (16 image tokens)."""
     pixels = {"shortest_edge": PIXELS * PIXELS, "longest_edge": PIXELS * PIXELS}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(size=pixels, patch_size=14, merge_size=2, temporal_patch_size=2),
@@ -184,8 +183,8 @@ def build_model(
 def order_numbers(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
     """Start the numbers' embeddings as waves of 12 periods, 4 to 256, over a random part: near numbers are alike.
 
-    Then a coordinate that is nearly right is nearly right in all of them, and what a box teaches about 40 also teaches
-    about 41; among unrelated embeddings each of the 113 pixels would have to be learnt alone.
+    Then a coordinate that is nearly right is nearly right in all of them, and a box trains 41 as well as 40; among
+    unrelated embeddings each of the 113 pixels would have to be learnt alone.
     """
     embedding = model.model.language_model.embed_tokens.weight
     numbers = torch.arange(NUMBERS, dtype=torch.float32)[:, None]
@@ -198,14 +197,14 @@ def order_numbers(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrain
 
 @torch.no_grad()
 def wire_copying(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Start the first two text layers as an induction circuit: what followed here before follows again.
+    """Start the first two text layers as an induction circuit: the token that followed before follows again.
 
-    Attention that looks a word up in the prompt and copies what stands behind it (Olsson et al., arXiv 2209.11895) is
-    what reading a card needs, and what a small model finds last. In layer 0, one head attends one token back and one
-    two tokens back (constant keys; the phase of the rotary embedding does the rest), and each writes what it sees into
-    a subspace of its own. In layer 1, one head attends where the token before is the present one, another where the
-    token two before is the one before the present; both write the token that they find. Content is compared in the
-    slowly rotating dimensions only. All other outputs start small, so that the circuit is heard.
+    To read a card, attention has to find a word in the prompt and copy the word behind it (Olsson et al., arXiv
+    2209.11895), which a small model learns last. In layer 0, a head attends to the previous token and another to the
+    token before that (constant keys; the phase of the rotary embedding does the rest), and each writes its token into
+    a subspace of its own. In layer 1, a head attends where the previous token is the present token, and another where
+    the token two before is the previous token; both write the token that they find. Content is compared in the
+    slowly rotating dimensions only. All other outputs start small, so that the circuit dominates.
     """
     text = model.model.language_model
     config = text.config
