@@ -1,4 +1,4 @@
-"""Intervals of contrasts count seeds and samples, and contrasts of a factorial are those of the textbook."""
+"""Intervals of contrasts count seeds and samples, and contrasts of a factorial are those of the textbooks."""
 
 import json
 import math
@@ -25,20 +25,20 @@ def expected(logit: float, spread: float) -> float:
     return float(np.sum(weight * expit(logit + spread * at)) / np.sum(weight))
 
 
-def coverage(seeds: int, hard: float, own: float, luck: float, count: int = 2000, draws: int = 250) -> dict:
+def coverage(seeds: int, hard: float, own: float, training: float, count: int = 2000, draws: int = 250) -> dict:
     """How often the intervals of a difference of two arms and of one arm hold the truth.
 
     The logit of a right answer is that of the arm, plus the difficulty of the sample for all (standard deviation
-    ``hard``) and for that arm (``own``), plus the luck of the training (``luck``).
+    ``hard``) and for that arm (``own``), plus the deviation of the training (``training``).
     """
     rng, logits = np.random.default_rng(0), np.array([0.7, 0.3])
-    spread = math.hypot(hard, own, luck)
+    spread = math.hypot(hard, own, training)
     truth = {"difference": expected(0.7, spread) - expected(0.3, spread), "one": expected(0.7, spread)}
     held = dict.fromkeys(truth, 0)
     for _ in range(10):  # other resamples in each round
         shape = (count // 10, 2, seeds, N)
         logit = logits[:, None, None] + rng.normal(0, hard, (shape[0], 1, 1, N))
-        logit = logit + rng.normal(0, own, (shape[0], 2, 1, N)) + rng.normal(0, luck, (*shape[:3], 1))
+        logit = logit + rng.normal(0, own, (shape[0], 2, 1, N)) + rng.normal(0, training, (*shape[:3], 1))
         right = (rng.random(shape) < expit(logit)).astype(float)
         times = rng.multinomial(N, np.ones(N) / N, size=draws) / N
         for name, contrast in {"difference": right[:, 0] - right[:, 1], "one": right[:, 0]}.items():
@@ -49,27 +49,27 @@ def coverage(seeds: int, hard: float, own: float, luck: float, count: int = 2000
 
 
 @pytest.mark.parametrize(
-    ("seeds", "hard", "own", "luck"),
+    ("seeds", "hard", "own", "training"),
     [(3, 1.5, 0, 0.6), (3, 1.5, 1.5, 1), (3, 3, 1, 1), (5, 1.5, 1.5, 0.6), (5, 1.5, 0, 1), (5, 3, 1, 1)],
 )
-def test_with_seeds_that_differ_an_interval_covers_the_truth_as_often_as_it_says(seeds, hard, own, luck):
-    for share in coverage(seeds, hard, own, luck).values():
+def test_with_seeds_that_differ_an_interval_covers_the_truth_as_often_as_it_says(seeds, hard, own, training):
+    for share in coverage(seeds, hard, own, training).values():
         assert 0.93 <= share <= 0.97
 
 
 @pytest.mark.parametrize(
-    ("seeds", "hard", "own", "luck"),
+    ("seeds", "hard", "own", "training"),
     [(3, 1.5, 0, 0), (3, 1.5, 1.5, 0), (3, 1.5, 1.5, 0.15), (3, 3, 1, 0.6), (5, 1.5, 0, 0), (5, 1.5, 1.5, 0.15)],
 )
-def test_with_few_seeds_that_hardly_differ_an_interval_errs_to_the_safe_side(seeds, hard, own, luck):
-    for share in coverage(seeds, hard, own, luck).values():
+def test_with_few_seeds_that_hardly_differ_an_interval_errs_to_the_safe_side(seeds, hard, own, training):
+    for share in coverage(seeds, hard, own, training).values():
         assert 0.94 <= share <= 0.993
 
 
 def factorial_coverage(contrast: str, *, first: float, second: float, cell: float, count: int = 2000) -> float:
     """How often intervals of a contrast hold the truth, 0, where cells share two nested starts and three seeds.
 
-    ``first`` is the luck (standard deviation) of the stage that PA_pi adds, ``second`` that of the next, which is
+    ``first`` is the standard deviation of the stage that PA_pi adds, ``second`` that of the next, which is
     trained for each level of PA_p and PA_pi, ``cell`` that of the last.
     """
     factors = {"PA_p": ("off", "on"), "PA_pi": ("off", "on"), "recite": ("0", "-", "+")}
@@ -101,8 +101,8 @@ def test_effects_of_a_factorial_whose_cells_share_starts_are_covered_as_often_as
 
 
 @pytest.mark.parametrize("contrast", ["PA_p", "PA_p x PA_pi"])
-def test_the_luck_of_a_start_that_counts_for_some_cells_alone_is_told_where_it_is_named(contrast):
-    """A localization whose luck shows without the card and vanishes with it: what is told is a stratum of its own."""
+def test_the_variance_of_a_start_that_counts_for_some_cells_alone_is_counted_where_it_is_named(contrast):
+    """A localization that counts without the card and not with it: the prompt is a stratum of its own."""
     factors = {"PA_p": ("off", "on"), "PA_pi": ("off", "on"), "recite": ("0", "-", "+")}
     cells = {"".join(levels): dict(zip(factors, levels, strict=True)) for levels in product(*factors.values())}
     weights = next(one.weights for one in effects(cells, factors)[0] if one.name == contrast)
@@ -114,8 +114,8 @@ def test_the_luck_of_a_start_that_counts_for_some_cells_alone_is_told_where_it_i
         table = rng.normal(0, 0.03, (12, 3)) + np.outer(lucky, rng.normal(0, 0.08, 3))
         whole = weight @ table + rng.normal(0, of_samples)
         resampled = whole[:, None] + rng.normal(0, of_samples, 100)
-        for name, of_told in {"named": ("PA_p",), "not named": ()}.items():
-            starts = {arm: (levels["PA_pi"], *(levels[one] for one in of_told)) for arm, levels in cells.items()}
+        for name, of_prompt in {"named": ("PA_p",), "not named": ()}.items():
+            starts = {arm: (levels["PA_pi"], *(levels[one] for one in of_prompt)) for arm, levels in cells.items()}
             parts = pooled_seed_variance(dict(zip(cells, table, strict=True)), starts, weights)
             estimate = estimate_from(whole, resampled, 200, seed_variance=parts)
             held[name] += estimate.low <= 0 <= estimate.high
@@ -131,16 +131,16 @@ def test_of_one_seed_the_interval_is_that_of_the_test_samples():
     assert (one.seeds, one.seeds_counted, one.df) == (1, False, 399)
 
 
-@pytest.mark.parametrize(("seeds", "luck"), [(1, 0), (5, 0.1), (5, 0.03)])
-def test_the_smallest_effect_is_seen_in_about_80_percent_of_experiments(seeds, luck):
+@pytest.mark.parametrize(("seeds", "training"), [(1, 0), (5, 0.1), (5, 0.03)])
+def test_the_minimum_effect_is_detected_in_about_80_percent_of_experiments(seeds, training):
     rng = np.random.default_rng(1)
     shared, own, chance = rng.normal(size=(600, 1, N)), rng.normal(size=(600, seeds, N)), rng.normal(size=(600, seeds))
-    contrast = 0.5 * shared + 0.3 * own + luck * chance[..., None]
+    contrast = 0.5 * shared + 0.3 * own + training * chance[..., None]
     times = rng.multinomial(N, np.ones(N) / N, size=250) / N
     pairs = list(zip(contrast.mean(axis=-1), contrast @ times.T, strict=True))
-    smallest = np.mean([estimate_from(whole, drawn, N).minimum_detectable_effect for whole, drawn in pairs])
-    seen = np.mean([estimate_from(whole + smallest, drawn + smallest, N).p < 0.05 for whole, drawn in pairs])
-    assert 0.7 <= seen <= 0.9
+    least = np.mean([estimate_from(whole, drawn, N).minimum_detectable_effect for whole, drawn in pairs])
+    detected = np.mean([estimate_from(whole + least, drawn + least, N).p < 0.05 for whole, drawn in pairs])
+    assert 0.7 <= detected <= 0.9
 
 
 def test_p_and_interval_agree_on_zero():
@@ -170,20 +170,20 @@ def arms() -> dict[str, list[np.ndarray]]:
 
 
 def test_a_contrast_is_the_weighted_sum_of_the_means_over_seeds(arms):
-    trials = PairedScores(arms, mean, range(60), draws=100)
-    contrast = trials.estimate({"a": 0.5, "b": 0.5, "untrained": -1})
+    scores = PairedScores(arms, mean, range(60), draws=100)
+    contrast = scores.estimate({"a": 0.5, "b": 0.5, "untrained": -1})
     assert contrast.value == pytest.approx((np.mean(arms["a"]) + np.mean(arms["b"])) / 2 - np.mean(arms["untrained"]))
     assert (contrast.seeds, contrast.seeds_counted) == (3, True)
 
 
 def test_arms_with_other_numbers_of_seeds_have_no_contrast(arms):
-    trials = PairedScores(arms, mean, range(60), draws=10)
+    scores = PairedScores(arms, mean, range(60), draws=10)
     with pytest.raises(ValueError, match=r"same number of seeds; got \[3, 5\]"):
-        trials.estimate({"a": 1, "five": -1})
+        scores.estimate({"a": 1, "five": -1})
     with pytest.raises(ValueError, match="got c"):
-        trials.estimate({"c": 1})
+        scores.estimate({"c": 1})
     with pytest.raises(ValueError, match="got none"):
-        trials.estimate({"a": 0})
+        scores.estimate({"a": 0})
     with pytest.raises(ValueError, match="same test samples"):
         PairedScores(arms, mean, range(59))
 
@@ -212,10 +212,10 @@ def test_cells_of_one_image_make_the_interval_wider():
 
 def test_estimates_are_numbers_that_json_knows_whatever_the_answers():
     never, always = [np.zeros(10)] * 3, [np.ones(10)] * 3
-    trials = PairedScores({"never": never, "always": always}, mean, range(10), draws=20)
+    scores = PairedScores({"never": never, "always": always}, mean, range(10), draws=20)
     for weights in ({"never": 1}, {"always": 1}, {"always": 1, "never": -1}, {"always": 1e-9}):
-        json.dumps(vars(trials.estimate(weights)), allow_nan=False)
-    assert trials.estimate({"always": 1, "never": -1}).p == 0
+        json.dumps(vars(scores.estimate(weights)), allow_nan=False)
+    assert scores.estimate({"always": 1, "never": -1}).p == 0
 
 
 def test_a_metric_without_a_value_is_said():
@@ -224,19 +224,19 @@ def test_a_metric_without_a_value_is_said():
 
 
 def test_equal_policies_differ_significantly_as_rarely_as_the_p_value_of_an_exchange_says():
-    rng, seen = np.random.default_rng(6), 0
+    rng, detected = np.random.default_rng(6), 0
     for _ in range(500):
         hard = rng.random((1, 80)).repeat(2, axis=1)  # two cells an image
         a, b = (list(rng.random((2, 160)) < hard) for _ in range(2))
-        trials = PairedScores({"a": a, "b": b}, mean, np.repeat(range(80), 2).tolist(), draws=1)
-        seen += trials.paired_p("a", "b", draws=99) <= 0.05
-    assert 0.025 <= seen / 500 <= 0.075
+        scores = PairedScores({"a": a, "b": b}, mean, np.repeat(range(80), 2).tolist(), draws=1)
+        detected += scores.paired_p("a", "b", draws=99) <= 0.05
+    assert 0.025 <= detected / 500 <= 0.075
 
 
-def test_a_difference_of_policies_is_seen_and_its_p_value_is_never_zero(arms):
-    trials = PairedScores(arms, mean, range(60), draws=1)
-    assert trials.paired_p("a", "untrained", draws=200) == 1 / 201
-    assert trials.paired_p("a", "a", draws=20) == 1
+def test_a_difference_of_policies_is_detected_and_its_p_value_is_never_zero(arms):
+    scores = PairedScores(arms, mean, range(60), draws=1)
+    assert scores.paired_p("a", "untrained", draws=200) == 1 / 201
+    assert scores.paired_p("a", "a", draws=20) == 1
 
 
 def test_mcnemar_is_the_binomial_test_of_what_only_one_has_right():

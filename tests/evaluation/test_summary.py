@@ -33,7 +33,7 @@ Made = tuple[dict[str, Any], pd.DataFrame]
 
 
 def chance_of(arm: str) -> float:
-    """How often an arm is right: what is known helps, and nothing else does."""
+    """How often an arm is right: a card helps, and nothing else does."""
     return CONTROLS[arm] if arm in CONTROLS else 0.45 + GAIN * (CELLS[arm]["PA_p"] == "on")
 
 
@@ -42,7 +42,7 @@ def seeds_of(arm: str, seeds: Sequence[int] = SEEDS) -> Sequence[int]:
 
 
 def answers(arm: str, seed: int, classes: Sequence[str], rng: np.random.Generator) -> pd.DataFrame:
-    """What an arm answers: right as often as it should be, else the next class, and now and then nothing."""
+    """The answers of an arm: right as often as it should be, else the next class, and now and then nothing."""
     true = np.arange(N) % len(classes)
     right = rng.random(N) < chance_of(arm)
     said = np.array(classes, dtype=object)[np.where(right, true, (true + 1) % len(classes))]
@@ -56,7 +56,7 @@ def answers(arm: str, seed: int, classes: Sequence[str], rng: np.random.Generato
 def records_of(arms: Iterable[str], *, kind: str, metrics: Sequence[str], seeds: Sequence[int], **more: Any) -> Any:
     """The content of ``records.json`` where nothing failed."""
     arms = list(arms)
-    told = [
+    described = [
         {
             "arm": arm,
             "kind": "cell" if arm in CELLS else "control",
@@ -67,7 +67,7 @@ def records_of(arms: Iterable[str], *, kind: str, metrics: Sequence[str], seeds:
         for arm in arms
     ]
     pairs = [pair for pair in PAIRS if set(pair) <= set(arms)]
-    design = {"factors": FACTORS, "fraction": None, "budget": {"match": "stages", "amount": None}, "arms": told}
+    design = {"factors": FACTORS, "fraction": None, "budget": {"match": "stages", "amount": None}, "arms": described}
     return {
         "name": "made",
         "seeds": list(seeds),
@@ -80,7 +80,7 @@ def records_of(arms: Iterable[str], *, kind: str, metrics: Sequence[str], seeds:
 
 
 def made(kind: str = "classification", classes: Sequence[str] = LABELS, seeds: Sequence[int] = SEEDS) -> Made:
-    """An ablation in which what is known adds ``GAIN``, and all else is chance."""
+    """An ablation in which the card adds ``GAIN``, and all else is chance."""
     rng, arms = np.random.default_rng(5), [*CELLS, *CONTROLS]
     frames = [answers(arm, seed, classes, rng) for arm in arms for seed in seeds_of(arm, seeds)]
     metrics = ["qwk", "accuracy", "mae"] if kind == "grading" else ["accuracy"]
@@ -125,7 +125,7 @@ def without(of: Made, lost: Callable[[str, int], bool]) -> Made:
     records, predictions = json.loads(json.dumps(of[0])), of[1]
     for run in records["runs"]:
         if lost(run["arm"], run["seed"]):
-            run.update(cost=None, error="ValueError: no luck")
+            run.update(cost=None, error="ValueError: out of memory")
     gone = [lost(arm, seed) for arm, seed in zip(predictions["arm"], predictions["seed"], strict=True)]
     return records, predictions[~np.array(gone)]
 
@@ -148,7 +148,7 @@ def accuracy(predictions: pd.DataFrame, arm: str, seeds: Sequence[int] = SEEDS) 
 
 
 def gain(predictions: pd.DataFrame, seeds: Sequence[int] = SEEDS) -> float:
-    """The mean of the cells with what is known, without that of the others."""
+    """The mean of the cells with the card minus that of the others."""
     means = {arm: accuracy(predictions, arm, seeds) for arm in CELLS}
     on = [means[arm] for arm, levels in CELLS.items() if levels["PA_p"] == "on"]
     off = [means[arm] for arm, levels in CELLS.items() if levels["PA_p"] == "off"]
@@ -158,7 +158,7 @@ def gain(predictions: pd.DataFrame, seeds: Sequence[int] = SEEDS) -> float:
 # --- effects --------------------------------------------------------------------------------------------------------
 
 
-def test_an_effect_that_is_there_is_seen_with_its_size(summary: dict[str, Any], whole: Made):
+def test_a_true_effect_is_detected_with_its_size(summary: dict[str, Any], whole: Made):
     effect = named(summary, "PA_p")
     assert effect["detected"]
     assert effect["difference"] == pytest.approx(gain(whole[1]))
@@ -166,7 +166,7 @@ def test_an_effect_that_is_there_is_seen_with_its_size(summary: dict[str, Any], 
     assert effect["high"] - effect["low"] < 0.1
 
 
-def test_effects_that_are_not_there_are_not_seen(summary: dict[str, Any]):
+def test_effects_that_are_not_there_are_not_detected(summary: dict[str, Any]):
     others = [row for row in summary["effects"] if row["name"] != "PA_p"]
     assert not [row["name"] for row in others if row["detected"]]
     assert sum(row["low"] <= 0 <= row["high"] for row in others) >= len(others) - 1
@@ -204,7 +204,7 @@ def test_the_smallest_effect_counts_the_correction(whole: Made):
     assert corrected["minimum_detectable_effect"] > lonely["minimum_detectable_effect"]
 
 
-def test_a_lower_confidence_has_narrower_intervals_and_sees_more(whole: Made, summary: dict[str, Any]):
+def test_a_lower_confidence_has_narrower_intervals_and_detects_more(whole: Made, summary: dict[str, Any]):
     records = whole[0] | {"statistics": whole[0]["statistics"] | {"confidence": 0.5}}
     bold = summarise(records, whole[1])
     assert bold["confidence"] == 0.5
@@ -272,7 +272,7 @@ def test_the_cost_of_an_arm_is_the_mean_of_its_seeds(whole: Made):
     assert summarise(records, predictions)["arms"]["rft"]["cost"] == {key: 2 * value for key, value in COST.items()}
 
 
-def test_what_was_compared_is_told(summary: dict[str, Any]):
+def test_the_comparison_is_described(summary: dict[str, Any]):
     wanted = {"name": "made", "task": "classification", "metric": "accuracy", "split": "test", "n": N, "groups": N}
     wanted |= {"seeds": [0, 1, 2], "factors": FACTORS, "fraction": None, "failed": [], "also": {}, "sweep": None}
     assert {key: summary[key] for key in wanted} == wanted
@@ -296,7 +296,7 @@ def test_points_of_interactions_are_the_means_of_the_cells(summary: dict[str, An
                 assert point["low"] < point["value"] < point["high"]
 
 
-# --- what is missing ------------------------------------------------------------------------------------------------
+# --- missing arms ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +310,7 @@ def test_an_arm_that_lacks_a_seed_is_compared_over_those_that_all_have(whole: Ma
     pair = named(lacking, "rft+PA_p - without")
     wanted = accuracy(whole[1], "rft+PA_p", [0, 1]) - accuracy(whole[1], "without", [0, 1])
     assert pair["difference"] == pytest.approx(wanted)
-    assert lacking["failed"] == [{"arm": "rft+PA_p", "seed": 2, "error": "ValueError: no luck"}]
+    assert lacking["failed"] == [{"arm": "rft+PA_p", "seed": 2, "error": "ValueError: out of memory"}]
 
 
 def test_a_seed_that_one_arm_lacks_still_counts_where_that_arm_has_no_part(lacking: dict, summary: dict[str, Any]):
@@ -320,7 +320,7 @@ def test_a_seed_that_one_arm_lacks_still_counts_where_that_arm_has_no_part(lacki
     assert named(lacking, "rft - base")["difference"] == named(summary, "rft - base")["difference"]
 
 
-def test_a_cell_that_failed_is_listed_and_the_others_tell_what_they_can(whole: Made):
+def test_a_cell_that_failed_is_listed_and_the_others_still_give_effects(whole: Made):
     part = summarise(*without(whole, lambda arm, _: arm == "rft+PA_pi+recite-0.2"))
     assert "rft+PA_pi+recite-0.2" not in part["arms"]
     assert [(one["arm"], one["seed"]) for one in part["failed"]] == [("rft+PA_pi+recite-0.2", seed) for seed in SEEDS]
@@ -328,7 +328,7 @@ def test_a_cell_that_failed_is_listed_and_the_others_tell_what_they_can(whole: M
     assert named(part, "PA_p")["detected"]
 
 
-def test_an_effect_that_no_cells_tell_is_named(whole: Made):
+def test_an_effect_that_no_cells_estimate_is_named(whole: Made):
     both = [arm for arm, levels in CELLS.items() if levels["PA_p"] == levels["PA_pi"] == "on"]
     part = summarise(*without(whole, lambda arm, _: arm in both))
     assert part["not_estimable"] == ["PA_p x PA_pi"]
@@ -355,20 +355,20 @@ def test_one_control_alone_has_its_figures(whole: Made):
     assert part["arms"]["base"]["accuracy"]["value"] == pytest.approx(accuracy(whole[1], "base"))
 
 
-def test_what_cannot_be_told_counts_in_the_family_of_tests(whole: Made):
+def test_effects_that_are_not_estimable_count_in_the_family_of_tests(whole: Made):
     every, part = summarise(*whole), summarise(*without(whole, lambda arm, seed: arm == "rft+PA_pi"))
     assert part["planned"] == every["planned"] == len(family(every))
     assert len(family(part)) + len(part["not_estimable"]) == part["planned"]
 
 
-def test_an_effect_of_cells_without_a_seed_in_common_cannot_be_told(whole: Made):
+def test_an_effect_of_cells_without_a_seed_in_common_is_not_estimable(whole: Made):
     part = without(some(whole, ["rft", "rft+PA_p"]), lambda arm, seed: (arm == "rft") != (seed == 0))
     found = summarise(*part)
     assert "PA_p" in found["not_estimable"]
     assert list(found["arms"]) == ["rft", "rft+PA_p"]
 
 
-def test_nothing_done_is_told_with_where_the_errors_are(whole: Made):
+def test_with_no_arm_done_the_message_says_where_the_errors_are(whole: Made):
     with pytest.raises(RunError, match=r"^no arm is done; the errors stand in the folder failed\.$"):
         summarise(*without(whole, lambda arm, seed: True))
 
@@ -383,7 +383,7 @@ def test_points_of_a_sweep_that_are_not_done_are_left_out(whole: Made):
 # --- one seed -------------------------------------------------------------------------------------------------------
 
 
-def test_of_one_seed_the_luck_of_training_is_not_counted(one_seed: Made):
+def test_of_one_seed_the_variance_of_training_is_not_counted(one_seed: Made):
     part = summarise(*one_seed)
     assert part["effects"]
     assert not any(row["seeds_counted"] for row in family(part))
@@ -413,7 +413,7 @@ def test_samples_of_one_image_are_exchanged_together(one_seed: Made):
 # --- other tasks ----------------------------------------------------------------------------------------------------
 
 
-def test_grades_are_told_in_kappa_and_also_in_accuracy(grading: Made):
+def test_grades_are_compared_in_kappa_and_also_in_accuracy(grading: Made):
     part = summarise(*some(grading, CELLS))
     assert part["metric"] == "qwk"
     assert [row["name"] for row in part["also"]["accuracy"]] == [row["name"] for row in part["effects"]]
@@ -422,7 +422,7 @@ def test_grades_are_told_in_kappa_and_also_in_accuracy(grading: Made):
     assert named(part, "PA_p")["detected"]
 
 
-def test_what_is_also_told_is_outside_the_family(grading: Made):
+def test_effects_in_accuracy_are_outside_the_family(grading: Made):
     part = summarise(*some(grading, CELLS))
     assert [row["p_holm"] for row in family(part)] == holm([row["p"] for row in family(part)])
     assert all("p_holm" not in row and "detected" not in row for row in part["also"]["accuracy"])
@@ -455,7 +455,7 @@ def of_boxes(tmp_path: Path, *, unread: int) -> dict[str, Any]:
     return summarise(records, pd.read_parquet(tmp_path / "predictions.parquet"))
 
 
-def test_boxes_are_told_in_their_mean_overlap(tmp_path: Path):
+def test_boxes_are_compared_in_their_mean_overlap(tmp_path: Path):
     part = of_boxes(tmp_path, unread=0)
     assert (part["metric"], part["n"], part["groups"], part["also"]) == ("mean_iou", 40, 20, {})
     assert part["arms"]["rft"]["per_seed"] == pytest.approx([(right + (40 - right) / 2) / 40 for right in (10, 11, 12)])

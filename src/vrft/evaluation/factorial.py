@@ -1,4 +1,4 @@
-"""Factorials: what a factor adds, and what two add together, as contrasts of the arms that were run.
+"""Factorials: main effects and two-way interactions as contrasts of the arms that were run.
 
 The contrasts are estimated, with their uncertainty, by ``vrft.evaluation.contrasts``.
 """
@@ -22,7 +22,7 @@ Factors = Mapping[str, Sequence[Level]]
 
 @dataclass(frozen=True)
 class Effect:
-    """What a level of a factor adds, or what two add together beyond their sum, as a contrast of arms."""
+    """The effect of a level of a factor, or that of two levels together beyond their sum, as a contrast of arms."""
 
     name: str
     kind: str
@@ -31,7 +31,7 @@ class Effect:
     """The factor and level; two of them for an interaction."""
     weights: dict[str, float]
     confounded: bool = False
-    """A main effect that holds only if there are no interactions, as the cells cannot tell them apart."""
+    """A main effect that is valid only without interactions, since the cells do not separate them."""
 
 
 def effects(cells: Cells, factors: Factors) -> tuple[list[Effect], list[str]]:

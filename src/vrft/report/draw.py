@@ -19,10 +19,9 @@ DASH, GAP = 9, 5
 
 
 def draw_boxes(image: Image.Image, answer: Sequence[Box] | None, truth: Sequence[Box] | None = None) -> Image.Image:
-    """Return a copy of an image with boxes (x1, y1, x2, y2 in its pixels) and a line that says which is which.
+    """Return a copy of an image with boxes (x1, y1, x2, y2 in its pixels) and a legend.
 
-    Of the answer None means that it was not read, of the truth that nobody knows it; an empty list says that there is
-    nothing.
+    An answer of None was not read, a truth of None is unknown; an empty list states that there is no finding.
     """
     scale = max(1, -(-LEAST // max(image.size)))
     canvas = image.convert("RGB").resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
@@ -37,12 +36,12 @@ def draw_boxes(image: Image.Image, answer: Sequence[Box] | None, truth: Sequence
 
 
 def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any], written: Collection[Path] = ()) -> Path:
-    """Draw what was said about a sample (``boxes``) and, where it is known, the truth; returns the PNG's path.
+    """Draw the ``boxes`` of an answer and, where it is known, the truth; returns the path of the PNG.
 
     Args:
         folder: where the PNG goes, under the sample's name.
-        sample: what was asked about.
-        row: what ``ask`` said.
+        sample: with the image.
+        row: the answer, of ``ask``.
         written: drawings of this call, which are not drawn over: a number is added to the name.
 
     Raises:
