@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from vrft.data.annotations import SPLITS, BoxSource
+from vrft.data.annotations import BoxSource, Counts
+from vrft.data.splits import SPLITS
 from vrft.recipe import BoxData, box_reader
 
 NIH_COLUMNS = {"image": "Image Index", "label": "Finding Label", "corner_and_size": ["Bbox [x", "y", "w", "h]"]}
@@ -57,16 +58,17 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
 
 
 def counts_of(root: Path, data: dict[str, Any]) -> dict[str, int]:
-    """What was met while the set was read, over all splits, and the kept boxes of each label."""
+    """The counts of all splits of a set, and the kept boxes of each label."""
     section: BoxData = TypeAdapter(BoxData).validate_python({**data, "root": str(root)})
     source = BoxSource(box_reader(section), kind="localization")
     source.check()
-    met: Counter[str] = sum((source.counts[split] for split in SPLITS), Counter())
+    counts = sum((source.counts[split] for split in SPLITS), Counts())
     labels = Counter(one.label for split in SPLITS for record in source.records(split) for one in record.annotations)
-    return dict(met | labels)
+    return dict(counts | labels)
 
 
 def main() -> None:
+    """Print the counts of all sets; the exit code is 1 where a count differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("--json", action="store_true")

@@ -102,7 +102,7 @@ def _commands(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 SKILLS = {
-    "format": "the envelope is right, all lessons",
+    "format": "the envelope is right, all examples",
     "size": "size named",
     "brightness": "brightness named",
     "shape": "shape named",
@@ -126,20 +126,20 @@ def tiny_page() -> str:
     lines = ["# The embedded policy in figures", "", "Generated from the card beside its weights.", ""]
     lines += [
         f"{card['parameters']:,} parameters; {card['samples']:,} samples in {card['hours']} hours on {card['machine']} "
-        f"({card['samples'] / card['hours'] / 3600:.0f} a second, examinations included).",
+        f"({card['samples'] / card['hours'] / 3600:.0f} a second, evaluations included).",
         "",
         "Held out, greedy; Wilson intervals of 95% (of the mean IoU a normal one). Attributes are counted as they are "
-        "named in the think block, over all lessons that show a finding.",
+        "named in the think block, over all examples that show a finding.",
         "",
         "| skill | key | figure | interval | n |",
         "|---|---|---|---|---|",
     ]
     for key, what in SKILLS.items():
-        one = card["examination"][key]
+        one = card["evaluation"][key]
         lines.append(
             f"| {what} | `{key}` | {one['value']:.3f} | {one['low']:.3f} to {one['high']:.3f} | {one['n']:.0f} |"
         )
-    lines += ["", "While it was taught, 100 lessons a skill:", ""]
+    lines += ["", "During pretraining, 100 examples a skill:", ""]
     lines += [f"| samples | {' | '.join(f'`{key}`' for key in SKILLS)} |", f"|---{'|---' * len(SKILLS)}|"]
     for row in card["curves"]:
         lines.append(f"| {row['samples']:,} | {' | '.join(f'{row[key]:.2f}' for key in SKILLS)} |")

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from vrft.api import run
 from vrft.errors import DataError, RecipeError
-from vrft.pipeline import Job, open_job, run
+from vrft.experiment.opened import Experiment, open_experiment
 from vrft.policies import TINY, load_policy, quiet_libraries
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage, read_recipe
@@ -106,10 +107,10 @@ def test_a_thought_is_drawn_by_seed_and_place_and_all_occur():
 def completions_of(recipe_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch, arm: str = "sft") -> list[Any]:
     """The rows that the stage of an arm learns: the sample that each is of, and the completion."""
     recipe, made = read_recipe(recipe_path), []
-    job: Job = open_job(recipe, Reporter(quiet=True))
+    experiment: Experiment = open_experiment(recipe, Reporter(quiet=True))
     (stage,) = recipe.stages_of(arm)
     assert isinstance(stage, SftStage)
-    task, samples = job.stage_dataset(arm, stage, 0)
+    task, samples = experiment.stage_dataset(arm, stage, 0)
     monkeypatch.setattr("vrft.training.sft.finish_stage", lambda trainer, *rest: made.append(trainer))
     train_sft(load_policy("tiny"), stage, task, samples, StageDirectory(place), seed=0, reporter=Reporter(quiet=True))
     rows = made[0].train_dataset
@@ -122,7 +123,7 @@ def test_the_reason_that_is_learnt_is_what_the_card_says_of_the_true_class(
     known: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     quiet_libraries()
-    injection = open_job(read_recipe(known), Reporter(quiet=True)).injection
+    injection = open_experiment(read_recipe(known), Reporter(quiet=True)).injection
     assert injection is not None
     rows = completions_of(known, tmp_path / "stage", monkeypatch)
     assert len(rows) == 8
@@ -180,7 +181,7 @@ def test_rejection_is_rft_without_advantage_ratio_and_reference(two_stages: Path
     assert isinstance(rejection, RftStage)
     plain = {"loss": "rejection", "kl": 0.0, "updates_per_batch": 1, "dynamic_sampling": 0, "mask_truncated": False}
     assert rejection.model_dump() == rft.model_dump() | plain
-    assert recipe.told("rejection", training=True) == "none"
+    assert recipe.condition_of("rejection", training=True).prompt == "none"
     assert recipe.seeds_of("rejection") == recipe.seeds
 
 
@@ -194,7 +195,7 @@ def test_a_run_trains_sft_at_its_rate_and_rejection_on_what_was_accepted(small_r
         "evaluation={batch_size: 4, bootstrap: 100}",
     ]
     recipe, directory = read_recipe(small_recipe, overrides), RunDirectory(tmp_path / "run")
-    metrics = run(recipe, directory, reporter=Reporter(quiet=True))
+    metrics = run(recipe, directory.path, reporter=Reporter(quiet=True)).metrics
     assert list(metrics["arms"]) == ["sft", "rejection"]
     (sft,), (rejection,) = directory.arm("sft", 0).stages(), directory.arm("rejection", 0).stages()
     assert {row["learning_rate"] for row in read_jsonl(sft.log)} == {3e-4}

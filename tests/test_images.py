@@ -21,10 +21,10 @@ from vrft.images import (
     BLANK,
     NOT_FINITE,
     TURNS,
+    image_warnings,
     inspect,
     inspect_bytes,
     is_blank,
-    oddities,
     read_image,
     scale,
     upright_box,
@@ -185,13 +185,13 @@ def test_negative_and_fractional_values_are_scaled(tmp_path):
     assert grey_of(saved(tmp_path / "b.tif", np.array([[0.25, 0.5, 0.75]], np.float32))).tolist() == [[0, 128, 255]]
 
 
-def test_what_is_no_number_is_black_and_told(tmp_path):
+def test_what_is_no_number_is_black_and_reported(tmp_path):
     path = saved(tmp_path / "a.tif", np.array([[np.nan, 0.0, 0.5, 1.0, np.inf, -np.inf]], np.float32))
     image = read_image(path, region=(0, 0, 6, 1))
     assert np.asarray(image)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 0]
-    assert oddities(image) == [NOT_FINITE]
+    assert image_warnings(image) == [NOT_FINITE]
     nothing = read_image(saved(tmp_path / "b.tif", np.full((2, 2), np.nan, np.float32)))
-    assert oddities(nothing) == [BLANK, NOT_FINITE]
+    assert image_warnings(nothing) == [BLANK, NOT_FINITE]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -398,7 +398,7 @@ def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path):
     assert read_image(path).size == inspect(path).size == (60, 40)
 
 
-# --- odd pictures -----------------------------------------------------------------------------------------------------
+# --- warnings ---------------------------------------------------------------------------------------------------------
 
 
 def test_one_value_in_each_channel_is_a_blank_picture():
@@ -434,7 +434,7 @@ def test_the_end_of_the_memory_is_no_fault_of_a_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("read", [inspect, read_image])
-def test_a_name_with_a_zero_byte_is_told(read):
+def test_a_name_with_a_zero_byte_is_reported(read):
     with pytest.raises(DataError, match=r"cannot be read as an image .*null"):
         read(Path("a\0.png"))
 
@@ -449,7 +449,7 @@ def test_a_sample_tells_its_file_and_how_it_is_read(tmp_path):
     assert file_of(Sample("a", lambda: Image.new("L", (1, 1)), "What?", "x", "train")) is None
 
 
-def test_the_odd_files_of_pillow_are_read_or_named(shared: Path):
+def test_the_unusual_files_of_pillow_are_read_or_named(shared: Path):
     folder = shared / "data" / "odd_images"
     broken = {"broken.png", "broken_data_stream.png", "truncated_end_chunk.png", "truncated_image.png"}
     broken.add("truncated_jpeg.jpg")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vrft.cli.terminal import plan
 from vrft.errors import RecipeError
 from vrft.recipe import RftStage, SftStage, build_task, open_source, read_recipe
 from vrft.rewards import APPLIES, REWARDS
@@ -66,6 +67,14 @@ def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path)
         ("stages.7.steps=3", "not in the recipe"),
         ("stages.0.rewards.acuracy=1", "Did you mean 'accuracy'?"),
         ("stages.0.rewards={accuracy: 0}", "nothing would be learnt"),
+        ("stages.0.rewards={}", "stages.0.rewards is {}: name at least one reward"),
+        ("stages.0.rewards.accuracy=high", "stages.0.rewards.accuracy is 'high': input should be a valid number"),
+        ("stages.0.rewards.accuracy.wieght=1", "Did you mean 'weight'?"),
+        ("stages.0.rewards={fuzzy: {schedul: table}}", "Did you mean 'schedule'?"),
+        ("stages.0.rewards={fuzzy: {schedule: tabel}}", "Did you mean 'table'?"),
+        ("stages.0.fuzzy_schedule=table", "stages.0.fuzzy_schedule moved to stages.0.rewards.fuzzy.schedule."),
+        ("stages.0.vllm_cap=2", "stages.0.vllm_cap moved to stages.0.vllm.cap."),
+        ("arms=[{name: x, set: {recite: bleu}}]", "arms.0.set.recite moved to arms.0.set.rewards.recitation.measure."),
         ("stages.0.group_size=1", "greater than or equal to 2"),
         ("data={source: medmnist, dataset: retinamnist, root: nowhere}", "nowhere/retinamnist.npz: no such file"),
         ("data={source: medmnist, dataset: chestmnist}", "several labels an image"),
@@ -144,6 +153,73 @@ def test_the_resolved_recipe_is_a_recipe_and_means_the_same(small_recipe: Path, 
     assert set(written) == set(RftStage.model_fields)
     assert isinstance(stage, RftStage)
     assert stage.learning_rate == 3e-4
+
+
+def test_a_number_is_short_for_the_weight_of_a_reward(small_recipe: Path):
+    def rewards(*overrides: str) -> object:
+        return yaml.safe_load(read_recipe(small_recipe, overrides).dump())["stages"][0]["rewards"]
+
+    long = "stages.0.rewards={format: {weight: 0.5}, fuzzy: {weight: 0.7, schedule: geometric}}"
+    expected = {"fuzzy": {"weight": 0.7, "schedule": "geometric"}, "format": 0.5}
+    assert rewards(long) == expected
+    assert (
+        rewards("stages.0.rewards={fuzzy: 0.7, format: 0.5}", "stages.0.rewards.fuzzy.schedule=geometric") == expected
+    )
+    assert rewards(long, "stages.0.rewards.fuzzy=0.7")["fuzzy"] == {"weight": 0.7, "schedule": "table"}
+    assert rewards(long, "stages.0.rewards.fuzzy=null") == {"format": 0.5}
+
+
+def test_a_reward_of_weight_0_stays(small_recipe: Path):
+    recipe = read_recipe(small_recipe, ["stages.0.rewards={accuracy: 1, fuzzy: 0}"])
+    assert recipe.stages[0].weights() == {"accuracy": 1.0, "fuzzy": 0.0}
+
+
+OWN = "def short(completions, **columns):\n    return [-len(text) for text in completions]\n"
+
+
+@pytest.mark.parametrize(
+    ("custom", "rewards", "words"),
+    [
+        ("{short: FILE:short}", "{accuracy: 1, shrot: 1}", "stages.0.rewards has 'shrot', which is no reward"),
+        ("{short: FILE:short}", "{accuracy: 1, shrot: 1}", "Did you mean 'short'?"),
+        ("{short: FILE:short}", "{accuracy: 1, short: {wieght: 1}}", "it has weight. Did you mean 'weight'?"),
+        ("{short: FILE:short}", "{accuracy: 1, short: much}", "stages.0.rewards.short is 'much': input should be"),
+        ("{short: FILE:short}", "{accuracy: 1}", "custom.short is not used: no stage and no arm names it"),
+        ("{format: FILE:short}", "{format: 1}", "custom.format has the name of a built-in reward"),
+        ("{short: FILE:shrt}", "{short: 1}", "has no function 'shrt'; it has short. Did you mean 'short'?"),
+        ("{short: nowhere.py:short}", "{short: 1}", "custom.short: nowhere.py cannot be read"),
+        ("{short: FILE}", "{short: 1}", "custom.short is "),
+        ("{a.b: FILE:short}", "{accuracy: 1}", "custom.a.b is "),
+    ],
+)
+def test_a_custom_reward_is_checked(small_recipe: Path, tmp_path: Path, custom: str, rewards: str, words: str):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    found = faults(small_recipe, f"custom={custom.replace('FILE', str(path))}", f"stages.0.rewards={rewards}")
+    assert any(words in line for line in found), found
+
+
+def test_a_custom_reward_is_a_reward_like_the_others(small_recipe: Path, tmp_path: Path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN + "raise SystemExit")  # which reading a recipe does not run
+    given = [f"custom={{short: {path}:short}}", "arms=[rft, {name: x, set: {rewards: {format: 1, short: 0.01}}}]"]
+    recipe = read_recipe(small_recipe, given)
+    assert recipe.stages_of("x")[-1].weights() == {"format": 1.0, "short": 0.01}
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe.dump())
+    assert read_recipe(again).dump() == recipe.dump()
+    assert f"runs code of yours: {path}:short as short" in plan(recipe, tmp_path)
+    assert "0.01 short" in plan(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("given", ["stages.0.loss=rejection", "arms=[rft, rejection]"])
+def test_rejection_needs_to_know_the_most_that_a_reward_pays(small_recipe: Path, tmp_path: Path, given: str):
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    own = f"custom={{short: {path}:short}}"
+    found = faults(small_recipe, own, "stages.0.rewards.short=1", "stages.0.kl=0", given)
+    assert any("which is not known of the custom reward 'short'; leave it out." in line for line in found)
+    assert read_recipe(small_recipe, [own, "stages.0.rewards.short=-1", "stages.0.kl=0", given])  # it accepts nothing
 
 
 def test_sft_matches_the_steps_and_sequences_of_rft(small_recipe: Path):
@@ -256,7 +332,10 @@ def test_a_control_of_knowledge_needs_the_arm_that_it_tests(small_recipe: Path):
     assert (
         build_task(recipe, open_source(recipe)).read("<answer>mild nonproliferative retinopathy</answer>").answer == 1
     )  # a synonym of the card
-    assert [recipe.told("swapped", training=True), recipe.told("swapped"), recipe.told("rft")] == [
+    assert [
+        recipe.condition_of("swapped", training=True).prompt,
+        *(recipe.condition_of(arm).prompt for arm in ("swapped", "rft")),
+    ] == [
         "card",
         "swapped",
         "none",

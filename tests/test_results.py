@@ -50,9 +50,7 @@ def test_there_are_the_two_ablations(found: dict[str, Any]):
 
 def test_the_figures_are_what_the_predictions_give(found: dict[str, dict[str, Any]]):
     for folder in MAKE.folders():
-        written = read_json(folder / "ablation.json")
-        written.pop("words")
-        close(written, found[MAKE.name_of(folder)])
+        close(read_json(folder / "metrics.json"), found[MAKE.name_of(folder)])
 
 
 def test_the_pages_quote_these_figures(found: dict[str, dict[str, Any]]):

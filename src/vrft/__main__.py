@@ -1,3 +1,5 @@
+"""``python -m vrft`` is the command ``vrft``."""
+
 from vrft.cli import main
 
 main()

@@ -1,7 +1,7 @@
 """Box geometry: frames, clipping, overlaps, and the size that a processor gives an image.
 
 A box is x1, y1, x2, y2 with x to the right and y down. Its *frame* says in which coordinates: ``pixel`` of the original
-image, ``resized`` for pixels of what the processor made of it, ``thousand`` (0-1000 of each side) or ``unit`` (0-1).
+image, ``resized`` for pixels of the processed image, ``thousand`` (0-1000 of each side) or ``unit`` (0-1).
 """
 
 import math
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vrft.sample import Box
 
 FRAMES = ("pixel", "resized", "thousand", "unit")
-"""The frames that a policy may speak; which one is stated by its family, never guessed from a completion."""
+"""The frames that a policy may use; its family defines the frame, which is never guessed from a completion."""
 
 Size = tuple[int, int]
 """Width, height."""
@@ -23,7 +23,7 @@ def frame_size(frame: str, image_size: Size, processed_size: Size | None = None)
     """Return width and height of the image in a frame.
 
     Raises:
-        ValueError: an unknown frame, or ``resized`` without the size of what the processor made.
+        ValueError: an unknown frame, or ``resized`` without the processed size.
 
     >>> frame_size("thousand", (640, 480))
     (1000.0, 1000.0)
@@ -60,13 +60,19 @@ def from_pixels(box: Box, frame: str, image_size: Size, processed_size: Size | N
 
 
 def rescale(box: Box, size: tuple[float, float], new: tuple[float, float]) -> Box:
-    """The same place in an image of another size (width, height)."""
+    """Convert a box to an image of another size.
+
+    Args:
+        box: x1, y1, x2, y2.
+        size: width and height of the image of the box.
+        new: width and height of the other image.
+    """
     (width, height), (wide, high) = size, new
     return box[0] * wide / width, box[1] * high / height, box[2] * wide / width, box[3] * high / height
 
 
 def hull(numbers: Sequence[float]) -> Box:
-    """The box around corners x1 y1 x2 y2 ...
+    """The smallest box around points x1, y1, x2, y2, ...
 
     >>> hull([3, 0, 1, 5, 2, 2])
     (1, 0, 3, 5)

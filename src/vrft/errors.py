@@ -1,6 +1,6 @@
-"""The errors that a user sees: the message is all that is shown, and the exit code is 2.
+"""The errors of users: only the message is shown, and the exit code is 2.
 
-Anything else that escapes a command is a fault of this project (exit code 1, with traceback).
+Any other exception from a command is a fault of this project (exit code 1, with traceback).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """The user's input is at fault; the message says where, what was expected and how to mend it."""
+    """The user's input is at fault; the message holds the place, the expectation and the remedy."""
 
 
 class DataError(UserError):
@@ -19,7 +19,7 @@ class DataError(UserError):
 
 
 class RunError(UserError):
-    """A run directory cannot be used: it belongs to another recipe, or nothing is there to resume."""
+    """A run directory cannot be used: it belongs to another recipe, or holds nothing to resume."""
 
 
 class PolicyError(UserError):
@@ -30,20 +30,19 @@ class TrainingError(UserError):
     """A stage cannot go on: its loss or gradient is not finite."""
 
 
-def first_line(error: Exception) -> str:
-    """What another library says, without its further lines."""
+def first_line(error: BaseException) -> str:
+    """The first line of the message of another library."""
     return str(error).strip().split("\n")[0]
 
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """The last resort while a user's file is read: whatever goes wrong becomes one line that names the file.
+    """Convert any unexpected exception while a user's file is read to one line with the name of the file.
 
-    A reader names the faults that it knows; this is for those that nobody thought of. Errors that are told already,
-    an interruption and the end of the memory pass through.
+    A reader raises its own messages for known faults. ``UserError``, ``MemoryError`` and an interruption pass through.
 
     Raises:
-        DataError: anything else was raised inside.
+        DataError: any other exception was raised inside.
 
     >>> with reading("a.json"):
     ...     float({"x": 1}["y"])
@@ -62,16 +61,16 @@ def reading(path: Path | str) -> Iterator[None]:
 
 
 def nearest(found: str, expected: Sequence[str]) -> str | None:
-    """The right spelling that is nearest to what was found, where one is near."""
+    """The expected spelling that is most similar to ``found``; None where none is similar."""
     near = get_close_matches(found, expected, n=1, cutoff=0.5)
     return near[0] if near else None
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong in a file.
+    """A fault in a file, with ``found`` and ``expected`` for a hint about the spelling.
 
-    ``where`` is ``file:line`` or the ``--set`` option that brought the value in.
+    ``where`` is ``file:line``, or the ``--set`` option of the value.
     """
 
     where: str
@@ -94,8 +93,8 @@ class FaultsError(UserError):
 
 
 class RecipeError(FaultsError):
-    """A recipe is wrong."""
+    """A recipe has faults."""
 
 
 class KnowledgeError(FaultsError):
-    """A card of knowledge is wrong."""
+    """A card of knowledge has faults."""

@@ -1,20 +1,21 @@
-"""From an image file to the picture that a policy sees: RGB, 8 bits a channel, upright.
+"""From an image file to the image that a policy sees: RGB, 8 bits a channel, upright.
 
-What is done with each kind of file:
+How each kind of file is converted:
 
 - 8-bit grey and colour stay as they are. ICC profiles are ignored.
 - More than 8 bits and floats are scaled to 0 .. 255 by a declared window, else by ``grey_range``: one range for all
-  channels of a picture. A TIFF in which 0 is white is inverted, of whatever depth.
+  channels of an image. A TIFF in which 0 is white is inverted, of whatever depth.
 - 1 bit is 0 and 255. A palette gives its colours.
-- Transparency is dropped, since exports hold true pixels below it. Where these are one colour, the transparency is what
-  is drawn, and it is laid over the opposite ground: white behind dark colours, black behind light ones.
-- CMYK, YCbCr, LAB and HSV are converted by Pillow, which sees to the inverted CMYK of Adobe's JPEGs.
-- The EXIF orientation is applied, and every size is the upright one. Of a PNG it is the one before the pixels.
-- A file with several pages is refused unless its page is named. In a JPEG with several pictures (MPO) the first is the
+- Transparency is dropped, since exports hold true pixels below it. Where these have one colour, the drawing is in the
+  transparency, which is laid over a background: white behind dark colours, black behind light colours.
+- CMYK, YCbCr, LAB and HSV are converted by Pillow, also the inverted CMYK of Adobe's JPEGs.
+- The EXIF orientation is applied, and every size is that of the upright image. In a PNG only an orientation before the
+  pixels counts.
+- A file with several pages is refused unless its page is named. In a JPEG with several images (MPO) the first is the
   photograph, and is read.
-- A file that is damaged or cut off is refused: half a picture is never shown.
-- A picture of more than 179 million pixels is refused; one of half as many is read without the warning that Pillow has
-  for it, since a whole slide or a mammogram may be that large.
+- A file that is damaged or cut off is refused: half an image is never shown.
+- An image of more than 179 million pixels is refused. Pillow's warning about half as many is silenced, since a whole
+  slide or a mammogram may be that large.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
     from vrft.sample import Box
 
 Window = tuple[float, float]
-"""The values that become black and white; those below and above them do too."""
+"""The values that become black and white; so do those below and above them."""
 
 Region = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in pixels of the upright picture."""
+"""x1, y1, x2, y2 in pixels of the upright image."""
 
 RULES = 1
-"""Raised when the same file gives other pixels than before: what was kept of pictures is then made anew."""
+"""A version number, raised when the same file gives other pixels than before; caches of images are then rebuilt."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,51 +59,51 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of an EXIF orientation upright; 1 is upright."""
+"""The transposition that makes an image of an EXIF orientation upright; 1 is upright."""
 
 SWAPPING = (5, 6, 7, 8)
-"""The orientations of pictures that are stored on their side."""
+"""The orientations that swap width and height."""
 
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 """Pillow's modes of grey beyond 8 bits."""
 
 FIRST_IS_WHOLE = ("MPO", "ICO", "ICNS", "PSD")
-"""Formats whose first picture is the whole one, and what follows previews, sizes or layers of it."""
+"""Formats whose first page is the whole image; further pages are previews, sizes or layers of it."""
 
 BLANK, NOT_FINITE = "blank_image", "pixels_not_finite"
-"""A picture of one value only; pixels that were NaN or infinite (NaN is black)."""
+"""Warnings: an image of one value only; pixels that were NaN or infinite (NaN becomes black)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What the head of an image file says."""
+    """The facts in the header of an image file."""
 
     size: Size
-    """Width and height of the upright picture."""
+    """Width and height of the upright image."""
     stored: Size
     """Width and height as they are stored, before the EXIF orientation is applied."""
     orientation: int
     """1 to 8, as EXIF counts; 1 is upright."""
     pages: int
     kinds: tuple[str, ...]
-    """What is no plain 8-bit picture about it: ``beyond 8 bits``, ``palette``, ``transparency``, ``1 bit``, ``CMYK``,
+    """How it differs from a plain 8-bit image: ``beyond 8 bits``, ``palette``, ``transparency``, ``1 bit``, ``CMYK``,
     ``inverted``, ``turned by EXIF``, ``one of several pages``."""
 
 
 def read_image(
     path: Path, *, region: Region | None = None, window: Window | None = None, page: int | None = None
 ) -> Image.Image:
-    """Read an image file as the picture that a policy sees.
+    """Read an image file as the image that a policy sees.
 
     Args:
         path: of the file.
-        region: what is cut out of the upright picture; the grey values are those of the whole picture.
+        region: the part to cut out of the upright image; the grey values are those of the whole image.
         window: of a file with more than 8 bits, the values that become 0 and 255; without it ``grey_range`` decides.
-            Pictures of 8 bits are as they are.
-        page: of a file with several, from 0.
+            Images of 8 bits are not changed.
+        page: of a file with several pages, from 0.
 
     Returns:
-        The picture, RGB with 8 bits a channel and upright.
+        The image, RGB with 8 bits a channel and upright.
 
     Raises:
         DataError: the file is missing, damaged, cut off or no image, has more pixels than Pillow takes, or several
@@ -110,21 +111,22 @@ def read_image(
     """
     with opened(path, page) as image:
         stored = _deep_colour(image)
-        picture = load_upright(image, lambda loaded: _rgb(path, loaded, stored, window, page))
-    if region is not None:
-        with _large_pictures():
-            info, picture = picture.info, picture.crop(region)
-        picture.info = info
-    return picture
+        upright = load_upright(image, lambda loaded: _rgb(path, loaded, stored, window, page))
+    if region is None:
+        return upright
+    with _large_images():
+        cropped = upright.crop(region)
+    cropped.info = upright.info
+    return cropped
 
 
 def inspect(path: Path, page: int | None = None, *, any_page: bool = False) -> ImageFacts:
-    """What the head of a file says, without reading pixels.
+    """The facts in the header of a file, without reading pixels.
 
     Args:
         path: of the file.
-        page: of a file with several, from 0.
-        any_page: of a file with several pages the first is looked at where none is named.
+        page: of a file with several pages, from 0.
+        any_page: without a page the first of several is inspected, and no error is raised.
 
     Raises:
         DataError: the file is missing or no image, or has several pages and none is named.
@@ -132,33 +134,32 @@ def inspect(path: Path, page: int | None = None, *, any_page: bool = False) -> I
     try:
         stat = os.stat(path)
     except (OSError, ValueError) as error:  # of a name that holds a zero byte
-        told = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"{path}: cannot be read as an image ({told}); replace or remove it.") from None
+        raise _unreadable(path, error) from None
     facts = _inspected(path, stat.st_mtime_ns, stat.st_size, page or 0)
     if page is None and not any_page:
         _check_page(path, facts.pages, None)
     return facts
 
 
-# Without a bound: all files of a source are asked for in turn, again and again, and one more than a bound would have
-# every head read anew. An entry is small beside the sample that a source holds of each file.
+# Without a bound: the files of a source are inspected in turn, again and again, and a bound below their number would
+# make the cache useless. An entry is small beside the sample of the file.
 @cache
 def _inspected(path: Path, _changed: int, _bytes: int, page: int) -> ImageFacts:
     with opened(path, page) as image:
-        return _only_one(_facts(image))
+        return _shared(_facts(image))
 
 
 @cache
-def _only_one(facts: ImageFacts) -> ImageFacts:
-    """One object for all equal facts: the files of a source have few sizes."""
+def _shared(facts: ImageFacts) -> ImageFacts:
+    """The same object for all equal facts, to save memory: the files of a source have few sizes."""
     return facts
 
 
 def inspect_bytes(data: bytes, path: Path, page: int | None = None) -> ImageFacts:
-    """What the head of a file says whose bytes are at hand; the path is for messages.
+    """The facts in the header of a file whose bytes are in memory; the path is for messages.
 
     Raises:
-        DataError: as ``inspect``.
+        DataError: the bytes are no image, or hold several pages and none is named.
     """
     with opened(path, page, data) as image:
         return _facts(image)
@@ -166,45 +167,48 @@ def inspect_bytes(data: bytes, path: Path, page: int | None = None) -> ImageFact
 
 @contextmanager
 def opened(path: Path, page: int | None = None, data: bytes | None = None) -> Iterator[Image.Image]:
-    """A file opened by Pillow at its page; every fault of it inside the block is told with its name.
+    """Open a file with Pillow at its page; an error inside the block becomes a message with its name.
 
     Args:
         path: of the file.
-        page: of a file with several, from 0.
-        data: the bytes of the file, where they are at hand.
+        page: of a file with several pages, from 0.
+        data: the bytes of the file, where they are in memory.
 
     Raises:
         DataError: the file cannot be used.
     """
     try:
-        # Pillow maps files that it opens by name into memory, and then shears TIFFs that are to be turned.
+        # Not opened by its name: Pillow would map the file into memory, and shear a TIFF with an orientation.
         with path.open("rb") if data is None else io.BytesIO(data) as file, _opened(file) as image:
             pages = _pages(image)
             _check_page(path, pages, page)
             if page:
-                with _large_pictures():
+                with _large_images():
                     image.seek(page)
             yield image
-    except (DataError, MemoryError):  # the end of the memory is no fault of the file
+    except (DataError, MemoryError):
         raise
-    except UnidentifiedImageError:
-        told = "no format that Pillow knows"
-        raise DataError(f"{path}: cannot be read as an image ({told}); replace or remove it.") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: cannot be read as an image ({first_line(error)}); make it smaller.") from None
     except Exception as error:  # Pillow's readers raise all kinds of errors on damaged files
-        told = (error.strerror if isinstance(error, OSError) else None) or first_line(error) or type(error).__name__
-        raise DataError(f"{path}: cannot be read as an image ({told}); replace or remove it.") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    """The message for a file that Pillow or the system cannot read."""
+    why = getattr(error, "strerror", None) or first_line(error) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        why = "no format that Pillow knows"
+    remedy = "make it smaller" if isinstance(error, Image.DecompressionBombError) else "replace or remove it"
+    return DataError(f"{path}: cannot be read as an image ({why}); {remedy}.")
 
 
 def _opened(file: IO[bytes]) -> Image.Image:
-    with _large_pictures():
+    with _large_images():
         return Image.open(file)
 
 
 @contextmanager
-def _large_pictures() -> Iterator[None]:
-    """Keep Pillow's warning of a picture that is half as large as the limit off the terminal."""
+def _large_images() -> Iterator[None]:
+    """Silence Pillow's warning about an image of more than half of its limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
@@ -217,7 +221,7 @@ def _pages(image: Image.Image) -> int:
 def _check_page(path: Path, pages: int, page: int | None) -> None:
     if page is None and pages > 1:
         raise DataError(
-            f"{path}: holds {pages} pages, and a sample is one picture; name one from 0 to {pages - 1} "
+            f"{path}: holds {pages} pages, and a sample is one image; name a page from 0 to {pages - 1} "
             f"(data.page of a recipe, --page of vrft predict), or save each as a file of its own."
         )
     if page is not None and page >= pages:
@@ -245,14 +249,14 @@ def _facts(image: Image.Image) -> ImageFacts:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a file that was opened and not loaded, 1 to 8; 1 where there is none to be read."""
+    """The EXIF orientation of a file that was opened and not loaded, 1 to 8; 1 where there is none."""
     try:
-        # The method of a PNG file would read all pixels in search of a block that may follow them.
+        # The method of a PNG file would read all pixels to find a block that may follow them.
         stated = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
         return stated if stated in TURNS else 1
     except MemoryError:
         raise
-    except Exception:  # damaged metadata are no reason to refuse a picture
+    except Exception:  # damaged metadata are no reason to refuse an image
         return 1
 
 
@@ -260,20 +264,20 @@ def load_upright(image: Image.Image, convert: Callable[[Image.Image], Image.Imag
     """Load an opened file, convert it where a function is given, and turn it upright."""
     turn = None if image.format == "TIFF" else TURNS.get(orientation_of(image))  # Pillow turns TIFFs while it loads
     image.load()
-    picture = convert(image) if convert else image
+    converted = convert(image) if convert else image
     if turn is None:
-        return picture
-    turned = picture.transpose(turn)
-    turned.info = picture.info
-    return turned
+        return converted
+    upright = converted.transpose(turn)
+    upright.info = converted.info
+    return upright
 
 
 def upright_box(box: Box, stored_size: Size, orientation: int) -> Box:
-    """Where a box of the stored picture lies in the upright one.
+    """Convert a box of the stored image to the upright image.
 
     Args:
-        box: x1, y1, x2, y2 in pixels of the picture as it is stored.
-        stored_size: width and height of the picture as it is stored.
+        box: x1, y1, x2, y2 in pixels of the image as it is stored.
+        stored_size: width and height of the image as it is stored.
         orientation: 1 to 8, as EXIF counts.
 
     >>> upright_box((10, 20, 30, 25), (64, 48), 6)
@@ -291,24 +295,24 @@ def upright_box(box: Box, stored_size: Size, orientation: int) -> Box:
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether a picture holds one value only, in each channel."""
+    """Whether an image holds one value only, in each channel."""
     extrema: Any = image.getextrema()
     channels = extrema if isinstance(extrema[0], tuple) else (extrema,)
     return all(low == high for low, high in channels)
 
 
-def oddities(image: Image.Image) -> list[str]:
-    """What is odd about the pixels of a picture that ``read_image`` gave: ``BLANK``, ``NOT_FINITE``, or nothing."""
+def image_warnings(image: Image.Image) -> list[str]:
+    """The warnings about an image that ``read_image`` gave: ``BLANK``, ``NOT_FINITE``, both or none."""
     return [BLANK] * is_blank(image) + [NOT_FINITE] * bool(image.info.get(NOT_FINITE))
 
 
 def grey_range(values: NDArray[Any]) -> Window:
-    """Which values of a picture beyond 8 bits become black and white, where no window is declared.
+    """The values of an image beyond 8 bits that become black and white, where no window is declared.
 
-    Whole numbers in 0 .. 255 of which some reach 128 are 8-bit values, and stay as they are. Else the range is that of
-    the middle 99% of the finite values, and goes on below and above it by as much again where the values do: so a small
-    lesion is brighter than all around it, and a dead pixel leaves the rest at least a third of the contrast. Where 99%
-    are one value the range is that of all.
+    Whole numbers in 0 .. 255 of which some reach 128 are 8-bit values, and are not changed. Otherwise the range is that
+    of the middle 99% of the finite values, extended on both sides by its own width as far as there are values: so a
+    small lesion is brighter than its surroundings, and a dead pixel leaves the rest at least a third of the contrast.
+    Where 99% of the values are equal, the range is that of all values.
 
     >>> grey_range(np.array([900] * 999 + [3000]))
     (900.0, 3000.0)
@@ -344,7 +348,7 @@ def scale(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
 
 
 def _rgb(path: Path, image: Image.Image, stored: str | None, window: Window | None, page: int | None) -> Image.Image:
-    """A loaded file, whose colours were stored so (``_deep_colour``), in RGB with 8 bits a channel."""
+    """A loaded file in RGB with 8 bits a channel; ``stored`` is how its colours were stored (``_deep_colour``)."""
     if image.mode not in DEEP and stored is None:
         return _eight_bits(image)
     alpha = None
@@ -356,12 +360,12 @@ def _rgb(path: Path, image: Image.Image, stored: str | None, window: Window | No
     grey = scale(values, window or grey_range(values))
     if stored is None and _white_is_zero(image):
         grey = 255 - grey
-    picture = Image.fromarray(grey).convert("RGB")
-    if alpha is not None and is_blank(picture):
-        picture = _over_ground(picture, alpha)
+    rgb = Image.fromarray(grey).convert("RGB")
+    if alpha is not None and is_blank(rgb):
+        rgb = _over_background(rgb, alpha)
     if values.dtype.kind == "f" and (lost := int((~np.isfinite(values)).sum())):
-        picture.info[NOT_FINITE] = lost
-    return picture
+        rgb.info[NOT_FINITE] = lost
+    return rgb
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -369,16 +373,16 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         image = image.convert(image.mode.upper())
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
-    picture = image.convert("RGB")
-    if image.has_transparency_data and is_blank(picture):
-        return _over_ground(picture, image.convert("RGBA").getchannel("A"))
-    return picture
+    rgb = image.convert("RGB")
+    if image.has_transparency_data and is_blank(rgb):
+        return _over_background(rgb, image.convert("RGBA").getchannel("A"))
+    return rgb
 
 
-def _over_ground(picture: Image.Image, alpha: Image.Image) -> Image.Image:
-    """A picture of one colour, as its transparency draws it over the opposite ground."""
-    light = int(np.asarray(picture)[0, 0].sum()) >= 3 * 128
-    return Image.composite(picture, Image.new("RGB", picture.size, "black" if light else "white"), alpha)
+def _over_background(image: Image.Image, alpha: Image.Image) -> Image.Image:
+    """An image of one colour, drawn by its transparency over black or white, whichever differs more."""
+    light = int(np.asarray(image)[0, 0].sum()) >= 3 * 128
+    return Image.composite(image, Image.new("RGB", image.size, "black" if light else "white"), alpha)
 
 
 def _white_is_zero(image: Image.Image) -> bool:
@@ -387,10 +391,7 @@ def _white_is_zero(image: Image.Image) -> bool:
 
 
 def _deep_colour(image: Image.Image) -> str | None:
-    """How a file stores several channels of 16 bits, such as ``RGB;16B``, of which Pillow reads 8; None of others.
-
-    The file must be opened and not loaded.
-    """
+    """How a file, opened and not loaded, stores several channels of 16 bits (``RGB;16B``); None of others."""
     if image.mode in DEEP:
         return None
     stored = [one[3][0] if isinstance(one[3], tuple) else one[3] for one in getattr(image, "tile", ())]
@@ -400,7 +401,7 @@ def _deep_colour(image: Image.Image) -> str | None:
 def _sixteen_bits(path: Path, stored: str, page: int | None) -> tuple[NDArray[np.uint16], Image.Image | None]:
     """All 16 bits of each channel, (height, width) or (height, width, 3), and the transparency in 8 bits.
 
-    Pillow gives one byte of two. The other one is what it gives in the other order of bytes.
+    Pillow gives one byte of two, and the other byte when it reads in the other byte order.
     """
     if stored == "LA;16B":  # four bytes a pixel, as RGBA has them: grey and transparency, each high byte first
         both = np.asarray(_decoded_as(path, "RGBA", page)).astype(np.uint16)

@@ -1,7 +1,7 @@
-"""The processes of a run, as torchrun or accelerate launch begins them.
+"""The processes of a run, as torchrun or accelerate launch starts them.
 
-Only the first process (rank 0) writes. What is decided from files is decided there and told to the others, so that all
-of them do the same. With one process nothing here does anything, and torch is not imported.
+Only the first process (rank 0) writes files. It also makes all decisions that depend on files, and broadcasts them, so
+that all processes do the same. With a single process these functions do nothing, and torch is not imported.
 """
 
 import os
@@ -15,11 +15,11 @@ from vrft.errors import UserError
 T = TypeVar("T")
 
 GROUP_TIMEOUT = 7200
-"""Seconds that a process waits for the others: one may fetch data or write weights, and rollouts take minutes."""
+"""Seconds that a process waits for the others, which may download data, write weights or sample for minutes."""
 
 
 class StoppedElsewhere(UserError):
-    """Another process of the run has failed and says why."""
+    """Another process of the run has failed, and reports the reason."""
 
 
 def process_index() -> int:
@@ -28,25 +28,26 @@ def process_index() -> int:
 
 
 def process_count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def local_index() -> int:
-    """The rank among the processes of this machine, which is the GPU that is this one's."""
+    """The rank among the processes of this machine, from 0: the index of the GPU of this process."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def is_main() -> bool:
+    """Whether this is the first process."""
     return process_index() == 0
 
 
 _peers: list[tuple[str, int]] = []
-"""Host and process id of every process, by rank, once they have met."""
+"""Host and process id of every process, by rank, after ``join_processes``."""
 
 
 def join_processes() -> None:
-    """Meet the other processes; must be called before anything is told to them."""
+    """Connect to the other processes; must be called before any broadcast."""
     if process_count() > 1 and not _peers:
         import torch
         from accelerate import PartialState
@@ -56,19 +57,20 @@ def join_processes() -> None:
 
 
 def leave_processes() -> None:
-    """Part from the other processes when all is done."""
+    """Disconnect from the other processes at the end of the run."""
     if _peers:
         import torch
 
         torch.distributed.destroy_process_group()
 
 
-def have_met() -> bool:
+def have_joined() -> bool:
+    """Whether the processes are connected."""
     return bool(_peers)
 
 
 def is_first_alive() -> bool:
-    """Whether no process before this one lives, as far as this machine can tell; the one that speaks for all."""
+    """Whether all processes of lower rank on this machine have ended, so that this process reports for the run."""
     import psutil
 
     def lives(host: str, pid: int) -> bool:
@@ -83,7 +85,7 @@ def is_first_alive() -> bool:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process has gone."""
+    """Whether an error means that another process has ended."""
     words = str(error).lower()
     return (
         process_count() > 1
@@ -93,7 +95,7 @@ def is_lost_peer(error: BaseException) -> bool:
 
 
 def wait_for_all() -> None:
-    """Go on when every process is here."""
+    """Wait until every process has reached this line."""
     if process_count() > 1:
         from accelerate.utils import wait_for_everyone
 
@@ -101,36 +103,36 @@ def wait_for_all() -> None:
 
 
 def from_main(work: Callable[[], T]) -> T:
-    """Do something in the first process, and give its result to all.
+    """Call a function in the first process, and broadcast its result.
 
     Args:
-        work: what is done; its result can be pickled.
+        work: the function; its result can be pickled.
 
     Raises:
-        UserError: the first process failed with it; the others raise ``StoppedElsewhere``.
+        UserError: the function raised it in the first process; the others raise ``StoppedElsewhere``.
     """
     if process_count() == 1:
         return work()
     from accelerate.utils import broadcast_object_list
 
-    told: list[Any] = [None, False]
+    message: list[Any] = [None, False]
     error: UserError | None = None
     if is_main():
         try:
-            told = [work(), False]
-        except UserError as one:
-            told, error = [None, True], one
-    broadcast_object_list(told, from_process=0)
+            message[0] = work()
+        except UserError as caught:
+            message[1], error = True, caught
+    broadcast_object_list(message, from_process=0)
     if error is not None:
         raise error
-    if told[1]:
+    if message[1]:
         raise StoppedElsewhere("the first process has failed.")
-    result: T = told[0]
+    result: T = message[0]
     return result
 
 
 def all_of(own: Iterable[T]) -> list[T]:
-    """What every process has, those of the first before those of the second; in every process."""
+    """The items of all processes in the order of their ranks; every process gets all of them."""
     if process_count() == 1:
         return list(own)
     from accelerate.utils import gather_object

@@ -1,11 +1,11 @@
-"""How long work tells what it does: one object that commands hand down, so that no floor below knows a terminal."""
+"""Progress reporting: an object that commands pass down, so that the layers below need no terminal."""
 
 import sys
 import time
 
 
 class Reporter:
-    """Plain lines on standard error, a few for each piece of work; ``quiet`` says nothing.
+    """Plain lines on standard error, a few for each task; nothing if ``quiet``.
 
     The command line has a subclass that draws bars on a terminal.
     """
@@ -15,17 +15,17 @@ class Reporter:
         self._began, self._label, self._total, self._shown, self._first = 0.0, "", 0, 0.0, 0
 
     def say(self, text: str) -> None:
-        """Tell one thing."""
+        """Print a line."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def start(self, label: str, total: int, done: int = 0) -> None:
-        """Begin a piece of work of ``total`` steps, of which ``done`` were done before."""
+        """Begin a task of ``total`` steps, of which ``done`` are done already."""
         self._label, self._total, self._first = label, total, done
         self._began = self._shown = time.monotonic()
 
     def advance(self, done: int, note: str = "") -> None:
-        """Tell that ``done`` steps are done; prints at most every ten seconds, and at the end."""
+        """Report that ``done`` steps are done; prints every ten seconds at most, and at the end."""
         now = time.monotonic()
         if now - self._shown < 10 and done < self._total:
             return
@@ -34,4 +34,4 @@ class Reporter:
         self.say(f"{self._label}: {done}/{self._total}, {left:.0f} s left{', ' + note if note else ''}")
 
     def stop(self) -> None:
-        """End the piece of work."""
+        """End the task."""

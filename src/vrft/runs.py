@@ -1,19 +1,21 @@
-"""The run directory: the only code that knows the names of the files inside it.
+"""The run directory and the store: the only code that knows the names of the files inside them.
 
 ::
 
-    RUN/recipe.yaml  knowledge.json  environment.json
-    RUN/predictions.parquet  metrics.json  report.html  gallery/SAMPLE.png
-    RUN/arms/ARM/seed-S/stage-K-KIND/   log.jsonl  rollouts.parquet  policy/  adapter/  done.json
-    RUN/arms/ARM/seed-S/stage-K-KIND/   checkpoint-N/  best-N/      until the stage is done
-    RUN/arms/ARM/seed-S/                predictions.jsonl  done.json
+    RUN/recipe.yaml  environment.json  data.json  knowledge.json  image_warnings.jsonl  custom/
+    RUN/records.json  predictions.parquet  perception.parquet  logs.parquet      all that the figures are made of
+    RUN/metrics.json  report.html  report.md  report.tex  gallery/SAMPLE.png
+    RUN/arms/ARM/seed-S/stage-K-KIND/  predictions.jsonl  done.json  RUN/keys.json    linked from the store, by name
+    RUN/failed/ARM/seed-S.json
 
-    ABLATION/recipe.yaml  environment.json
-    ABLATION/predictions.parquet  logs.parquet  runs.json      all that the figures are made of
-    ABLATION/ablation.json  ablation.html  ablation.md  ablation.tex
-    ABLATION/store/KEY/        a stage, or the predictions of an arm and seed, kept by what they depend on
-    ABLATION/arms/ARM/seed-S/  the same files by name, linked
-    ABLATION/failed/ARM/seed-S.json
+    STORE/KEY/          a trained stage: log.jsonl  rollouts.parquet  policy/  adapter/  done.json
+    STORE/KEY/          checkpoint-N/  best-N/      until the stage is done
+    STORE/KEY/          an evaluation: predictions.jsonl  done.json
+    STORE/KEY.lock      held by the process that works on KEY
+
+A key is a hash of all that decides the result (``vrft.experiment.keys``). By default the store lies beside the run
+directory, so that runs beside each other share it. Files of a run are hard links to the store where the disk can link:
+a run directory is whole without its store, and a store can be deleted at any time when no run is going on.
 
 Every file is written to a temporary name and renamed, and ``done.json`` is written last: what is there is whole.
 """
@@ -32,11 +34,11 @@ import yaml
 from vrft.errors import RunError
 from vrft.images import RULES
 
-FORMAT = 5
-"""Raised when a change of the code makes kept work worthless: how answers are read, what a stage learns from."""
+FORMAT = 6
+"""Raised when a change of the code makes old results worthless, or changes the files of a run."""
 
 KEPT_BY = {"format": FORMAT, "images": RULES}
-"""The rules that finished work was made by. ``environment.json`` holds them, the keys of an ablation depend on them."""
+"""The rules of finished results: in ``environment.json``, and part of every key of the store."""
 
 
 @contextmanager
@@ -53,15 +55,22 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8."""
     with replacing(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write plain data as JSON.
+
+    Raises:
+        ValueError: it holds a number that is not finite.
+    """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
+    """Read the data of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -73,6 +82,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -96,26 +106,6 @@ class StageDirectory:
         """The rollouts between two checkpoints; all parts are one file when the stage is done."""
         return self.path / "rollouts" / f"{step:07d}.parquet"
 
-    def take_over(self, other: "StageDirectory") -> None:
-        """Hold what another finished stage holds; files are shared where the disk can (none is changed in place)."""
-
-        def link(source: str, target: str) -> None:
-            try:
-                os.link(source, target)
-            except OSError:
-                shutil.copy2(source, target)
-
-        with replacing(self.path) as fresh:
-            leave = shutil.ignore_patterns(
-                "checkpoint-*", "best-*", "rollouts"
-            )  # of a kill just before they were dropped
-            shutil.copytree(other.path, fresh, copy_function=link, ignore=leave)
-
-    @property
-    def predictions(self) -> Path:
-        """Of a stage with a task of its own: what its policy answers to that task."""
-        return self.path / "predictions.jsonl"
-
     @property
     def policy(self) -> Path:
         """The weights, tokenizer and processor when the stage is done."""
@@ -136,6 +126,7 @@ class StageDirectory:
 
     @property
     def done(self) -> Path:
+        """The cost of the stage, written last."""
         return self.path / "done.json"
 
     def is_whole(self) -> bool:
@@ -161,68 +152,162 @@ class StageDirectory:
         write_json(checkpoint / "whole.json", facts)
 
     def drop_checkpoints(self) -> None:
+        """Delete everything that only a stage under way needs."""
         for checkpoint in [*self.path.glob("checkpoint-*"), *self.best_policies().values()]:
             shutil.rmtree(checkpoint)
         shutil.rmtree(self.path / "rollouts", ignore_errors=True)
 
 
 @dataclass(frozen=True)
-class ArmDirectory:
-    """What one arm with one seed leaves behind."""
+class EvaluationDirectory:
+    """The predictions of one policy on one set of samples."""
 
     path: Path
 
-    def stage(self, index: int, kind: str) -> StageDirectory:
-        return StageDirectory(self.path / f"stage-{index}-{kind}")
-
-    def stages(self) -> list[StageDirectory]:
-        return [StageDirectory(path) for path in sorted(self.path.glob("stage-*"))]
-
     @property
     def predictions(self) -> Path:
-        """One JSON object a test sample, appended batch by batch."""
+        """One JSON object a sample, appended batch by batch."""
         return self.path / "predictions.jsonl"
 
     @property
     def done(self) -> Path:
+        """The cost of the evaluation, written last."""
         return self.path / "done.json"
 
 
 @dataclass(frozen=True)
+class ArmDirectory(EvaluationDirectory):
+    """One arm with one seed in a run directory."""
+
+    def stage(self, index: int, kind: str) -> StageDirectory:
+        """A stage of the arm, counted from 0."""
+        return StageDirectory(self.path / f"stage-{index}-{kind}")
+
+    def stages(self) -> list[StageDirectory]:
+        """The finished stages, in order."""
+        return [StageDirectory(path) for path in sorted(self.path.glob("stage-*"))]
+
+
+@dataclass(frozen=True)
+class Store:
+    """Trained stages and evaluations by their keys; runs share them."""
+
+    path: Path
+
+    def stage(self, key: str) -> StageDirectory:
+        """The stage of a key."""
+        return StageDirectory(self.path / key)
+
+    def evaluation(self, key: str) -> EvaluationDirectory:
+        """The evaluation of a key."""
+        return EvaluationDirectory(self.path / key)
+
+    def lock(self, key: str) -> Path:
+        """Held by the process that works on a key."""
+        return self.path / f"{key}.lock"
+
+    def link_stage(self, key: str, target: StageDirectory) -> None:
+        """Put a finished stage under a name; its weights may have been dropped."""
+        source = self.stage(key)
+        if not target.done.exists() or read_json(target.done) != read_json(source.done):
+            _link_folder(source.path, target.path)
+        if not source.policy.exists():
+            target.drop_policy()
+
+    def link_evaluation(self, key: str, target: EvaluationDirectory) -> None:
+        """Put a finished evaluation under a name."""
+        source = self.evaluation(key)
+        for old, new in ((source.predictions, target.predictions), (source.done, target.done)):
+            with replacing(new) as fresh:
+                _link(str(old), str(fresh))
+
+    def restore(self, key: str, source: Path) -> None:
+        """Put a finished result of a run back into the store, where it is missing there."""
+        if (source / "done.json").exists() and not (self.path / key / "done.json").exists():
+            _link_folder(source, self.path / key)
+
+
+def _link(source: str, target: str) -> None:
+    """A hard link where the disk can, a copy elsewhere."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    """Link all files of a finished result; files of a training under way are left out."""
+    with replacing(target) as fresh:
+        ignore = shutil.ignore_patterns("checkpoint-*", "best-*", "rollouts", "stage-*", ".*.part")
+        shutil.copytree(source, fresh, copy_function=_link, ignore=ignore)
+
+
+@dataclass(frozen=True)
 class RunDirectory:
-    """One run of a recipe."""
+    """One run, or one ablation, of a recipe."""
 
     path: Path
 
     @property
     def recipe(self) -> Path:
+        """The resolved recipe."""
         return self.path / "recipe.yaml"
 
     @property
     def environment(self) -> Path:
+        """Versions, machine, revision and seeds."""
         return self.path / "environment.json"
 
     @property
+    def data(self) -> Path:
+        """Counts of the annotations that were read, and who wrote the card."""
+        return self.path / "data.json"
+
+    @property
+    def image_log(self) -> Path:
+        """The names of unusual images, a line each."""
+        return self.path / "image_warnings.jsonl"
+
+    @property
+    def knowledge(self) -> Path:
+        """The prior knowledge of the run."""
+        return self.path / "knowledge.json"
+
+    @property
+    def custom(self) -> Path:
+        """Copies of the files of the user's own rewards."""
+        return self.path / "custom"
+
+    @property
+    def records(self) -> Path:
+        """The design, the task, and the cost or the error of each arm and seed: plain data."""
+        return self.path / "records.json"
+
+    @property
     def predictions(self) -> Path:
+        """The predictions of all arms and seeds in one table."""
         return self.path / "predictions.parquet"
 
     @property
+    def perception(self) -> Path:
+        """The predictions on the tasks of stages with a task of their own."""
+        return self.path / "perception.parquet"
+
+    @property
+    def logs(self) -> Path:
+        """The logs of all trainings in one table."""
+        return self.path / "logs.parquet"
+
+    @property
     def metrics(self) -> Path:
+        """All figures with intervals and tests."""
         return self.path / "metrics.json"
 
     @property
     def report(self) -> Path:
+        """The page."""
         return self.path / "report.html"
-
-    @property
-    def data(self) -> Path:
-        """What was met in the sources of boxes and in pictures, and who wrote the card."""
-        return self.path / "data.json"
-
-    @property
-    def pictures(self) -> Path:
-        """The names of odd pictures, a line each; see ``PictureLog``."""
-        return self.path / "pictures.jsonl"
 
     @property
     def gallery(self) -> Path:
@@ -230,12 +315,25 @@ class RunDirectory:
         return self.path / "gallery"
 
     @property
-    def knowledge(self) -> Path:
-        """What the policies of the run are told about the classes."""
-        return self.path / "knowledge.json"
+    def default_store(self) -> Path:
+        """The store of this run and of those beside it."""
+        return self.path.absolute().parent / "_store"
+
+    def arm(self, name: str, seed: int) -> ArmDirectory:
+        """An arm with a seed, by name."""
+        return ArmDirectory(self.path / "arms" / name / f"seed-{seed}")
+
+    @property
+    def keys(self) -> Path:
+        """The key of each folder under ``arms``."""
+        return self.path / "keys.json"
+
+    def failure(self, arm: str, seed: int, part: str = "") -> Path:
+        """The error of an arm and seed, or of a part of it: a stage that others share, or ``perception``."""
+        return self.path / "failed" / arm / f"seed-{seed}{'-' if part else ''}{part}.json"
 
     def pin_knowledge(self, facts: dict[str, Any]) -> None:
-        """Keep what is known with the run: a card may change, and the run must not change with it.
+        """Keep the prior knowledge with the run: a card may change, and the run must not change with it.
 
         Raises:
             RunError: the run began with other knowledge.
@@ -244,7 +342,7 @@ class RunDirectory:
         write_json(self.knowledge, facts)
 
     def check_knowledge(self, facts: dict[str, Any]) -> None:
-        """Compare what is known with what the run began with.
+        """Compare prior knowledge with that of the run.
 
         Raises:
             RunError: they differ.
@@ -255,38 +353,44 @@ class RunDirectory:
                 f"undo the change, or choose another --out."
             )
 
-    def arm(self, name: str, seed: int) -> ArmDirectory:
-        return ArmDirectory(self.path / "arms" / name / f"seed-{seed}")
-
-    def open(self, recipe: str, *, resume: bool) -> None:
+    def open(self, recipe: str, *, resume: bool, same_recipe: bool = True) -> None:
         """Take the directory for a recipe (its resolved YAML).
 
+        Args:
+            recipe: the resolved YAML.
+            resume: go on with a run that is there.
+            same_recipe: refuse to go on with another recipe; without it the arms of the new recipe take the place of
+                the old arms, and the store holds what both share.
+
         Raises:
-            RunError: it holds a run and ``resume`` is off, or it holds the run of another recipe, or one that was
-                made by other rules.
+            RunError: it holds a run and ``resume`` is off, or the run of another recipe, or a run of another version,
+                or something else.
         """
-        if self.recipe.exists():
-            if not resume:
-                raise RunError(f"{self.path} holds a run already; go on with --resume, or choose another --out.")
-            self._check_rules()
-            differing = _differences(yaml.safe_load(self.recipe.read_text(encoding="utf-8")), yaml.safe_load(recipe))
-            if differing:
-                raise RunError(
-                    f"{self.path} holds a run of another recipe; it differs in {', '.join(differing)}. "
-                    f"Choose another --out, or undo the change."
-                )
+        if (self.path / "store").is_dir() or (self.path / "runs.json").exists():
+            raise RunError(f"{self.path} holds an ablation of an older version of vrft; choose another --out.")
+        if not self.recipe.exists():
+            if self.path.exists() and any(self.path.iterdir()):
+                raise RunError(f"{self.path} is not empty and holds no run; choose another --out.")
+            write_text(self.recipe, recipe)
             return
-        if self.path.exists() and any(self.path.iterdir()):
-            raise RunError(f"{self.path} is not empty and holds no run; choose another --out.")
+        if not resume:
+            raise RunError(f"{self.path} holds a run already; go on with --resume, or choose another --out.")
+        self._check_format()
+        differing = _differences(yaml.safe_load(self.recipe.read_text(encoding="utf-8")), yaml.safe_load(recipe))
+        if differing and same_recipe:
+            raise RunError(
+                f"{self.path} holds a run of another recipe; it differs in {', '.join(differing)}. "
+                f"Choose another --out, or undo the change."
+            )
         write_text(self.recipe, recipe)
 
-    def _check_rules(self) -> None:
-        """Make sure that what is finished was made by the rules of this version; nothing is before the environment.
+    def _check_format(self) -> None:
+        """Make sure that finished results were made by the rules of this version.
 
         Raises:
-            RunError: it was made by others.
+            RunError: they were made by other rules.
         """
-        if not self.environment.exists():
+        if not self.environment.exists():  # nothing is finished before it is written
             return
         environment = read_json(self.environment)
         found = {name: environment.get(name, "unstated") for name in KEPT_BY}
@@ -294,55 +398,9 @@ class RunDirectory:
             differing = [f"{name} {found[name]}, not {now}" for name, now in KEPT_BY.items() if found[name] != now]
             raise RunError(
                 f"{self.path} was begun by another version of vrft ({self.environment.name} there: "
-                f"{'; '.join(differing)}), which read answers or images otherwise; the arms that it has finished could "
-                f"not be compared with further ones. Choose another --out, or go on with that version."
+                f"{'; '.join(differing)}), whose files or rules of reading differ; its arms cannot be compared with "
+                f"new arms. Choose another --out, or go on with that version."
             )
-
-
-@dataclass(frozen=True)
-class AblationDirectory(RunDirectory):
-    """An ablation: the arms of a recipe, where work is kept by what it depends on."""
-
-    @property
-    def records(self) -> Path:
-        """What each arm and seed cost, which failed and why, and what the task is: plain data."""
-        return self.path / "runs.json"
-
-    @property
-    def logs(self) -> Path:
-        """The logs of all trainings in one table."""
-        return self.path / "logs.parquet"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "ablation.json"
-
-    def stage(self, key: str) -> StageDirectory:
-        """The stage that depends on what a key stands for."""
-        return StageDirectory(self.path / "store" / key)
-
-    def evaluation(self, key: str) -> ArmDirectory:
-        """The predictions that depend on what a key stands for."""
-        return ArmDirectory(self.path / "store" / key)
-
-    def lock(self, key: str) -> Path:
-        """Held by who works on what a key stands for."""
-        return self.path / "store" / f"{key}.lock"
-
-    def failure(self, arm: str, seed: int, stage: int | None = None) -> Path:
-        """The error of an arm and seed, or of one of its stages that others share (from 1)."""
-        name = f"seed-{seed}" if stage is None else f"seed-{seed}-stage-{stage}"
-        return self.path / "failed" / arm / f"{name}.json"
-
-    def take(self) -> None:
-        """Begin an ablation, or go on with one, of whatever recipe: it finds what both have in common.
-
-        Raises:
-            RunError: the directory holds something else.
-        """
-        if self.path.exists() and any(self.path.iterdir()) and not (self.path / "store").is_dir():
-            raise RunError(f"{self.path} is not empty and holds no ablation; choose another --out.")
-        (self.path / "store").mkdir(parents=True, exist_ok=True)
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""A sample: one image with a question and a target. Data only; what is asked and measured lives in ``tasks``."""
+"""A sample: an image with a question and a target. Data only; prompts, readings and metrics are in ``tasks``."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,26 +19,26 @@ Target = str | int | tuple[Box, ...]
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What is known about the classes, as it concerns one sample."""
+    """The knowledge about the classes for one sample."""
 
     prompt: str
-    """The lines that stand in the prompt; empty where the policy is told nothing."""
+    """The lines in the prompt; may be empty."""
     card: str
-    """What is known of all classes."""
+    """The descriptions of all classes."""
     own: str
-    """What is known of the class of the sample."""
+    """The description of the class of the sample."""
     others: tuple[str, ...] = ()
-    """What is known of each other class."""
+    """The description of each other class."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, the question asked about it, and the truth.
+    """An image, a question about it, and the target.
 
-    ``image`` is a path or a function without arguments that returns the picture, so that a list of samples holds no
+    ``image`` is a path or a function without arguments that returns the image, so that a list of samples holds no
     pixels. ``target`` is a label (classification), a grade from 0 (grading) or boxes (localization). ``facts`` are
-    further truths that a source knows (the attributes of a phantom); nothing is trained on them. ``region`` is the box
-    that the question is about, where it is about one place; the policy is told it in the frame that it speaks.
+    further properties from the source (the attributes of a phantom), which are not trained on. ``region`` is the box of
+    a question about one place; the prompt holds it in the frame of the policy.
     """
 
     id: str
@@ -53,15 +53,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file that is read in a stated way when it is asked for: an ``image`` of a sample (``read_image``)."""
+    """An ``image`` of a sample that is read from a file with the given options on each call (``read_image``)."""
 
     path: Path
     region: Region | None = None
-    """What is cut out: x1, y1, x2, y2 in pixels, inside the image."""
+    """The part to cut out: x1, y1, x2, y2 in pixels, inside the image."""
     window: Window | None = None
     """Of files with more than 8 bits: the values that become black and white."""
     page: int | None = None
-    """Of files with several, from 0."""
+    """Of files with several pages, from 0."""
 
     def __call__(self) -> Image.Image:
         return read_image(self.path, region=self.region, window=self.window, page=self.page)
@@ -69,7 +69,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class Grey:
-    """A grey picture as large as that of a sample: an ``image`` in which there is nothing to see."""
+    """A grey ``image`` of the size of a sample's own image, for the control without image content."""
 
     sample: Sample
 
@@ -78,7 +78,7 @@ class Grey:
 
 
 def open_image(sample: Sample) -> Image.Image:
-    """Return the picture of a sample in RGB, upright.
+    """Return the image of a sample in RGB, upright.
 
     Raises:
         DataError: the file is missing or is no readable image; the message names it.
@@ -87,14 +87,14 @@ def open_image(sample: Sample) -> Image.Image:
 
 
 def file_of(sample: Sample) -> ImageFile | None:
-    """The file that the picture of a sample is read from, and how; None where it comes from none."""
+    """The file of the image of a sample, with its reading options; None where the image comes from no file."""
     if isinstance(sample.image, ImageFile):
         return sample.image
     return None if callable(sample.image) else ImageFile(sample.image)
 
 
 def size_of(sample: Sample) -> tuple[int, int]:
-    """Width and height of the picture of a sample, from the head of its file, or from the picture.
+    """Width and height of the image of a sample, from the header of its file, or from the image.
 
     Raises:
         DataError: the file is missing or is no image.
@@ -110,7 +110,7 @@ def size_of(sample: Sample) -> tuple[int, int]:
 
 
 def read_as(sample: Sample) -> str:
-    """How the picture of a sample is read, as a text that differs where the pixels may."""
+    """The reading options of the image of a sample and the size of its file, as a text: other pixels, another text."""
     file = file_of(sample)
     if file is None:
         return json.dumps([RULES])

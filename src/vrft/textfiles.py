@@ -1,16 +1,16 @@
-"""Text files of users, in whatever encoding their makers had: one function for all sources.
+"""Text files of users in unknown encodings: one function for all sources.
 
 The rule, in this order:
 
 1. a byte-order mark (UTF-8, UTF-16, UTF-32);
-2. UTF-8, where all bytes are; but an XML file that declares an encoding of several bytes is believed, unless it holds
-   characters from U+0800 on, which no other encoding gives by chance;
-3. the encoding that an XML file declares, then the one that the recipe states;
-4. GB18030, where all else than ASCII is Chinese of everyday use, and cannot be Korean or Russian as well;
-5. Windows-1252 (of which Latin-1 is a part), where all else than ASCII are letters of western Europe inside words;
+2. UTF-8, if the bytes are valid UTF-8; but the declaration of a multi-byte encoding in an XML file has precedence,
+   unless the text holds characters from U+0800 on, which no other encoding gives by chance;
+3. the encoding that an XML file declares, then the encoding in the recipe;
+4. GB18030, if all characters beyond ASCII are common Chinese, and cannot be Korean or Russian;
+5. Windows-1252 (which includes Latin-1), if all characters beyond ASCII are letters of western Europe inside words;
 6. UTF-16 without a mark, where every second byte is zero.
 
-Where both 4 and 5 fit, or none, the file is refused. Whatever is not UTF-8 is counted.
+Where both 4 and 5 fit, or none, the file is refused. A file that is not UTF-8 is counted.
 """
 
 import codecs
@@ -32,7 +32,7 @@ ENCODINGS = (
     *("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr"),
     *("cp1250", "cp1251", "cp1252", "cp1253", "cp1254", "cp1255", "cp1256", "utf-16"),
 )
-"""What a recipe may state."""
+"""The encodings that a recipe may name."""
 
 WIDER = {
     "gb2312": "gb18030",
@@ -42,7 +42,7 @@ WIDER = {
     "shift_jis": "cp932",
     "euc_kr": "cp949",
 }
-"""What is meant where a narrower encoding is named."""
+"""The wider encoding to use for a name; files often exceed the encoding that they name."""
 
 SEVERAL_BYTES = {"gb18030", "big5", "cp932", "euc_jp", "cp949"}
 
@@ -65,11 +65,11 @@ def read_text(
     Args:
         path: of the file.
         counts: ``text in ENCODING`` is counted where it is not UTF-8.
-        encoding: of a file that is not UTF-8, where the recipe states it.
-        key: of the recipe that states it, for messages; None where there is none.
+        encoding: of a file that is not UTF-8, from the recipe.
+        key: of the recipe for the encoding, in messages; None where there is none.
 
     Raises:
-        DataError: the file is missing, or its encoding cannot be told.
+        DataError: the file is missing, or its encoding is unknown.
     """
     with reading(path):
         data = path.read_bytes()
@@ -77,9 +77,9 @@ def read_text(
     if found is None:
         if b"\0" in data or data[:4] == b"PK\x03\x04":
             raise DataError(f"{path}: is no text but binary data (a workbook?); save it as plain text in UTF-8.")
-        told = f", and not {encoding} either" if encoding else ", and which encoding it has cannot be told"
-        mend = f", or set {key} to what it is" if key else ""
-        raise DataError(f"{path}: is not UTF-8{told}; save it as UTF-8{mend}.")
+        fault = f"not {encoding} either" if encoding else "its encoding cannot be recognised"
+        remedy = f", or set {key} to its encoding" if key else ""
+        raise DataError(f"{path}: is not UTF-8, and {fault}; save it as UTF-8{remedy}.")
     text, name = found
     if name not in ("utf-8", "utf-8-sig"):
         counts[f"text in {name}"] += 1
@@ -87,7 +87,7 @@ def read_text(
 
 
 def decode(data: bytes, encoding: str | None = None) -> tuple[str, str] | None:
-    """The text in some bytes and the name of its encoding, or None where that cannot be told.
+    """The text in some bytes and the name of its encoding, or None where it cannot be recognised.
 
     >>> decode("肺炎".encode("gbk"))
     ('肺炎', 'gb18030')
@@ -122,7 +122,7 @@ def _strictly(data: bytes, name: str) -> tuple[str, str] | None:
 
 
 def _wider(name: str) -> str | None:
-    """The encoding that is meant by a name, or None where nobody knows it."""
+    """The encoding to use for a name; None for an unknown name."""
     try:
         known = codecs.lookup(name).name
     except LookupError:
@@ -131,10 +131,10 @@ def _wider(name: str) -> str | None:
 
 
 def _chinese(data: bytes) -> tuple[str, str] | None:
-    """GB18030, where two of three characters are of its first level, which is sorted by sound: the rest by radicals.
+    """GB18030, if two of three characters are in its first level, the common characters.
 
-    The bytes of Korean syllables, and the common ones of Big5, end where the first level has some 60% of its
-    characters, so that one beyond is asked for. Russian in one case is made of 0xC0 to 0xDF alone.
+    The bytes of Korean syllables, and of common characters of Big5, cover some 60% of the first level, so a character
+    beyond them is required. Russian in a single letter case consists of the bytes 0xC0 to 0xDF alone.
     """
     found = _strictly(data, "gb18030")
     if found is None:
@@ -157,7 +157,7 @@ def _european(data: bytes) -> tuple[str, str] | None:
 
 
 def _without_mark(data: bytes) -> tuple[str, str] | None:
-    """UTF-16 of mostly ASCII: one of the two bytes is zero nearly always, the other never."""
+    """UTF-16 of mostly ASCII: one of the two bytes of a character is nearly always zero, the other never."""
     for name, zero, other in (("utf-16-le", data[1::2], data[::2]), ("utf-16-be", data[::2], data[1::2])):
         if b"\0" not in other and zero.count(0) > 0.7 * len(zero):
             return _strictly(data, name)

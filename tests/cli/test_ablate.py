@@ -58,7 +58,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(small_recipe: Path, tm
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     result = CliRunner().invoke(app, ["ablate", str(small_recipe), "--out", str(tmp_path / "out"), "--quiet"])
-    assert "is not empty and holds no ablation; choose another --out." in str(result.exception)
+    assert "is not empty and holds no run; choose another --out." in str(result.exception)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["notes.txt"]
 
 
@@ -66,12 +66,14 @@ def test_the_plan_names_every_arm_with_its_kind_and_writes_nothing(tmp_path: Pat
     out = tmp_path / "out"
     recipe = ROOT / "recipes" / "ablation-phantom.yaml"
     small = ["--set", "data.samples={train: 20, validation: 8, test: 8}", "--set", "seeds=[0, 1]"]
+    for stage in (0, 1):  # whose steps are measured
+        small += ["--set", f"stages.{stage}.prompts_per_step=1", "--set", f"stages.{stage}.group_size=2"]
     result = CliRunner().invoke(app, ["ablate", str(recipe), *small, "--plan", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "12 cells, 19 other arms" in result.output
     for arm, kind in {"rft+PA_p+PA_pi+recite-0.2": "cell", "blind": "control", "swapped": "control"}.items():
         line = next(line for line in result.output.splitlines() if f" {arm} " in line)
         assert kind in line
-    assert "work on cpu: " in result.output
-    assert "a piece takes" in result.output
+    assert "time on cpu: " in result.output
+    assert "a job takes" in result.output
     assert not out.exists()

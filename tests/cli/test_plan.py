@@ -1,4 +1,4 @@
-"""``vrft run RECIPE --plan``: it tells, and does nothing."""
+"""``vrft run RECIPE --plan`` and ``vrft ablate RECIPE --plan``: they measure, print, and write nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -7,93 +7,90 @@ import pytest
 from transformers import PreTrainedModel
 from typer.testing import CliRunner
 
-from vrft.cli.main import app
-from vrft.errors import DataError, PolicyError, UserError
-from vrft.planning import make_plan
-from vrft.recipe import read_recipe
-from vrft.training.devices import GPUS
+from vrft.cli.main import app, main
+from vrft.cli.plan_tables import duration, gigabytes
 
 THREE = "policy.model=Qwen/Qwen2.5-VL-3B-Instruct"
 
 
-def planned(path: Path, *options: str, on: str = "h100", devices: int = 1) -> Any:
-    return make_plan(read_recipe(path, options), GPUS[on], devices)
+def planned(path: Path, *options: str) -> Any:
+    return CliRunner().invoke(app, ["run", str(path), "--plan", *options])
 
 
-def test_a_plan_writes_nothing_and_loads_no_weights(small_recipe: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_plan_measures_and_leaves_no_file(small_recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("VRFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.chdir(tmp_path)
+    result = planned(small_recipe)
+    assert result.exit_code == 0, result.output
+    assert "it fits" in result.output
+    assert "measuring took" in result.output
+    assert "measuring 3 kinds of stages and evaluations on this cpu" in result.output
+    assert "time in all: not measured" not in result.output
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [small_recipe.name, "temporary"]
+
+
+def test_a_plan_for_another_device_loads_no_weights(small_recipe: Path, monkeypatch: pytest.MonkeyPatch):
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("weights are loaded")
 
     monkeypatch.setattr(PreTrainedModel, "from_pretrained", load)
-    monkeypatch.chdir(small_recipe.parent)
-    result = CliRunner().invoke(app, ["run", str(small_recipe), "--plan", "--on", "cpu"])
+    result = planned(small_recipe, "--on", "h100")
     assert result.exit_code == 0, result.output
-    assert "it fits" in result.output
-    assert [path.name for path in small_recipe.parent.iterdir()] == [small_recipe.name]
+    assert "time in all: not measured" in result.output
+    assert "time was not measured: this machine has no h100; plan there, without --on." in result.output
 
 
-def test_stages_that_arms_share_are_counted_once(small_recipe: Path):
-    arms = "arms=[majority, rft, {name: rft+more, set: {steps: 7}}, {name: rft+same, set: {steps: 6}}]"
-    rows = planned(small_recipe, arms, "seeds=[0, 1]").rows
-    trained = [(row.arm, row.times, row.steps) for row in rows if row.what == "1 rft"]
-    assert trained == [("rft", 2, 6), ("rft+more", 2, 7)]
-    assert [row.arm for row in rows if row.what == "evaluation"] == ["rft", "rft+more", "rft+same"]
-
-
-def test_prompts_are_measured_with_the_processor(small_recipe: Path):
-    plan = planned(small_recipe)
-    assert not plan.estimated
-    assert all(row.lengths.image == 16 and 50 < row.lengths.prompt < 80 for row in plan.rows)
-
-
-def test_a_known_model_is_planned_without_its_files(small_recipe: Path):
-    plan = planned(small_recipe, THREE)
-    assert plan.estimated
-    assert plan.architecture.parameters == pytest.approx(3.7546e9, rel=1e-4)
-
-
-def test_a_plan_that_does_not_fit_says_what_helps(small_recipe: Path):
-    result = CliRunner().invoke(app, ["run", str(small_recipe), "--plan", "--on", "rtx4090", "--set", THREE])
+def test_a_plan_that_does_not_fit_names_what_helps(small_recipe: Path):
+    large = ["stages.0.prompts_per_step=16", "stages.0.max_completion_tokens=256", THREE]
+    result = planned(small_recipe, "--on", "rtx4090", *(part for key in large for part in ("--set", key)))
+    assert result.exit_code == 0, result.output
     assert "it does not fit" in result.output
-    for key in ("kl: 0", "gradient_checkpointing: true", "micro_batch: 4", "policy.lora: {rank: 16}: "):
-        assert key in result.output
-    assert "estimated prompt" in result.output
+    for keys in ("kl: 0", "gradient_checkpointing: true", "micro_batch: 4", "policy.lora: {rank: 16}: "):
+        assert keys in result.output
+    assert "GB, fits" in result.output
+    assert "prompts are estimated at 4 letters a token" in result.output
 
 
-def test_fewer_pixels_are_fewer_tokens(small_recipe: Path):
-    assert planned(small_recipe, THREE, "policy.max_pixels=3136").rows[0].lengths.image == 4
+def test_weights_that_are_not_here_are_named(small_recipe: Path):
+    result = planned(small_recipe, "--set", THREE, "--set", "policy.lora={rank: 8}")
+    assert result.exit_code == 0, result.output
+    assert "the weights of Qwen/Qwen2.5-VL-3B-Instruct are not on this machine; download them (hf" in result.output
 
 
-def test_a_stage_on_another_task_is_trained_and_asked(tmp_path: Path):
-    recipe = (
-        "name: two\ndata: {source: phantom}\ntask: {kind: grading}\nstages:\n"
-        "  - {kind: sft, task: {kind: localization}, steps: 3}\n  - {kind: rft, steps: 5}\narms: [rft+PA_pi, rft]\n"
-    )
-    (tmp_path / "two.yaml").write_text(recipe)
-    rows = planned(tmp_path / "two.yaml").rows
-    told = [(row.arm, row.what, row.steps) for row in rows]
-    assert told == [
-        ("rft+PA_pi", "1 sft", 3),
-        ("rft+PA_pi", "2 rft", 5),
-        ("rft+PA_pi", "evaluation", 1),
-        ("rft", "1 rft", 5),
-        ("rft", "evaluation", 1),
-        ("rft+PA_pi", "evaluation of 1", 1),
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--plan", "--on", "h1000"], "--on h1000: its memory is not known; expected h200, h100, a100-80,"),
+        (["--on", "h100"], "--on and --devices belong to --plan"),
+        (["--plan", "--set", "policy.model=org/model"], "a plan needs its configuration and its processor"),
+        (
+            ["--plan", "--set", "data={source: medmnist, dataset: retinamnist, root: none, download: true}"],
+            "a plan downloads nothing",
+        ),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    options: list[str],
+    words: str,
+    small_recipe: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr("sys.argv", ["vrft", "run", str(small_recipe), *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_numbers_have_the_unit_that_fits():
+    assert [duration(seconds) for seconds in (None, 0.0421, 59, 90, 5400)] == [
+        "",
+        "0.042 s",
+        "59 s",
+        "1.5 min",
+        "1.5 h",
     ]
-
-
-def test_a_model_that_is_not_here_is_told(small_recipe: Path):
-    with pytest.raises(PolicyError, match=r"'org/model': .* configuration and its processor.*hf download org/model"):
-        planned(small_recipe, "policy.model=org/model")
-
-
-def test_a_plan_fetches_no_data(small_recipe: Path, tmp_path: Path):
-    data = f"data={{source: medmnist, dataset: retinamnist, root: {tmp_path}, download: true}}"
-    with pytest.raises(DataError, match="a plan fetches nothing"):
-        planned(small_recipe, data)
-
-
-def test_a_device_without_a_plan_is_a_mistake(small_recipe: Path):
-    result = CliRunner().invoke(app, ["run", str(small_recipe), "--on", "h100"])
-    assert isinstance(result.exception, UserError)
-    assert "--plan" in str(result.exception)
+    assert [gigabytes(count) for count in (1.234e11, 8.23e6, 1.1e6)] == ["123", "0.00823", "0.001"]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrft.data.annotations import SPLITS, Annotation, BoxSource, Record, around, clean, share_out
+from vrft.data.annotations import Annotation, BoxSource, Record, clean, crop_region
 from vrft.data.coco import COCOReader
 from vrft.data.masks import MaskReader
+from vrft.data.splits import SPLITS, in_split
 from vrft.data.table import Columns, TableReader
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
@@ -54,10 +55,10 @@ def test_boxes_are_dropped_or_clipped_by_one_rule_and_counted():
 
 def test_a_group_stays_in_one_split_and_new_items_move_none():
     groups = [f"patient{n // 3}" for n in range(300)]
-    inside = {split: share_out(groups, split) for split in SPLITS}
+    inside = {split: in_split(groups, split) for split in SPLITS}
     assert all(sum(flags) == 1 for flags in zip(*inside.values(), strict=True))
     assert all(len({inside[split][n] for n in range(3 * g, 3 * g + 3)}) == 1 for split in SPLITS for g in range(100))
-    assert share_out(groups[:50], "test") == inside["test"][:50]
+    assert in_split(groups[:50], "test") == inside["test"][:50]
     assert 40 < sum(inside["test"]) < 80
 
 
@@ -116,7 +117,7 @@ def test_all_images_can_be_shared_out_anew(tmp_path: Path):
         for index in range(count):
             picture(tmp_path / split / "images" / f"{split}{index}.png")
     own, anew = (
-        BoxSource(YOLOReader(tmp_path), kind="localization", shared_out=shared_out) for shared_out in (False, True)
+        BoxSource(YOLOReader(tmp_path), kind="localization", hash_splits=shared_out) for shared_out in (False, True)
     )
     for source in (own, anew):
         with pytest.raises(
@@ -127,7 +128,7 @@ def test_all_images_can_be_shared_out_anew(tmp_path: Path):
         (tmp_path / split / "labels").mkdir()
         for index in range(20):
             (tmp_path / split / "labels" / f"{split}{index}.txt").write_text("")
-    anew = BoxSource(YOLOReader(tmp_path), kind="localization", shared_out=True)
+    anew = BoxSource(YOLOReader(tmp_path), kind="localization", hash_splits=True)
     names = [{record.image.stem for record in anew.records(split)} for split in SPLITS]
     assert sum(map(len, names)) == len(set().union(*names)) == 40
     assert len(names[0]) > len(names[1]) > 0
@@ -170,9 +171,14 @@ def test_coco_boxes_polygons_and_images_without_annotations(tmp_path: Path):
     file = tmp_path / "train" / "_annotations.coco.json"
     file.write_text(json.dumps(content))
     source = BoxSource(COCOReader(tmp_path), kind="localization")
-    met = totals(source)
-    assert (met["image missing"], met["not annotated"], met["annotation without image"], met["empty"]) == (1, 1, 1, 0)
-    assert met["not annotated, while 1 annotations refer to no image, such as image_id 99"] == 1
+    counts = totals(source)
+    assert (counts["image missing"], counts["not annotated"], counts["annotation without image"], counts["empty"]) == (
+        1,
+        1,
+        1,
+        0,
+    )
+    assert counts["not annotated, while 1 annotations refer to no image, such as image_id 99"] == 1
     assert [sample.target for sample in source.samples("train")] == [((10, 20, 40, 60.5),)]
     hull = BoxSource(COCOReader(tmp_path, boxes="polygon", unannotated="skip"), kind="localization")
     assert [sample.target for sample in hull.samples("train")] == [((10, 20, 35, 50),)]
@@ -191,8 +197,8 @@ def test_yolo_boxes_polygons_oriented_boxes_and_empty_files(tmp_path: Path):
         (tmp_path / "valid" / "labels" / f"{name}.txt").write_text(line)
     picture(tmp_path / "valid" / "images" / "e.png")
     source = BoxSource(YOLOReader(tmp_path), kind="localization")
-    met = totals(source)
-    assert (met["polygon"], met["oriented"], met["empty"], met["not annotated"]) == (1, 1, 1, 1)
+    counts = totals(source)
+    assert (counts["polygon"], counts["oriented"], counts["empty"], counts["not annotated"]) == (1, 1, 1, 1)
     targets = [sample.target for sample in source.samples("validation")]
     assert [[round(v, 6) for box in target for v in box] for target in targets] == [
         [40, 20, 60, 60],
@@ -233,8 +239,8 @@ def test_a_table_with_a_map_of_its_columns(tmp_path: Path):
     columns = Columns("File", "Finding", corner_and_size=(2, 3, 4, 5))
     reader = TableReader(table, tmp_path / "images", columns=columns, group="_", negatives=True)
     source = BoxSource(reader, kind="localization")
-    met = totals(source)
-    assert (met["images"], met["empty"], met["row without image"], met["image without row"]) == (3, 2, 1, 2)
+    counts = totals(source)
+    assert (counts["images"], counts["empty"], counts["row without image"], counts["image without row"]) == (3, 2, 1, 2)
     targets = {sample.id: (sample.target, split) for split in SPLITS for sample in source.samples(split)}
     assert targets["1_a"][0] == ((1, 2, 4.5, 6),)
     assert targets["1_a"][1] == targets["1_b"][1]  # one patient, one split
@@ -244,8 +250,8 @@ def test_a_table_with_a_map_of_its_columns(tmp_path: Path):
 
 
 def test_regions_are_cut_out_with_a_margin(tmp_path: Path):
-    assert around((10, 20, 30, 40), 0.25, (100, 80)) == (5, 15, 35, 45)
-    assert around((0, 0, 0.2, 0.2), 0, (100, 80)) == (0, 0, 1, 1)
+    assert crop_region((10, 20, 30, 40), 0.25, (100, 80)) == (5, 15, 35, 45)
+    assert crop_region((0, 0, 0.2, 0.2), 0, (100, 80)) == (0, 0, 1, 1)
 
 
 class OneImage:

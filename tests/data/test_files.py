@@ -1,4 +1,4 @@
-"""Small odd data sets, made after reports of what users met: each is run as it is, and what came out is checked."""
+"""Small unusual data sets, made after reports of users: each is run unchanged, and its predictions are checked."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def spread(picture: Path) -> int:
 
 @pytest.mark.skipif(not SETS, reason="the folder of shared cases is not beside this checkout")
 @pytest.mark.parametrize("case", SETS, ids=lambda case: f"{case['id']}-{case['folder']}")
-def test_a_small_odd_set(
+def test_a_small_unusual_set(
     case: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     folder, want = tmp_path / case["folder"], case["want"]

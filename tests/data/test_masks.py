@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrft.data.annotations import SPLITS, BoxSource, Record, share_out
+from vrft.data.annotations import BoxSource, Record
 from vrft.data.masks import MaskReader
+from vrft.data.splits import SPLITS, in_split
 from vrft.data.table import Columns, TableReader
 from vrft.errors import DataError
 
@@ -147,7 +148,7 @@ def test_masks_without_any_class_and_with_other_values_are_refused(tmp_path):
 def test_a_small_split_without_any_class_is_no_fault(tmp_path):
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
-    stems = {split: [f"s{i}" for i in range(40) if share_out([f"s{i}"], split)[0]][:2] for split in SPLITS}
+    stems = {split: [f"s{i}" for i in range(40) if in_split([f"s{i}"], split)[0]][:2] for split in SPLITS}
     for split, names in stems.items():
         for name in names:
             Image.new("RGB", (40, 30)).save(tmp_path / "images" / f"{name}.jpg")
@@ -233,8 +234,8 @@ def masks_of(folder: Path, **masks: Image.Image) -> Path:
     return folder
 
 
-def told(folder: Path, **options) -> tuple[dict[str, int], Counter[str]]:
-    """How many boxes each image that is a sample has, and what was met."""
+def read_folder(folder: Path, **options) -> tuple[dict[str, int], Counter[str]]:
+    """The number of boxes of each image that is a sample, and the counts."""
     reader = MaskReader(folder / "images", folder / "masks", classes=options.pop("classes", {255: "liver"}))
     source = BoxSource(reader, kind="localization", **options)
     found = {record.image.stem: len(record.annotations) for split in SPLITS for record in source.records(split)}
@@ -268,58 +269,58 @@ def test_numbers_of_classes_are_no_dark_levels_of_grey(tmp_path, kind, mask, cla
 
 def test_a_mask_that_holds_other_values_alone_is_left_out_or_refused(tmp_path):
     folder = masks_of(tmp_path, a=grey((255, LIVER)), b=grey((100, LIVER)), c=grey(), d=grey((2, LIVER), (3, TUMOUR)))
-    found, met = told(folder)
+    found, counts = read_folder(folder)
     assert found == {"a": 1, "c": 0}
     assert (
-        met["masks without a class, with other values"],
-        met["empty"],
-        met["masks with 100, which no class has"],
+        counts["masks without a class, with other values"],
+        counts["empty"],
+        counts["masks with 100, which no class has"],
     ) == (
         2,
         1,
         1,
     )
     with pytest.raises(DataError, match=r"b\.jpg: its annotation tells neither .*with other values"):
-        told(masks_of(tmp_path, d=grey()), unusable="refuse")
+        read_folder(masks_of(tmp_path, d=grey()), unusable="refuse")
     with pytest.raises(DataError, match=r"b\.png: holds no value but 0 and 1"):
-        told(masks_of(tmp_path, b=grey((1, LIVER))))
+        read_folder(masks_of(tmp_path, b=grey((1, LIVER))))
 
 
 def test_beside_classes_a_value_between_them_is_none(tmp_path):
-    found, met = told(masks_of(tmp_path, a=grey((255, LIVER), (100, TUMOUR))))
-    assert (found, met["masks with 100, which no class has"]) == ({"a": 1}, 1)
+    found, counts = read_folder(masks_of(tmp_path, a=grey((255, LIVER), (100, TUMOUR))))
+    assert (found, counts["masks with 100, which no class has"]) == ({"a": 1}, 1)
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (255, 0, 0)])
 def test_a_mask_drawn_in_transparency_alone_is_its_alpha(tmp_path, colour):
     drawn = Image.new("RGBA", (40, 30), colour)
     drawn.putalpha(grey((255, LIVER)))
-    found, met = told(masks_of(tmp_path, a=drawn))
-    assert (found, met["masks drawn in transparency"]) == ({"a": 1}, 1)
+    found, counts = read_folder(masks_of(tmp_path, a=drawn))
+    assert (found, counts["masks drawn in transparency"]) == ({"a": 1}, 1)
     drawn.putalpha(grey())
-    found, met = told(masks_of(tmp_path, b=drawn))
-    assert (found, met["masks drawn in transparency"]) == ({"a": 1, "b": 0}, 2)
+    found, counts = read_folder(masks_of(tmp_path, b=drawn))
+    assert (found, counts["masks drawn in transparency"]) == ({"a": 1, "b": 0}, 2)
     below = np.dstack([np.full((30, 40, 3), 255, np.uint8), values((255, LIVER))])
     below[4:14, 5:15, :3] = 0
     with pytest.raises(DataError, match=r"a\.png: holds values below its transparency"):
-        told(masks_of(tmp_path, a=Image.fromarray(below)))
+        read_folder(masks_of(tmp_path, a=Image.fromarray(below)))
 
 
 def test_two_masks_of_one_image_are_refused(tmp_path):
     folder = masks_of(tmp_path, a=grey((255, LIVER)))
     grey().save(folder / "masks" / "a.bmp")
     with pytest.raises(DataError, match=r"masks/a\.png: a\.bmp beside it could be the mask of a\.jpg as well"):
-        told(folder)
+        read_folder(folder)
 
 
 def test_a_mask_is_found_in_other_letters_where_one_can_be_meant(tmp_path):
     folder = masks_of(tmp_path, i0=grey((255, LIVER)))
     (folder / "masks" / "i0.png").rename(folder / "masks" / "I0.PNG")
-    assert told(folder)[0] == {"i0": 1}
+    assert read_folder(folder)[0] == {"i0": 1}
     masks_of(folder, I0=grey()).joinpath("masks", "I0.png").unlink()  # another image has this mask
-    assert told(folder)[0] == {"I0": 1}
+    assert read_folder(folder)[0] == {"I0": 1}
     (folder / "images" / "I0.jpg").unlink()
     (folder / "masks" / "I0.PNG").rename(folder / "masks" / "I0.png")
     grey().save(folder / "masks" / "I0.bmp")
     with pytest.raises(DataError, match=r"I0\.png: I0\.bmp beside it could be the mask of i0\.jpg as well"):
-        told(folder)
+        read_folder(folder)

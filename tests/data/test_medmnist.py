@@ -1,4 +1,4 @@
-"""MedMNIST: official files are read directly; what is wrong is told in one line."""
+"""MedMNIST: official files are read directly; faults are reported in one line."""
 
 import hashlib
 from pathlib import Path

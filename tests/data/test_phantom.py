@@ -27,10 +27,10 @@ def test_findings_lie_inside_the_picture_and_apart(seed: int, count: int, family
             assert np.hypot(a.x - b.x, a.y - b.y) > a.radius + b.radius
 
 
-@pytest.mark.parametrize("modality", [look for looks in FAMILIES.values() for look in looks])
+@pytest.mark.parametrize("modality", [one for modalities in FAMILIES.values() for one in modalities])
 @pytest.mark.parametrize("brightness", ATTRIBUTES["brightness"])
-def test_a_finding_is_brighter_or_darker_than_its_surroundings(look: str, brightness: str):
-    family = next(name for name, looks in FAMILIES.items() if look in looks)
+def test_a_finding_is_brighter_or_darker_than_its_surroundings(modality: str, brightness: str):
+    family = next(name for name, modalities in FAMILIES.items() if modality in modalities)
     differences = []
     for seed in range(40):
         phantom = compose(
@@ -38,7 +38,7 @@ def test_a_finding_is_brighter_or_darker_than_its_surroundings(look: str, bright
             family=family,
             attributes={"brightness": brightness, "size": "large", "margin": "sharp"},
         )
-        if phantom.modality != look:
+        if phantom.modality != modality:
             continue
         pixels = np.asarray(draw(phantom).convert("L"), float)
         finding = phantom.findings[0]

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from vrft.evaluation.contrasts import PairedScores, estimate_from, holm, mcnemar_p, pooled_seed_variance
+from vrft.evaluation.contrasts import PairedScores, estimate_from, holm, mcnemar_p, pooled_seed_variance, resamples
 from vrft.evaluation.factorial import effects, fraction_of
 
 N = 150
@@ -85,7 +85,7 @@ def factorial_coverage(contrast: str, *, first: float, second: float, cell: floa
         table = table + rng.normal(0, cell, (12, 3)) + rng.normal(0, 0.2, 3)
         whole = weight @ table + rng.normal(0, of_samples)
         parts = pooled_seed_variance(dict(zip(cells, table, strict=True)), starts, weights)
-        estimate = estimate_from(whole, whole[:, None] + rng.normal(0, of_samples, 100), 200, luck=parts)
+        estimate = estimate_from(whole, whole[:, None] + rng.normal(0, of_samples, 100), 200, seed_variance=parts)
         held += estimate.low <= 0 <= estimate.high
     return held / count
 
@@ -117,7 +117,7 @@ def test_the_luck_of_a_start_that_counts_for_some_cells_alone_is_told_where_it_i
         for name, of_told in {"named": ("PA_p",), "not named": ()}.items():
             starts = {arm: (levels["PA_pi"], *(levels[one] for one in of_told)) for arm, levels in cells.items()}
             parts = pooled_seed_variance(dict(zip(cells, table, strict=True)), starts, weights)
-            estimate = estimate_from(whole, resampled, 200, luck=parts)
+            estimate = estimate_from(whole, resampled, 200, seed_variance=parts)
             held[name] += estimate.low <= 0 <= estimate.high
     assert held["named"] / count > 0.9
     assert held["not named"] / count < 0.85
@@ -191,6 +191,15 @@ def test_arms_with_other_numbers_of_seeds_have_no_contrast(arms):
 def test_all_arms_are_resampled_alike(arms):
     same = PairedScores({"a": arms["a"], "b": arms["a"]}, mean, range(60), draws=50).estimate({"a": 1, "b": -1})
     assert (same.value, same.low, same.high, same.se, same.p, same.minimum_detectable_effect) == (0, 0, 0, 0, 1, 0)
+
+
+def test_samples_of_a_group_are_drawn_together():
+    groups = ["a"] * 3 + ["b"] + ["c"] * 2
+    for row in resamples(groups, 50):
+        drawn = [groups[i] for i in row]
+        assert drawn.count("a") % 3 == 0
+        assert drawn.count("c") % 2 == 0
+        assert drawn.count("a") / 3 + drawn.count("b") + drawn.count("c") / 2 == 3
 
 
 def test_cells_of_one_image_make_the_interval_wider():

@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from vrft.api import run
 from vrft.evaluation.inference import ask_run
-from vrft.pipeline import run
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
 from vrft.report import write_report
-from vrft.report.page import _grades_called
+from vrft.report.gallery import grade_names
 from vrft.runs import RunDirectory
 
 NAMES = [f"PI-RADS {number}" for number in range(1, 6)]
@@ -26,12 +26,12 @@ arms: [majority, base]
 evaluation: {{bootstrap: 100}}
 """)
     directory = RunDirectory(tmp_path / "run")
-    run(read_recipe(tmp_path / "recipe.yaml", []), directory, reporter=Reporter(quiet=True))
+    run(read_recipe(tmp_path / "recipe.yaml", []), directory.path, reporter=Reporter(quiet=True))
     predictions = pd.read_parquet(directory.predictions)
     assert set(predictions["target"]) <= set("01234")
     page = write_report(directory).read_text(encoding="utf-8")
     gallery = page[page.index('<div class="gallery">') : page.index("<h2>Confusion")]
-    confusion = page[page.index("<h2>Confusion") : page.index("<h2>Recipe")]
+    confusion = page[page.index("<h2>Confusion") : page.index("<h2>How it was made")]
     answer = NAMES[int(predictions["answer"].dropna().iloc[0])]
     assert f">{answer}</td>" in gallery
     for target in set(predictions["target"]):
@@ -53,4 +53,4 @@ evaluation: {{bootstrap: 100}}
     ],
 )
 def test_an_index_stays_where_names_hold_no_numerals(task: dict, called: dict[str, str]):
-    assert _grades_called(task) == called
+    assert grade_names(task) == called

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from vrft.api import run
 from vrft.data import PhantomSource
 from vrft.errors import RunError, UserError
 from vrft.evaluation.inference import ask, ask_model, ask_run
-from vrft.pipeline import run
 from vrft.policies import LoadedPolicy, decode, load_policy, token_probabilities
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
@@ -85,7 +85,7 @@ def test_a_missing_image_is_named():
 def test_a_run_is_asked_about_a_split_and_about_files(small_recipe: Path, picture: Path, tmp_path: Path):
     recipe = read_recipe(small_recipe, ["arms=[majority, sft]"])
     directory = RunDirectory(tmp_path / "run")
-    run(recipe, directory, reporter=Reporter(quiet=True))
+    run(recipe, directory.path, reporter=Reporter(quiet=True))
     rows = [row for _, row in ask_run(directory, [picture], split="test", limit=2)]
     assert [row["image"] for row in rows] == [str(picture), "phantom-0-test-00000", "phantom-0-test-00001"]
     assert ["target" in row for row in rows] == [False, True, True]

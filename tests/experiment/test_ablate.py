@@ -17,13 +17,13 @@ import psutil
 import pytest
 import yaml
 
-from vrft.experiment.design import only, read_design
-from vrft.experiment.run import ablate
+from vrft.evaluation.summary import write_metrics
+from vrft.experiment.design import Design, only, read_design
+from vrft.experiment.run import carry_out
 from vrft.experiment.runners import local_workers, ray_workers
-from vrft.experiment.summary import summarise_ablation
 from vrft.progress import Reporter
-from vrft.report import write_ablation_report
-from vrft.runs import AblationDirectory, read_json
+from vrft.report import write_report
+from vrft.runs import RunDirectory, read_json
 
 RECIPE = """\
 name: small
@@ -63,31 +63,38 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> AblationDirectory:
+def whole(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """An ablation that nothing disturbed, in two processes of this machine."""
-    directory = AblationDirectory(tmp_path_factory.mktemp("whole") / "small")
+    directory = RunDirectory(tmp_path_factory.mktemp("whole") / "small")
     assert run(recipe, directory) == {}
     return directory
 
 
-def run(
-    recipe: Path, directory: AblationDirectory, *overrides: str, reporter: Reporter | None = None
-) -> dict[str, str]:
-    told = reporter or Reporter(quiet=True)
-    return ablate(read_design(recipe, overrides), directory, partial(local_workers, 1, None, 2), reporter=told)
+def run(recipe: Path, directory: RunDirectory, *overrides: str, reporter: Reporter | None = None) -> dict[str, str]:
+    return ablate(read_design(recipe, overrides), directory, reporter or Reporter(quiet=True), workers=2)
 
 
-def answers(directory: AblationDirectory) -> pd.DataFrame:
+def ablate(design: Design, directory: RunDirectory, reporter: Reporter, *, workers: int = 1) -> dict[str, str]:
+    """Carry out a design in processes of this machine; returns the errors."""
+    return on(design, directory, partial(local_workers, 1, None, workers), reporter)
+
+
+def on(design: Design, directory: RunDirectory, workers: Any, reporter: Reporter) -> dict[str, str]:
+    options: dict[str, Any] = {"resume": True, "same_recipe": False, "open_workers": workers}
+    return carry_out(design, directory, reporter=reporter, **options).errors
+
+
+def answers(directory: RunDirectory) -> pd.DataFrame:
     frame = pd.read_parquet(directory.predictions)
     return frame.sort_values(["arm", "seed", "sample"], ignore_index=True)
 
 
-def written(directory: AblationDirectory) -> dict[str, int]:
+def written(directory: RunDirectory) -> dict[str, int]:
     """When each piece of work was done."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in (directory.path / "store").glob("*/done.json")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in directory.default_store.glob("*/done.json")}
 
 
-def test_every_arm_and_seed_is_in_the_files(whole: AblationDirectory):
+def test_every_arm_and_seed_is_in_the_files(whole: RunDirectory):
     frame = answers(whole)
     assert set(frame["arm"]) == {"rft", "rft+PA_pi", "rft+PA_p", "rft+PA_p+PA_pi", "majority", "without"}
     assert len(frame) == 6 * 12
@@ -99,14 +106,14 @@ def test_every_arm_and_seed_is_in_the_files(whole: AblationDirectory):
     assert (costs["rft"], costs["rft+PA_pi"], costs["majority"]) == (3, 7, 0)
 
 
-def test_a_start_that_two_arms_share_is_trained_once(whole: AblationDirectory):
+def test_a_start_that_two_arms_share_is_trained_once(whole: RunDirectory):
     first = "stage-0-rft/policy/model.safetensors"
     one, other = (whole.arm(arm, 0).path / first for arm in ("rft+PA_pi", "rft+PA_p+PA_pi"))
     assert one.samefile(other)
     assert not (whole.arm("rft", 0).path / first).samefile(one)
 
 
-def test_its_arms_can_be_asked_by_name(whole: AblationDirectory):
+def test_its_arms_can_be_asked_by_name(whole: RunDirectory):
     asked = subprocess.run(
         [sys.executable, "-m", "vrft", "predict", whole.path, "--arm", "rft+PA_p+PA_pi", "--split", "test"],
         capture_output=True,
@@ -120,12 +127,11 @@ def test_its_arms_can_be_asked_by_name(whole: AblationDirectory):
 
 
 def test_an_arm_without_training_has_a_page_of_its_own(recipe: Path, tmp_path: Path):
-    directory = AblationDirectory(tmp_path / "small")
-    processes = partial(local_workers, 1, None, 1)
+    directory = RunDirectory(tmp_path / "small")
     design = only(read_design(recipe), ["majority"])
-    assert ablate(design, directory, processes, reporter=Reporter(quiet=True)) == {}
-    assert summarise_ablation(directory)["effects"] == []
-    assert "majority" in write_ablation_report(directory).read_text()
+    assert ablate(design, directory, Reporter(quiet=True)) == {}
+    assert write_metrics(directory)["effects"] == []
+    assert "majority" in write_report(directory).read_text()
 
 
 ODD = """
@@ -140,32 +146,32 @@ evaluation: {bootstrap: 100}
 
 
 def test_odd_pictures_are_told_as_they_are_read_now_and_stand_on_the_page(deep_images: Path, tmp_path: Path, told: Any):
-    path, directory = tmp_path / "recipe.yaml", AblationDirectory(tmp_path / "out")
+    path, directory = tmp_path / "recipe.yaml", RunDirectory(tmp_path / "out")
     path.write_text(ODD.replace("ROOT", str(deep_images)))
     for window, blank in (("[0, 1000]", "b"), ("[2000, 3000]", "a")):
         design = only(read_design(path, [f"data.window={window}"]), ["majority"])
         told.lines.clear()
-        assert ablate(design, directory, partial(local_workers, 1, None, 1), reporter=told) == {}
+        assert ablate(design, directory, told) == {}
         sentence = (
             f"1 of the pictures that were opened show one value only, so that there is nothing to see, such as {blank}."
         )
         assert [line.strip() for line in told.lines if "pictures" in line] == [sentence]
-        assert summarise_ablation(directory)["pictures"] == {"blank_image": {"count": 1, "example": blank}}
-        assert sentence in write_ablation_report(directory).read_text(encoding="utf-8")
+        assert write_metrics(directory)["images"] == {"blank_image": {"count": 1, "example": blank}}
+        assert sentence in write_report(directory).read_text(encoding="utf-8")
 
 
-def test_done_again_it_does_nothing_and_its_figures_stay(whole: AblationDirectory, recipe: Path):
-    before, figures = written(whole), summarise_ablation(whole)
+def test_done_again_it_does_nothing_and_its_figures_stay(whole: RunDirectory, recipe: Path):
+    before, figures = written(whole), write_metrics(whole)
 
     def refuse() -> None:
         raise AssertionError("no process is needed")
 
-    assert ablate(read_design(recipe), whole, refuse, reporter=Reporter(quiet=True)) == {}  # type: ignore[arg-type]
+    assert on(read_design(recipe), whole, refuse, Reporter(quiet=True)) == {}
     assert written(whole) == before
-    assert summarise_ablation(whole) == figures
+    assert write_metrics(whole) == figures
 
 
-def test_a_further_seed_runs_alone(whole: AblationDirectory, recipe: Path, tmp_path: Path):
+def test_a_further_seed_runs_alone(whole: RunDirectory, recipe: Path, tmp_path: Path):
     directory = copy_of(whole, tmp_path)
     before = written(directory)
     assert run(recipe, directory, "seeds=[0, 1]", "ablation.factors=[PA_p]") == {}
@@ -178,29 +184,29 @@ def test_a_further_seed_runs_alone(whole: AblationDirectory, recipe: Path, tmp_p
     pd.testing.assert_frame_equal(same, first[first["arm"].isin(set(same["arm"]))].reset_index(drop=True))
 
 
-def copy_of(directory: AblationDirectory, to: Path) -> AblationDirectory:
-    subprocess.run(["cp", "-rp", directory.path, to / "copy"], check=True)
-    return AblationDirectory(to / "copy")
+def copy_of(directory: RunDirectory, to: Path) -> RunDirectory:
+    subprocess.run(["cp", "-rp", directory.path, directory.default_store, to], check=True)
+    return RunDirectory(to / directory.path.name)
 
 
 def test_weights_that_are_not_kept_are_trained_anew_when_an_arm_needs_them(
-    whole: AblationDirectory, recipe: Path, tmp_path: Path
+    whole: RunDirectory, recipe: Path, tmp_path: Path
 ):
-    directory = AblationDirectory(tmp_path / "small")
+    directory = RunDirectory(tmp_path / "small")
     less = ["ablation.keep_policies=false", "ablation.controls=[majority]"]
     assert run(recipe, directory, "ablation.factors=[PA_pi]", *less) == {}
-    assert not any((directory.path / "store").glob("*/policy"))
+    assert not any(directory.default_store.glob("*/policy"))
     assert run(recipe, directory, *less) == {}
     expected = answers(whole)
     expected = expected[expected["arm"] != "without"].reset_index(drop=True)
     pd.testing.assert_frame_equal(answers(directory), expected)
 
 
-def test_killed_in_mid_run_it_goes_on_to_the_same_answers(whole: AblationDirectory, recipe: Path, tmp_path: Path):
-    directory = AblationDirectory(tmp_path / "small")
+def test_killed_in_mid_run_it_goes_on_to_the_same_answers(whole: RunDirectory, recipe: Path, tmp_path: Path):
+    directory = RunDirectory(tmp_path / "small")
     command = [sys.executable, "-m", "vrft", "ablate", recipe, "--out", directory.path, "--workers", "2", "--quiet"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    wait_for(lambda: any((directory.path / "store").glob("*/checkpoint-*/whole.json")))
+    wait_for(lambda: any(directory.default_store.glob("*/checkpoint-*/whole.json")))
     own = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -213,19 +219,19 @@ def test_killed_in_mid_run_it_goes_on_to_the_same_answers(whole: AblationDirecto
 
 
 def test_a_process_that_is_killed_is_replaced_and_goes_on_from_the_checkpoint(
-    whole: AblationDirectory, recipe: Path, tmp_path: Path, told: Any
+    whole: RunDirectory, recipe: Path, tmp_path: Path, told: Any
 ):
-    directory = AblationDirectory(tmp_path / "small")
+    directory = RunDirectory(tmp_path / "small")
 
     def kill() -> None:
-        wait_for(lambda: any((directory.path / "store").glob("*/checkpoint-2/whole.json")))
+        wait_for(lambda: any(directory.default_store.glob("*/checkpoint-2/whole.json")))
         (worker,) = (one for one in psutil.Process().children() if "spawn_main" in " ".join(one.cmdline()))
         worker.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()
     design = only(read_design(recipe, ["stages.1.save_every=1"]), ["rft"])
-    assert ablate(design, directory, partial(local_workers, 1, None, 1), reporter=told) == {}
+    assert ablate(design, directory, told) == {}
     killer.join()
     assert any("its process was killed; begun again from its last checkpoint" in line for line in told.lines)
     expected = answers(whole)
@@ -252,17 +258,17 @@ def test_an_arm_that_fails_is_told_and_the_others_are_done(recipe: Path, tmp_pat
     )
     assert result.returncode == 1
     assert "rft+PA_pi, seed 0: the stages before the last spend 4 steps, and the budget is 4" in result.stderr
-    assert result.stdout.strip().endswith("ablation.html")
-    summary = read_json(tmp_path / "out" / "ablation.json")
-    assert [arm["arm"] for arm in summary["arms"]] == ["rft", "majority"]
-    assert summary["arms"][0]["cost"]["steps"] == 4
+    assert result.stdout.strip().endswith("report.html")
+    summary = read_json(tmp_path / "out" / "metrics.json")
+    assert list(summary["arms"]) == ["rft", "majority"]
+    assert summary["arms"]["rft"]["cost"]["steps"] == 4
     assert [one["arm"] for one in summary["failed"]] == ["rft+PA_pi"]
-    assert "the stages before the last" in (tmp_path / "out" / "ablation.html").read_text()
+    assert "the stages before the last" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("match", ["tokens", "seconds"])
 def test_arms_can_be_matched_by_what_plain_rft_spends(recipe: Path, tmp_path: Path, match: str):
-    directory = AblationDirectory(tmp_path / "small")
+    directory = RunDirectory(tmp_path / "small")
     overrides = ["ablation.controls=[sft]", "ablation.factors=[PA_p]", f"ablation.budget.match={match}"]
     assert run(recipe, directory, *overrides, "stages.1.steps=6") == {}
     costs = {row["arm"]: row["cost"] for row in read_json(directory.records)["runs"]}
@@ -290,19 +296,19 @@ def cluster() -> Iterator[str]:
     made.shutdown()
 
 
-def on_ray(recipe: Path, directory: AblationDirectory, address: str, reporter: Reporter) -> dict[str, str]:
-    return ablate(read_design(recipe), directory, partial(ray_workers, 1, 0, address), reporter=reporter)
+def on_ray(recipe: Path, directory: RunDirectory, address: str, reporter: Reporter) -> dict[str, str]:
+    return on(read_design(recipe), directory, partial(ray_workers, 1, 0, address), reporter)
 
 
 def test_on_a_ray_cluster_of_two_workers_one_of_which_is_killed_the_answers_are_the_same(
-    whole: AblationDirectory, recipe: Path, tmp_path: Path, cluster: str, told: Any
+    whole: RunDirectory, recipe: Path, tmp_path: Path, cluster: str, told: Any
 ):
-    directory = AblationDirectory(tmp_path / "small")
+    directory = RunDirectory(tmp_path / "small")
     killed: list[int] = []
 
     def kill() -> None:
         """The worker that trains the localization, when it has written a checkpoint."""
-        wait_for(lambda: any((directory.path / "store").glob("*/checkpoint-2/whole.json")))
+        wait_for(lambda: any(directory.default_store.glob("*/checkpoint-2/whole.json")))
         for process in psutil.process_iter(["pid", "cmdline"]):
             if any("PA_pi" in part and part.startswith("ray::") for part in process.info["cmdline"] or ()):
                 process.kill()

@@ -12,7 +12,7 @@ import yaml
 
 from vrft.errors import RecipeError, UserError
 from vrft.experiment.design import Design, only, read_design
-from vrft.recipe import CONTROLS
+from vrft.recipe import ARMS
 
 ROOT = Path(__file__).parents[2]
 PHANTOM = ROOT / "recipes" / "ablation-phantom.yaml"
@@ -53,6 +53,8 @@ task: {kind: classification}
 knowledge: {card: phantom}
 stages: [{kind: rft, steps: 3}]
 """
+
+CONTROLS = [name for name, arm in ARMS.items() if arm.role == "control"]
 
 
 @pytest.fixture
@@ -119,7 +121,7 @@ def test_the_baseline_comes_first_and_has_every_factor_at_its_base(grades: Path)
 def test_fuzzy_takes_the_place_and_the_weight_of_accuracy(grades: Path):
     design = read_design(grades)
     for arm, levels in design.cells.items():
-        rewards = design.recipe.stages_of(arm)[-1].rewards
+        rewards = design.recipe.stages_of(arm)[-1].weights()
         exact, near = ("fuzzy", "accuracy") if levels["MFRS"] == "on" else ("accuracy", "fuzzy")
         assert rewards[exact] == 0.8
         assert near not in rewards
@@ -130,14 +132,28 @@ def test_recitation_is_paid_with_the_sign_of_the_level(grades: Path):
     design = read_design(grades)
     weights = {"0": None, "-0.3": -0.3, "+0.3": 0.3}
     for arm, levels in design.cells.items():
-        assert design.recipe.stages_of(arm)[-1].rewards.get("recitation") == weights[levels["recite"]]
+        assert design.recipe.stages_of(arm)[-1].weights().get("recitation") == weights[levels["recite"]]
+
+
+def test_the_keys_of_a_reward_that_an_ablation_adds_stand_in_the_stage_with_weight_0(grades: Path):
+    given = (
+        "{accuracy: 0.8, format: 0.5, fuzzy: {weight: 0, schedule: geometric}, recitation: {weight: 0, measure: chrf}}"
+    )
+    recipe = (design := read_design(grades, [f"stages.1.rewards={given}", "ablation.sweep.rewards.fuzzy=[0.1]"])).recipe
+    for arm, levels in design.cells.items():
+        rewards, weights = recipe.stages_of(arm)[-1].rewards, recipe.stages_of(arm)[-1].weights()
+        if levels["MFRS"] == "on":
+            assert (weights["fuzzy"], rewards.fuzzy.schedule) == (0.8, "geometric")
+        if levels["recite"] != "0":
+            assert (abs(weights["recitation"]), rewards.recitation.measure) == (0.3, "chrf")
+    assert recipe.stages_of("rft,fuzzy=0.1")[-1].rewards.fuzzy.schedule == "geometric"
 
 
 def test_cells_with_PA_p_are_told_what_is_known_in_training_and_at_test(grades: Path):
     recipe, cells = (design := read_design(grades)).recipe, design.cells
     for arm, levels in cells.items():
         known = "card" if levels["PA_p"] == "on" else "none"
-        assert (recipe.told(arm, training=True), recipe.told(arm)) == (known, known)
+        assert {recipe.condition_of(arm, training=training).prompt for training in (True, False)} == {known}
 
 
 def test_cells_with_PA_pi_train_on_another_task_first(grades: Path):
@@ -338,22 +354,23 @@ def test_an_arm_of_the_sweep_is_the_cell_with_its_values(grades: Path):
     design = sweep(grades, "{arm: rft+PA_p+MFRS, rewards: {fuzzy: [2.0]}, aggregation: [normalize_then_sum]}")
     (arm,) = design.sweep
     stage, cell = design.recipe.stages_of(arm)[-1], design.recipe.stages_of("rft+PA_p+MFRS")[-1]
-    changed = {"rewards": {"fuzzy": 2.0, "format": 0.5}, "aggregation": "normalize_then_sum"}
+    fuzzy = {"weight": 2.0, "schedule": "table"}
+    changed = {"rewards": {"fuzzy": fuzzy, "format": 0.5}, "aggregation": "normalize_then_sum"}
     assert stage.model_dump() == cell.model_dump() | changed
     assert len(design.recipe.stages_of(arm)) == 1
-    assert design.recipe.told(arm) == "card"
+    assert design.recipe.condition_of(arm).prompt == "card"
 
 
 def test_a_sweep_of_a_cell_with_perception_has_perception(grades: Path):
     design = sweep(grades, "{arm: rft+PA_pi, rewards: {format: [0.1]}}")
     stages = design.recipe.stages_of("rft+PA_pi,format=0.1")
     assert [stage.task is not None for stage in stages] == [True, False]
-    assert design.recipe.told("rft+PA_pi,format=0.1") == "none"
+    assert design.recipe.condition_of("rft+PA_pi,format=0.1").prompt == "none"
 
 
 def test_a_weight_of_zero_leaves_a_reward_out(grades: Path):
     design = sweep(grades, "{rewards: {format: [0.0], recitation: [0.0, 1.0]}}")
-    rewards = {arm: design.recipe.stages_of(arm)[-1].rewards for arm in design.sweep}
+    rewards = {arm: design.recipe.stages_of(arm)[-1].weights() for arm in design.sweep}
     assert rewards == {
         "rft,format=0,recitation=0": {"accuracy": 0.8},
         "rft,format=0,recitation=1": {"accuracy": 0.8, "recitation": 1.0},
@@ -466,8 +483,11 @@ def test_a_further_arm_with_a_schedule_needs_to_know_its_last_step_too(grades: P
 
 
 def test_a_threshold_that_rises_needs_to_know_the_last_step_too(tmp_path: Path):
-    path = write(tmp_path, BOXES + "    iou_threshold: [0.2, 0.7]\nablation: {budget: {match: tokens}}\n")
-    assert "iou_threshold" in told(path)
+    path = write(
+        tmp_path,
+        BOXES.replace("{iou: 1.0,", "{iou: {threshold: [0.2, 0.7]},") + "ablation: {budget: {match: tokens}}\n",
+    )
+    assert "rewards.iou.threshold" in told(path)
 
 
 def test_a_sweep_of_a_cell_that_is_not_there_is_told_with_those_that_are(grades: Path):
@@ -528,7 +548,4 @@ def test_a_further_arm_does_not_take_the_name_of_one_of_the_design(grades: Path,
 
 def test_a_recitation_whose_library_is_missing_is_told(grades: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("vrft.recipe.checking.missing_for", lambda measure, model: "it is not installed")
-    monkeypatch.setattr(
-        "vrft.experiment.design.missing_for", lambda measure, model: "it is not installed", raising=False
-    )
-    assert "it is not installed" in told(grades, "stages.1.recite=embedding")
+    assert "it is not installed" in told(grades, "stages.1.rewards.recitation={weight: 0, measure: embedding}")

@@ -1,4 +1,4 @@
-"""The grid: each unit when what it needs is there, one that fails stops no other, and a lost one is begun again."""
+"""The grid: each job when what it needs is there, one that fails stops no other, and a lost one is begun again."""
 
 import threading
 from collections.abc import Callable
@@ -9,35 +9,36 @@ from typing import Any
 import pytest
 
 from vrft.errors import RunError, UserError
-from vrft.experiment.jobs import Unit
-from vrft.experiment.runners import LocalWorkers, carry_out, local_workers, so_far
+from vrft.experiment.jobs import Job
+from vrft.experiment.runners import JobRequest, LocalWorkers, local_workers, progress_of, run_with
 from vrft.progress import Reporter
-from vrft.runs import AblationDirectory, read_json, write_json, write_jsonl
+from vrft.runs import RunDirectory, Store, read_json, write_json, write_jsonl
 
 LONG = 60.0
 """Seconds after which a test that hangs is given up."""
 
 
 class Killed(Exception):
-    """The process of a unit was killed."""
+    """The process of a job was killed."""
 
 
 class Here:
-    """Workers that do a unit at once, in this very process."""
+    """Workers that do a job at once, in this very process."""
 
     lost = (Killed,)
 
-    def __init__(self, does: Callable[[Unit], None] = lambda unit: None, at_once: int = 3) -> None:
+    def __init__(self, does: Callable[[Job], None] = lambda job: None, at_once: int = 3) -> None:
         self.does, self.at_once = does, at_once
         self.begun: list[str] = []
         self.handed: set[tuple[str, str]] = set()
 
-    def submit(self, path: str, recipe: str, unit: Unit) -> Future[None]:
-        self.begun.append(unit.name)
-        self.handed.add((path, recipe))
+    def submit(self, request: JobRequest) -> Future[None]:
+        job = request.job
+        self.begun.append(job.name)
+        self.handed.add((request.run, request.recipe))
         future: Future[None] = Future()
         try:
-            self.does(unit)
+            self.does(job)
             future.set_result(None)
         except Exception as error:
             future.set_exception(error)
@@ -45,39 +46,52 @@ class Here:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> AblationDirectory:
-    return AblationDirectory(tmp_path / "out")
+def directory(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / "out")
 
 
-def arm(name: str, *keys: str, seed: int = 0, first: int | None = None, of: tuple[str, ...] = ()) -> Unit:
+def arm(name: str, *keys: str, seed: int = 0, first: int | None = None, of: tuple[str, ...] = ()) -> Job:
     """An arm that trains the last of some stages, and is tested."""
-    return Unit(name, seed, keys, max(0, len(keys) - 1) if first is None else first, f"test of {name} {seed}", of)
+    return Job(
+        name, seed, keys, max(0, len(keys) - 1) if first is None else first, f"test of {name} {seed}", budget_of=of
+    )
 
 
-def start(name: str, *keys: str, seed: int = 0) -> Unit:
+def start(name: str, *keys: str, seed: int = 0) -> Job:
     """A start that several arms share."""
-    return Unit(name, seed, keys, len(keys) - 1, None)
+    return Job(name, seed, keys, len(keys) - 1, None)
+
+
+def request(job: Job, directory: RunDirectory | None = None) -> JobRequest:
+    return JobRequest(str(directory.path if directory else "run"), "store", "{}", {}, job)
 
 
 def done(
-    units: list[Unit], directory: AblationDirectory, workers: Any, *, retries: int = 0, reporter: Reporter | None = None
+    jobs: list[Job],
+    directory: RunDirectory,
+    workers: Any,
+    *,
+    retries: int = 0,
+    reporter: Reporter | None = None,
+    **options: Any,
 ) -> dict[str, str]:
-    return carry_out(units, directory, "{}", workers, retries=retries, reporter=reporter or Reporter(quiet=True))
+    options |= {"retries": retries, "reporter": reporter or Reporter(quiet=True)}
+    return run_with(workers, jobs, directory, lambda job: request(job, directory), **options)
 
 
-def failing(*names: str, error: Exception | None = None) -> Callable[[Unit], None]:
-    def does(unit: Unit) -> None:
-        if unit.name in names:
-            raise error or ValueError("no luck")
+def failing(*names: str, error: Exception | None = None) -> Callable[[Job], None]:
+    def does(job: Job) -> None:
+        if job.name in names:
+            raise error or ValueError("no such thing")
 
     return does
 
 
-def losing(times: int) -> Callable[[Unit], None]:
+def losing(times: int) -> Callable[[Job], None]:
     """Is killed so often before it succeeds."""
     left = [times]
 
-    def does(unit: Unit) -> None:
+    def does(job: Job) -> None:
         if left[0]:
             left[0] -= 1
             raise Killed("signal 9")
@@ -88,56 +102,49 @@ def losing(times: int) -> Callable[[Unit], None]:
 # --- order ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_unit_begins_when_what_it_needs_is_there(directory: AblationDirectory):
-    units = [arm("c", "1", "2", "3"), start("b", "1", "2"), arm("a", "1", first=0)]
+def test_a_unit_begins_when_what_it_needs_is_there(directory: RunDirectory):
+    jobs = [arm("c", "1", "2", "3"), start("b", "1", "2"), arm("a", "1", first=0)]
     workers = Here()
-    assert done(units, directory, workers) == {}
+    assert done(jobs, directory, workers) == {}
     assert workers.begun == ["a, seed 0", "b, seed 0, stage 2, shared", "c, seed 0"]
 
 
-def test_a_unit_waits_for_what_its_budget_is_matched_to(directory: AblationDirectory):
+def test_a_unit_waits_for_what_its_budget_is_matched_to(directory: RunDirectory):
     workers = Here()
     done([arm("sft", "2", of=("1",)), arm("rft", "1")], directory, workers)
     assert workers.begun == ["rft, seed 0", "sft, seed 0"]
 
 
-def test_what_was_done_before_is_waited_for_by_nobody(directory: AblationDirectory):
+def test_what_was_done_before_is_waited_for_by_nobody(directory: RunDirectory):
     workers = Here()
     done([arm("b", "there already", "2")], directory, workers)
     assert workers.begun == ["b, seed 0"]
 
 
-def test_units_that_wait_for_nothing_begin_in_their_order(directory: AblationDirectory):
+def test_units_that_wait_for_nothing_begin_in_their_order(directory: RunDirectory):
     workers = Here(at_once=1)
     names = ["majority", "base", "rft", "sft"]
     done([arm(name, *keys) for name, keys in zip(names, [(), (), ("1",), ("2",)], strict=True)], directory, workers)
     assert workers.begun == [f"{name}, seed 0" for name in names]
 
 
-def test_no_units_are_no_work(directory: AblationDirectory):
+def test_no_units_are_no_work(directory: RunDirectory):
     assert done([], directory, Here()) == {}
 
 
-def test_a_worker_is_handed_the_whole_path_and_the_recipe(directory: AblationDirectory, monkeypatch, tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    workers = Here()
-    done([arm("a", "1")], AblationDirectory(Path("out")), workers)
-    assert workers.handed == {(str(directory.path), "{}")}
-
-
 class Threads:
-    """Workers that run units in threads, more of them than they are handed at once."""
+    """Workers that run jobs in threads, more of them than they are handed at once."""
 
     lost = ()
 
     def __init__(self, pool: ThreadPoolExecutor, does: Callable[[], None], at_once: int) -> None:
         self.pool, self.does, self.at_once = pool, does, at_once
 
-    def submit(self, path: str, recipe: str, unit: Unit) -> Future[None]:
+    def submit(self, request: JobRequest) -> Future[None]:
         return self.pool.submit(self.does)
 
 
-def test_no_more_units_run_than_there_are_places_and_no_place_stays_empty(directory: AblationDirectory):
+def test_no_more_units_run_than_there_are_places_and_no_place_stays_empty(directory: RunDirectory):
     lock, meet, running, most = threading.Lock(), threading.Barrier(2, timeout=LONG), [0], [0]
 
     def does() -> None:
@@ -157,55 +164,55 @@ def test_no_more_units_run_than_there_are_places_and_no_place_stays_empty(direct
 # --- failures -------------------------------------------------------------------------------------------------------
 
 
-def test_a_unit_that_fails_stops_no_other(directory: AblationDirectory):
+def test_a_unit_that_fails_stops_no_other(directory: RunDirectory):
     workers = Here(failing("b, seed 0"), at_once=1)
     errors = done([arm("a", "1"), arm("b", "2"), arm("c", "3")], directory, workers)
     assert workers.begun == ["a, seed 0", "b, seed 0", "c, seed 0"]
-    assert errors == {"b, seed 0": "ValueError: no luck"}
+    assert errors == {"b, seed 0": "ValueError: no such thing"}
 
 
-def test_a_failure_is_written_with_its_traceback_under_its_arm_and_seed(directory: AblationDirectory):
+def test_a_failure_is_written_with_its_traceback_under_its_arm_and_seed(directory: RunDirectory):
     done([arm("b", "2", seed=3)], directory, Here(failing("b, seed 3")))
     written = read_json(directory.path / "failed" / "b" / "seed-3.json")
-    assert (written["unit"], written["error"]) == ("b, seed 3", "ValueError: no luck")
+    assert (written["job"], written["error"]) == ("b, seed 3", "ValueError: no such thing")
     assert written["traceback"].startswith("Traceback")
     assert "raise error or ValueError" in written["traceback"]
 
 
-def test_what_needs_a_unit_that_failed_is_not_begun_and_names_it(directory: AblationDirectory):
+def test_what_needs_a_unit_that_failed_is_not_begun_and_names_it(directory: RunDirectory):
     shared = start("rft+PA_pi", "1")
     workers = Here(failing(shared.name))
     errors = done([shared, arm("x", "1", "2"), arm("y", "1", "3", of=("4",)), arm("z", "5")], directory, workers)
     assert workers.begun == [shared.name, "z, seed 0"]
-    told = "rft+PA_pi, seed 0, stage 1, shared, which it starts from, failed: ValueError: no luck"
-    assert errors == {shared.name: "ValueError: no luck", "x, seed 0": told, "y, seed 0": told}
+    told = "rft+PA_pi, seed 0, stage 1, shared, which it starts from, failed: ValueError: no such thing"
+    assert errors == {shared.name: "ValueError: no such thing", "x, seed 0": told, "y, seed 0": told}
     assert read_json(directory.failure("x", 0))["error"] == told
 
 
-def test_a_failure_reaches_all_that_come_after(directory: AblationDirectory):
-    units = [start("a", "1"), start("b", "1", "2"), arm("c", "1", "2", "3", first=2)]
-    errors = done(units, directory, Here(failing(units[0].name)))
-    assert list(errors) == [unit.name for unit in units]
+def test_a_failure_reaches_all_that_come_after(directory: RunDirectory):
+    jobs = [start("a", "1"), start("b", "1", "2"), arm("c", "1", "2", "3", first=2)]
+    errors = done(jobs, directory, Here(failing(jobs[0].name)))
+    assert list(errors) == [job.name for job in jobs]
 
 
-def test_a_failure_with_one_seed_is_none_with_another(directory: AblationDirectory):
-    units = [
+def test_a_failure_with_one_seed_is_none_with_another(directory: RunDirectory):
+    jobs = [
         one for seed in (0, 1) for one in (start("a", f"1 {seed}", seed=seed), arm("b", f"1 {seed}", "2", seed=seed))
     ]
-    assert set(done(units, directory, Here(failing(units[0].name)))) == {units[0].name, "b, seed 0"}
+    assert set(done(jobs, directory, Here(failing(jobs[0].name)))) == {jobs[0].name, "b, seed 0"}
     assert not directory.failure("b", 1).exists()
 
 
-def test_why_a_shared_start_failed_stays_on_disk(directory: AblationDirectory):
+def test_why_a_shared_start_failed_stays_on_disk(directory: RunDirectory):
     done([start("a", "1"), arm("a", "1", "2")], directory, Here(failing("a, seed 0, stage 1, shared")))
-    assert any("no luck" in path.read_text() for path in (directory.path / "failed").rglob("*.json"))
+    assert any("no such thing" in path.read_text() for path in (directory.path / "failed").rglob("*.json"))
 
 
-def test_a_unit_that_succeeds_takes_its_old_failure_away(directory: AblationDirectory):
-    units = [arm("a", "1"), arm("b", "2")]
-    done(units, directory, Here(failing("a, seed 0", "b, seed 0")))
+def test_a_unit_that_succeeds_takes_its_old_failure_away(directory: RunDirectory):
+    jobs = [arm("a", "1"), arm("b", "2")]
+    done(jobs, directory, Here(failing("a, seed 0", "b, seed 0")))
     assert directory.failure("a", 0).exists()
-    assert list(done(units, directory, Here(failing("b, seed 0")))) == ["b, seed 0"]
+    assert list(done(jobs, directory, Here(failing("b, seed 0")))) == ["b, seed 0"]
     assert not directory.failure("a", 0).exists()
     assert directory.failure("b", 0).exists()
 
@@ -232,12 +239,12 @@ class AsRayDoes(Exception):
     ],
 )
 def test_the_errors_of_users_are_told_as_they_are_and_others_with_their_type(
-    directory: AblationDirectory, error: Exception, told: str
+    directory: RunDirectory, error: Exception, told: str
 ):
     assert done([arm("a", "1")], directory, Here(failing("a, seed 0", error=error))) == {"a, seed 0": told}
 
 
-def test_the_traceback_of_a_process_is_kept_where_an_error_brings_it(directory: AblationDirectory):
+def test_the_traceback_of_a_process_is_kept_where_an_error_brings_it(directory: RunDirectory):
     done([arm("a", "1")], directory, Here(failing("a, seed 0", error=AsRayDoes(ValueError("bad")))))
     assert read_json(directory.failure("a", 0))["traceback"] == "the story of the process"
 
@@ -246,9 +253,7 @@ def test_the_traceback_of_a_process_is_kept_where_an_error_brings_it(directory: 
 
 
 @pytest.mark.parametrize(("killed", "retries"), [(1, 1), (2, 2), (1, 2)])
-def test_a_unit_whose_process_was_killed_is_begun_again(
-    directory: AblationDirectory, told: Any, killed: int, retries: int
-):
+def test_a_unit_whose_process_was_killed_is_begun_again(directory: RunDirectory, told: Any, killed: int, retries: int):
     workers = Here(losing(killed))
     assert done([arm("a", "1")], directory, workers, retries=retries, reporter=told) == {}
     assert workers.begun == ["a, seed 0"] * (killed + 1)
@@ -258,7 +263,7 @@ def test_a_unit_whose_process_was_killed_is_begun_again(
 
 
 @pytest.mark.parametrize("retries", [0, 1, 2])
-def test_a_unit_that_is_killed_too_often_has_failed(directory: AblationDirectory, retries: int):
+def test_a_unit_that_is_killed_too_often_has_failed(directory: RunDirectory, retries: int):
     workers = Here(losing(9))
     errors = done([arm("a", "1"), arm("b", "1", "2")], directory, workers, retries=retries)
     assert workers.begun == ["a, seed 0"] * (retries + 1)
@@ -268,19 +273,19 @@ def test_a_unit_that_is_killed_too_often_has_failed(directory: AblationDirectory
     }
 
 
-def test_each_unit_has_retries_of_its_own(directory: AblationDirectory):
+def test_each_unit_has_retries_of_its_own(directory: RunDirectory):
     times: dict[str, int] = {}
 
-    def once_each(unit: Unit) -> None:
-        times[unit.name] = times.get(unit.name, 0) + 1
-        if times[unit.name] == 1:
+    def once_each(job: Job) -> None:
+        times[job.name] = times.get(job.name, 0) + 1
+        if times[job.name] == 1:
             raise Killed
 
     assert done([arm("a", "1"), arm("b", "2")], directory, Here(once_each), retries=1) == {}
     assert times == {"a, seed 0": 2, "b, seed 0": 2}
 
 
-def test_an_error_of_the_unit_itself_is_no_lost_process(directory: AblationDirectory):
+def test_an_error_of_the_unit_itself_is_no_lost_process(directory: RunDirectory):
     workers = Here(failing("a, seed 0"))
     done([arm("a", "1")], directory, workers, retries=2)
     assert workers.begun == ["a, seed 0"]
@@ -289,42 +294,39 @@ def test_an_error_of_the_unit_itself_is_no_lost_process(directory: AblationDirec
 # --- what is told ---------------------------------------------------------------------------------------------------
 
 
-def test_every_unit_is_counted_and_told_with_what_it_came_to(directory: AblationDirectory, told: Any):
-    units = [arm("a", "1"), arm("b", "2"), arm("c", "3")]
-    options: dict[str, Any] = {"retries": 0, "reporter": told, "told": lambda unit: f": {unit.arm.upper()}"}
-    carry_out(units, directory, "{}", Here(failing("b, seed 0"), at_once=1), **options)
+def test_every_unit_is_counted_and_told_with_what_it_came_to(directory: RunDirectory, told: Any):
+    jobs = [arm("a", "1"), arm("b", "2"), arm("c", "3")]
+    workers = Here(failing("b, seed 0"), at_once=1)
+    done(jobs, directory, workers, reporter=told, finished=lambda job: f": {job.arm.upper()}")
     assert [line for line in told.lines if line.startswith("[")] == [
         "[1/3] a, seed 0: A",
-        "[2/3] b, seed 0 failed: ValueError: no luck",
+        "[2/3] b, seed 0 failed: ValueError: no such thing",
         "[3/3] c, seed 0: C",
     ]
 
 
-def test_whenever_a_unit_is_done_it_is_told_which_are_left_or_failed(directory: AblationDirectory):
+def test_whenever_a_unit_is_done_it_is_told_which_are_left_or_failed(directory: RunDirectory):
     left: list[list[str]] = []
-    units = [start("a", "1"), arm("b", "1", "2"), arm("c", "3"), arm("d", "4")]
-    options: dict[str, Any] = {
-        "retries": 0,
-        "reporter": Reporter(quiet=True),
-        "tidy": lambda more: left.append([u.arm for u in more]),
-    }
-    carry_out(units, directory, "{}", Here(failing("c, seed 0"), at_once=1), **options)
+    jobs = [start("a", "1"), arm("b", "1", "2"), arm("c", "3"), arm("d", "4")]
+    workers = Here(failing("c, seed 0"), at_once=1)
+    done(jobs, directory, workers, left=lambda more: left.append([job.arm for job in more]))
     assert left == [["b", "c", "d"], ["c", "d"], ["c"]]
 
 
-def test_what_runs_is_told_with_the_step_and_reward_that_it_has_reached(directory: AblationDirectory):
-    units = [arm("a", "1", "2", first=0), arm("b", "3"), arm("c", "4")]
-    directory.stage("2").path.mkdir(parents=True)
-    write_jsonl(directory.stage("1").log, [{"step": 9, "reward": 0.1}])
-    write_jsonl(directory.stage("2").log, [{"step": 1, "reward": 0.2}, {"step": 2, "reward": 0.456}])
-    write_jsonl(directory.stage("3").log, [{"step": 7, "loss": 1.0}])
-    assert so_far(directory, units) == "a s0 step 2 reward 0.46; b s0 step 7; c s0"
+def test_what_runs_is_told_with_the_step_and_reward_that_it_has_reached(tmp_path: Path):
+    store, jobs = Store(tmp_path), [arm("a", "1", "2", first=0), arm("b", "3"), arm("c", "4")]
+    store.stage("2").path.mkdir(parents=True)
+    write_jsonl(store.stage("1").log, [{"step": 9, "reward": 0.1}])
+    write_jsonl(store.stage("2").log, [{"step": 1, "reward": 0.2}, {"step": 2, "reward": 0.456}])
+    write_jsonl(store.stage("3").log, [{"step": 7, "loss": 1.0}])
+    assert progress_of(store, jobs) == "a s0 step 2 reward 0.46; b s0 step 7; c s0"
 
 
-def test_a_stage_that_is_done_is_not_under_way(directory: AblationDirectory):
-    write_jsonl(directory.stage("1").log, [{"step": 9, "reward": 0.1}])
-    write_json(directory.stage("1").done, {})
-    assert so_far(directory, [arm("a", "1")]) == "a s0"
+def test_a_stage_that_is_done_is_not_under_way(tmp_path: Path):
+    store = Store(tmp_path)
+    write_jsonl(store.stage("1").log, [{"step": 9, "reward": 0.1}])
+    write_json(store.stage("1").done, {})
+    assert progress_of(store, [arm("a", "1")]) == "a s0"
 
 
 # --- processes of this machine --------------------------------------------------------------------------------------
@@ -365,26 +367,26 @@ def test_each_unit_that_runs_has_a_gpu_of_its_own():
     workers = LocalWorkers(pool := Pool(), at_once=2, gpus=["0", "1"])
     pool.go_on.set()
     for name in ("a", "b"):
-        workers.submit("", "", arm(name, name))
+        workers.submit(request(arm(name, name)))
     pool.futures[1].set_result(None)
-    workers.submit("", "", arm("c", "c"))
+    workers.submit(request(arm("c", "c")))
     assert pool.given == ["0", "1", "1"]
 
 
 def test_without_gpus_no_unit_is_given_one():
     workers = LocalWorkers(pool := Pool(), at_once=2, gpus=[])
-    workers.submit("", "", arm("a", "1"))
+    workers.submit(request(arm("a", "1")))
     assert pool.given == [""]
 
 
 def test_a_gpu_is_free_as_soon_as_its_unit_is_done():
     workers = LocalWorkers(pool := Pool(), at_once=1, gpus=["0"])
-    future = workers.submit("", "", arm("a", "1"))
+    future = workers.submit(request(arm("a", "1")))
     thread = threading.Thread(target=future.set_result, args=[None])
     thread.start()
     try:
-        wait([future], LONG, FIRST_COMPLETED)  # as carry_out does
-        workers.submit("", "", arm("b", "2"))
+        wait([future], LONG, FIRST_COMPLETED)  # as run_with does
+        workers.submit(request(arm("b", "2")))
     finally:
         pool.go_on.set()
         thread.join()

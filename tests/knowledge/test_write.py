@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from vrft.cli.main import app
 from vrft.errors import UserError
 from vrft.knowledge import read_card
-from vrft.knowledge.write import Wanted, card_prompt, endpoint, write_card
+from vrft.knowledge.write import CardRequest, card_prompt, endpoint, write_card
 
-WANTED = Wanted("Spots", "photograph", ["red", "blue"])
-TOLD = {
+REQUEST = CardRequest("Spots", "photograph", ["red", "blue"])
+CONTENT = {
     "sources": {"atlas": "An atlas of spots. Publisher, 2020."},
     "biases": ["One person's view."],
     "classes": {
@@ -25,13 +25,13 @@ TOLD = {
         "blue": {"synonyms": [], "description": {"colour": "Blue. [atlas]", "shape": "Round. [atlas]"}},
     },
 }
-GOOD = f"Here it is:\n```json\n{json.dumps(TOLD)}\n```"
+GOOD = f"Here it is:\n```json\n{json.dumps(CONTENT)}\n```"
 Answer = tuple[int, Any] | float
 """A status and a body (a text is what the model says), or seconds of silence."""
 
 
 class Server:
-    """Answers one request after another as it is told, and keeps what it was asked."""
+    """Answers one request after another as it is given, and keeps the requests."""
 
     def __init__(self, answers: list[Answer]) -> None:
         self.answers, self.asked = list(answers), list[dict[str, Any]]()
@@ -78,7 +78,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 
 def write(server: Server, folder: Path, **options: Any) -> Path:
     ask = endpoint("small-llm", server.url, **{"retries": 2, "timeout": 20.0, **options})
-    return write_card(ask, WANTED, folder / "spots.yaml", model="small-llm", licence="CC0-1.0")
+    return write_card(ask, REQUEST, folder / "spots.yaml", model="small-llm", licence="CC0-1.0")
 
 
 def test_a_card_is_written_with_its_prompt_and_reply_and_stays_unchecked(tmp_path: Path, serve):
@@ -86,11 +86,11 @@ def test_a_card_is_written_with_its_prompt_and_reply_and_stays_unchecked(tmp_pat
     card = read_card(write(server, tmp_path, key="secret"))
     assert (card.written_by.kind, card.written_by.name, card.checked_by) == ("model", "small-llm", None)
     assert card.text_of("blue") == "Blue. Round."
-    assert (tmp_path / "spots.prompt.txt").read_text() == card_prompt(WANTED)
+    assert (tmp_path / "spots.prompt.txt").read_text() == card_prompt(REQUEST)
     assert (tmp_path / "spots.reply-1.txt").read_text() == GOOD
     (asked,) = server.asked
     assert (asked["path"], asked["key"], asked["model"]) == ("/v1/chat/completions", "Bearer secret", "small-llm")
-    assert asked["messages"][0]["content"] == card_prompt(WANTED)
+    assert asked["messages"][0]["content"] == card_prompt(REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_second_try_leaves_nothing_of_the_first_and_keeps_what_was_said(tmp_pa
     for replies in (["x", "y", "z"], ["again", "once more"]):
         left = iter(replies)
         with pytest.raises(UserError):
-            write_card(lambda said: next(left), WANTED, path, model="M", licence="CC0-1.0", attempts=len(replies))  # noqa: B023
+            write_card(lambda said: next(left), REQUEST, path, model="M", licence="CC0-1.0", attempts=len(replies))  # noqa: B023
     kept = sorted(one.name for one in tmp_path.glob("my.*.txt"))
     assert kept == ["my.prompt-2.txt", "my.prompt.txt", "my.reply-1.txt", "my.reply-2.txt"]
     assert "Your last reply was:\nagain" in (tmp_path / "my.prompt-2.txt").read_text()
@@ -151,19 +151,19 @@ def test_what_the_endpoint_does_wrong_is_said(tmp_path: Path, serve, answers: li
 def test_an_endpoint_that_is_not_there_is_named(tmp_path: Path):
     ask = endpoint("m", "http://127.0.0.1:9/v1", retries=0)
     with pytest.raises(UserError, match="cannot be reached"):
-        write_card(ask, WANTED, tmp_path / "a.yaml", model="m", licence="CC0-1.0")
+        write_card(ask, REQUEST, tmp_path / "a.yaml", model="m", licence="CC0-1.0")
 
 
 def test_a_card_is_never_overwritten(tmp_path: Path):
     path = tmp_path / "spots.yaml"
     path.write_text("mine")
     with pytest.raises(UserError, match="exists already"):
-        write_card(lambda prompt: GOOD, WANTED, path, model="m", licence="CC0-1.0")
+        write_card(lambda prompt: GOOD, REQUEST, path, model="m", licence="CC0-1.0")
     assert path.read_text() == "mine"
 
 
 def test_the_command_takes_the_classes_of_a_recipe(tmp_path: Path, small_recipe: Path, serve):
-    told = TOLD | {"classes": {str(grade): TOLD["classes"]["red"] | {"synonyms": []} for grade in range(5)}}  # type: ignore[index]
+    told = CONTENT | {"classes": {str(grade): CONTENT["classes"]["red"] | {"synonyms": []} for grade in range(5)}}  # type: ignore[index]
     server = serve((200, json.dumps(told)))
     options = [
         "--model",

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from vrft.errors import DataError
+from vrft.image_log import ImageLog
 from vrft.images import BLANK, NOT_FINITE
-from vrft.picture_log import PictureLog
 from vrft.policies import load_policy
 from vrft.policies.image_cache import ImageCache
 from vrft.sample import Grey, ImageFile, Sample
@@ -114,10 +114,10 @@ def test_images_of_one_value_are_noted_in_each_new_run(tmp_path, policy, cached)
     if cached:
         policy.cache = ImageCache(tmp_path / "cache", 10**9)
     for _ in range(2):
-        policy.pictures = PictureLog()
+        policy.image_log = ImageLog()
         for sample in samples:
             policy.open(sample)
-        assert policy.pictures.names() == {BLANK: ["a.png"], NOT_FINITE: ["b.tif"]}
+        assert policy.image_log.names() == {BLANK: ["a.png"], NOT_FINITE: ["b.tif"]}
 
 
 def test_the_key_depends_on_content_region_and_settings(tmp_path, policy):

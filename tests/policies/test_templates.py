@@ -7,13 +7,14 @@ import pytest
 from transformers import AutoConfig, AutoProcessor
 
 from vrft.errors import PolicyError
-from vrft.planning import make_plan
+from vrft.experiment.plan import make_plan
 from vrft.policies import TINY, check_envelope
 from vrft.policies.from_recipe import check_envelopes
 from vrft.policies.templates import completion_end, prompt_end, render_prompt
+from vrft.progress import Reporter
 from vrft.recipe import Recipe, read_recipe
-from vrft.training.devices import GPUS
 
+QUIET = Reporter(quiet=True)
 OPENS = "{{ '<|im_start|>assistant\n"
 """How the generation prompt stands in the template of the embedded policy."""
 
@@ -109,7 +110,7 @@ def test_a_processor_without_templates_is_an_error_before_training(tmp_path: Pat
     processor = processor_with()
     processor.chat_template = processor.tokenizer.chat_template = None
     recipe = recipe_with(processor, tmp_path, "no-think", "rft")
-    for check in (check_envelopes, lambda recipe: make_plan(recipe, GPUS["h100"])):
+    for check in (check_envelopes, lambda recipe: make_plan(recipe, "h100", reporter=QUIET)):
         with pytest.raises(PolicyError, match="its chat template cannot be applied"):
             check(recipe)
 
@@ -119,7 +120,8 @@ def test_a_plan_does_not_count_the_tag_that_the_template_opens(tmp_path: Path):
     for added in ("", "<think>\n"):
         folder = tmp_path / f"opens-{bool(added)}"
         folder.mkdir()
-        plan = make_plan(recipe_with(processor_with(added=added), folder, "think-answer", "sft"), GPUS["h100"])
+        recipe = recipe_with(processor_with(added=added), folder, "think-answer", "sft")
+        plan = make_plan(recipe, "h100", reporter=QUIET)
         lengths.append(plan.rows[0].lengths.completion)
     assert lengths[0] > lengths[1]
 

@@ -118,7 +118,7 @@ def test_the_parts_of_the_advantage_add_up_to_what_trl_computes(tmp_path, monkey
         load_policy("tiny"), stage, Grading(5), samples, StageDirectory(tmp_path), seed=0, reporter=Reporter(quiet=True)
     )
     logs = seen["trainer"]._logs
-    rewards = np.array([list(logs["rewards"][name]) for name in stage.rewards]).T
+    rewards = np.array([list(logs["rewards"][name]) for name in stage.weights()]).T
     assert len(np.unique(rewards, axis=0)) > 2
     parts = advantage_parts(rewards, np.array([1.0, -0.3]), 4, scale_rewards=scaling, aggregation=aggregation)
     assert np.allclose(parts.sum(axis=1), list(logs["advantages"]), atol=1e-3)
@@ -176,7 +176,7 @@ def test_kept_images_and_loading_processes_change_no_weight(tmp_path):
 
 def test_each_engine_suppresses_image_tokens_in_its_own_way(tmp_path):
     stock = rollout_options(RftStage(kind="rft"), [5, 7])
-    served = rollout_options(RftStage(kind="rft", rollouts="vllm", vllm_memory=0.4), [5, 7])
+    served = rollout_options(RftStage(kind="rft", rollouts="vllm", vllm={"memory": 0.4}), [5, 7])
     assert stock == {"use_vllm": False, "generation_kwargs": {"suppress_tokens": [5, 7]}}
     assert served["generation_kwargs"] == {"logit_bias": {5: -100.0, 7: -100.0}}
     args = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **served)

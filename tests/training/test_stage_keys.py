@@ -4,7 +4,7 @@ from collections.abc import Callable
 from math import cos, pi
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,13 +13,13 @@ from transformers import Trainer
 from trl import SFTConfig
 
 from vrft.data import PhantomSource
-from vrft.pipeline import open_job
+from vrft.experiment.opened import open_experiment
 from vrft.policies import decode, load_policy
 from vrft.policies.from_recipe import load_for, lora_config
 from vrft.policies.loading import LoadedPolicy
 from vrft.progress import Reporter
 from vrft.recipe import Policy, RftStage, SftStage, read_recipe
-from vrft.recipe.sections import LOSSES, Lora
+from vrft.recipe.sections import LOSSES, Lora, Rewards, Vllm
 from vrft.rewards import REWARDS
 from vrft.rewards.recitation import MEASURES
 from vrft.runs import StageDirectory, read_json
@@ -126,12 +126,12 @@ OF_RFT: Passed = OF_BOTH | {
     "mask_truncated": [(True, {"mask_truncated_completions": True})],
     "scale_rewards": [("batch", {"scale_rewards": "batch"}), ("none", {"scale_rewards": "none"})],
     "aggregation": [("normalize_then_sum", {"multi_objective_aggregation": "normalize_then_sum"})],
-    "vllm_memory": [(0.5, {"vllm_gpu_memory_utilization": 0.5})],
-    "vllm_correction": [
-        ("none", {"vllm_importance_sampling_correction": False}),
-        ("token_truncate", {"vllm_importance_sampling_mode": "token_truncate"}),
+    "vllm": [
+        ({"memory": 0.5}, {"vllm_gpu_memory_utilization": 0.5}),
+        ({"correction": "none"}, {"vllm_importance_sampling_correction": False}),
+        ({"correction": "token_truncate"}, {"vllm_importance_sampling_mode": "token_truncate"}),
+        ({"cap": 5.0}, {"vllm_importance_sampling_clip_max": 5.0}),
     ],
-    "vllm_cap": [(5.0, {"vllm_importance_sampling_clip_max": 5.0})],
 }
 OF_SFT: Passed = OF_BOTH | {
     "micro_batch": [(8, {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 4})],
@@ -139,7 +139,7 @@ OF_SFT: Passed = OF_BOTH | {
 }
 BESIDE: dict[str, dict[str, Any]] = {
     "loader_workers": {"loader_workers": 0},
-    **{key: {"rollouts": "vllm"} for key in ("vllm_memory", "vllm_correction", "vllm_cap")},
+    "vllm": {"rollouts": "vllm"},
 }
 """What else a stage says before and after a key is changed."""
 
@@ -278,11 +278,11 @@ def test_a_stage_shows_as_many_samples_as_its_steps_need(policy: LoadedPolicy, t
 
 
 def test_a_stage_can_have_a_task_and_data_of_its_own_and_shuffled_targets(small_recipe: Path):
-    job = open_job(read_recipe(small_recipe), QUIET)
+    experiment = open_experiment(read_recipe(small_recipe), QUIET)
     for kind, section in KINDS.items():
 
         def asked(section: Any = section, seed: int = 0, **keys: Any) -> tuple[Any, list[Sample]]:
-            return job.stage_dataset("rft", section(kind=section.__name__[:3].lower(), **keys), seed)
+            return experiment.stage_dataset("rft", section(kind=section.__name__[:3].lower(), **keys), seed)
 
         assert kind == asked.__defaults__[0].__name__[:3].lower()
         task, samples = asked()
@@ -301,12 +301,12 @@ def test_a_stage_can_have_a_task_and_data_of_its_own_and_shuffled_targets(small_
 
 
 def test_the_kind_of_a_stage_says_how_it_is_trained(small_recipe: Path, tmp_path: Path, monkeypatch):
-    job = open_job(read_recipe(small_recipe), QUIET)
+    experiment = open_experiment(read_recipe(small_recipe), QUIET)
     for kind, section in KINDS.items():
-        monkeypatch.setattr(f"vrft.pipeline.train_{kind}", recorder)
+        monkeypatch.setattr(f"vrft.experiment.opened.train_{kind}", recorder)
         stage = section(kind=kind, steps=3)
         with pytest.raises(PassedOn) as caught:
-            job.train("rft", 0, stage, StageDirectory(tmp_path / kind), None, 4)
+            experiment.train("rft", 0, stage, StageDirectory(tmp_path / kind), None, 4)
         given, options = caught.value.args
         assert given[1] == stage
         assert options["seed"] == 4
@@ -335,19 +335,19 @@ def answers(*grades: int) -> list[str]:
 
 
 def test_the_rewards_of_a_stage_are_paid_and_weighed(tmp_path: Path):
-    rewards = {"format": 0.25, "fuzzy": 2.0}
+    rewards = {"fuzzy": 2.0, "format": 0.25}
     stage = RftStage(kind="rft", rewards=rewards, kl=0.0)
     (_, options) = given_to("SharedPrefixTrainer", load_policy("tiny"), stage, tmp_path)
     assert [function.__name__ for function in options["reward_funcs"]] == list(rewards)
     assert options["args"].reward_weights == list(rewards.values())
     scorer = scorer_of(tmp_path, rewards=rewards, group_size=2)
-    assert paid(scorer, ["<answer>2</answer>", *answers(3)], [2, 2]) == [[0.0, 1.0], [1.0, 0.25]]
+    assert paid(scorer, ["<answer>2</answer>", *answers(3)], [2, 2]) == [[1.0, 0.25], [0.0, 1.0]]
     assert [row["reward"] for row in scorer.callback.rollouts] == [2.0, 0.75]
 
 
-def test_fuzzy_schedule_says_what_a_near_miss_earns(tmp_path: Path):
+def test_the_schedule_of_fuzzy_says_what_a_near_miss_earns(tmp_path: Path):
     for schedule, expected in (("table", [1, 0.25, 0.1, 0]), ("geometric", [1, 0.25, 0.0625, 0.015625])):
-        scorer = scorer_of(tmp_path, rewards={"fuzzy": 1.0}, fuzzy_schedule=schedule, group_size=4)
+        scorer = scorer_of(tmp_path, rewards={"fuzzy": {"schedule": schedule}}, group_size=4)
         assert paid(scorer, answers(4, 3, 2, 1), [4] * 4) == [expected]
 
 
@@ -356,16 +356,17 @@ NEAR = ['<think>x</think><answer>[{"bbox_2d": [5, 0, 15, 10]}]</answer>'] * 2  #
 TRUE = [((0.0, 0.0, 10.0, 10.0),)] * 2
 
 
-def test_overlap_says_how_boxes_are_compared(tmp_path: Path):
+def test_the_measure_of_iou_says_how_boxes_are_compared(tmp_path: Path):
     own = {"iou": 1 / 3, "giou": (1 + 1 / 3) / 2, "diou": (1 + 1 / 3 - 25 / 325) / 2}
     for measure, expected in own.items():
-        scorer = scorer_of(tmp_path, Localization("pixel"), rewards={"iou": 1.0}, overlap=measure, group_size=2)
+        scorer = scorer_of(tmp_path, Localization("pixel"), rewards={"iou": {"measure": measure}}, group_size=2)
         assert paid(scorer, NEAR, TRUE, **BOX)[0] == pytest.approx([expected] * 2)
 
 
-def test_iou_threshold_says_what_is_too_little_and_can_rise(tmp_path: Path):
+def test_the_threshold_of_iou_says_what_is_too_little_and_can_rise(tmp_path: Path):
     def earned(threshold: Any, step: int = 0) -> float:
-        scorer = scorer_of(tmp_path, Localization("pixel"), rewards={"iou": 1.0}, iou_threshold=threshold, group_size=2)
+        rewards = {"iou": {"threshold": threshold}}
+        scorer = scorer_of(tmp_path, Localization("pixel"), rewards=rewards, group_size=2)
         return paid(scorer, NEAR, TRUE, step=step, **BOX)[0][0]
 
     assert [earned(0.3), earned(0.4)] == pytest.approx([1 / 3, 0.0])
@@ -376,20 +377,20 @@ KNOWN = Knowledge("", "a: a wide pale mass b: a dark small spot", "a wide pale m
 SAID = ["<think>I see a pale and wide mass</think><answer>2</answer>"] * 2
 
 
-def test_recite_says_how_reasoning_is_compared_and_recite_against_with_what(tmp_path: Path):
+def test_recitation_says_how_reasoning_is_compared_and_with_what(tmp_path: Path):
     earned = {}
     for recite, measure in MEASURES.items():
         for against, text in (("class", KNOWN.own), ("card", KNOWN.card)):
-            keys = {"rewards": {"recitation": 1.0}, "recite": recite, "recite_against": against, "group_size": 2}
-            (own, _) = paid(scorer_of(tmp_path, **keys), SAID, [2, 2], known=[KNOWN] * 2)[0]
+            rewards = {"recitation": {"measure": recite, "against": against}}
+            (own, _) = paid(scorer_of(tmp_path, rewards=rewards, group_size=2), SAID, [2, 2], known=[KNOWN] * 2)[0]
             assert own == pytest.approx(measure("I see a pale and wide mass", text))
             earned[recite, against] = own
     assert len(set(earned.values())) == len(earned) > 4
 
 
-def test_recite_model_says_which_embeddings_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_model_of_recitation_says_which_embeddings_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(REWARDS, "recitation", recorder)
-    keys = {"rewards": {"recitation": 1.0}, "recite": "embedding", "recite_model": "some/folder"}
+    keys = {"rewards": {"recitation": {"measure": "embedding", "model": "some/folder"}}}
     with pytest.raises(PassedOn) as caught:
         paid(scorer_of(tmp_path, **keys), SAID, [2, 2], known=[KNOWN] * 2)
     assert {name: caught.value.args[1][name] for name in ("recite", "recite_model")} == {
@@ -590,17 +591,23 @@ ELSEWHERE: dict[str, Callable[..., None]] = {
 """The keys of both kinds of stage that become no argument, and what tests them."""
 
 ELSEWHERE_OF_RFT: dict[str, Callable[..., None]] = {
-    "fuzzy_schedule": test_fuzzy_schedule_says_what_a_near_miss_earns,
-    "overlap": test_overlap_says_how_boxes_are_compared,
-    "iou_threshold": test_iou_threshold_says_what_is_too_little_and_can_rise,
-    "recite": test_recite_says_how_reasoning_is_compared_and_recite_against_with_what,
-    "recite_against": test_recite_says_how_reasoning_is_compared_and_recite_against_with_what,
-    "recite_model": test_recite_model_says_which_embeddings_compare,
     "accept": test_accept_says_which_share_of_the_reward_is_trained_on,
     "kl": test_kl_is_the_weight_of_the_divergence_from_the_start,
     "shared_prefix": test_shared_prefix_says_which_trainer_runs,
     "rollouts": test_rollouts_says_which_engine_samples,
     "dynamic_sampling": test_fresh_prompts_of_dynamic_sampling_are_balanced_too,
+}
+OF_REWARDS: dict[str, dict[str, Callable[..., None]]] = {
+    "fuzzy": {"schedule": test_the_schedule_of_fuzzy_says_what_a_near_miss_earns},
+    "iou": {
+        "measure": test_the_measure_of_iou_says_how_boxes_are_compared,
+        "threshold": test_the_threshold_of_iou_says_what_is_too_little_and_can_rise,
+    },
+    "recitation": {
+        "measure": test_recitation_says_how_reasoning_is_compared_and_with_what,
+        "against": test_recitation_says_how_reasoning_is_compared_and_with_what,
+        "model": test_the_model_of_recitation_says_which_embeddings_compare,
+    },
 }
 ELSEWHERE_OF_SFT: dict[str, Callable[..., None]] = {
     "think": test_think_says_what_stands_before_an_answer,
@@ -612,3 +619,11 @@ def test_every_key_of_a_stage_and_of_the_adapters_is_tested():
     assert set(OF_RFT) | set(ELSEWHERE) | set(ELSEWHERE_OF_RFT) == set(RftStage.model_fields)
     assert set(OF_SFT) | set(ELSEWHERE) | set(ELSEWHERE_OF_SFT) == set(SftStage.model_fields)
     assert {*ADAPTERS, "between_stages"} == set(Lora.model_fields)
+    assert {key for given, _ in OF_RFT["vllm"] for key in given} == set(Vllm.model_fields)
+    assert {(name, key) for name, keys in OF_REWARDS.items() for key in keys} == {
+        (name, key)
+        for name, field in Rewards.model_fields.items()
+        for model in get_args(field.annotation)[:1]
+        for key in get_args(model)[0].model_fields
+        if key != "weight"
+    }

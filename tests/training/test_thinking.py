@@ -10,11 +10,11 @@ from PIL import Image
 from transformers import AutoProcessor
 from typer.testing import CliRunner
 
+from vrft.api import run
 from vrft.cli.main import app
 from vrft.errors import PolicyError
 from vrft.evaluation.inference import ask_model
-from vrft.pipeline import run
-from vrft.planning import make_plan
+from vrft.experiment.plan import make_plan
 from vrft.policies import TINY, LoadedPolicy, load_policy, quiet_libraries, save_policy
 from vrft.progress import Reporter
 from vrft.recipe import SftStage, read_recipe
@@ -24,7 +24,6 @@ from vrft.runs import RunDirectory, StageDirectory, read_jsonl
 from vrft.sample import Sample
 from vrft.tasks import Grading
 from vrft.training import train_sft
-from vrft.training.devices import GPUS
 
 OPENS = "{{ '<|im_start|>assistant\n"
 QUIET = Reporter(quiet=True)
@@ -71,7 +70,7 @@ def finished(model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirect
     (path / "thinking.yaml").write_text(RECIPE)
     recipe = recipe_of(path / "thinking.yaml", model)
     directory = RunDirectory(path / "run")
-    run(recipe, directory, reporter=QUIET)
+    run(recipe, directory.path, reporter=QUIET)
     return directory
 
 
@@ -198,7 +197,7 @@ def test_an_arm_that_the_template_rules_out_is_refused_before_anything_is_traine
 ):
     recipe = recipe_of(small_recipe, model, f"arms=[rft, {arm}]")
     with pytest.raises(PolicyError, match=r"the prompt leaves <think> open, and the envelope .* begins with <answer>"):
-        run(recipe, RunDirectory(tmp_path / "run"), reporter=QUIET)
+        run(recipe, tmp_path / "run", reporter=QUIET)
     with pytest.raises(PolicyError, match="Expected the envelope think-answer"):
-        make_plan(recipe, GPUS["h100"])
+        make_plan(recipe, "h100", reporter=QUIET)
     assert not (tmp_path / "run" / "arms").exists()

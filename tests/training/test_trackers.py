@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vrft.api import run
 from vrft.errors import RecipeError
-from vrft.pipeline import run
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
 from vrft.runs import RunDirectory, read_jsonl
@@ -19,7 +19,7 @@ SHORT = ["stages.0.steps=2", "sft.steps=2", "arms=[sft, rft]", "validate={every:
 def test_tensorboard_holds_every_figure_of_the_log(small_recipe: Path, tmp_path: Path):
     directory = RunDirectory(tmp_path / "run")
     recipe = read_recipe(small_recipe, [*SHORT, "report_to=[tensorboard]"])
-    run(recipe, directory, reporter=Reporter(quiet=True))
+    run(recipe, directory.path, reporter=Reporter(quiet=True))
     for arm, stage in (("sft", "stage-0-sft"), ("rft", "stage-0-rft")):
         place = directory.path / "arms" / arm / "seed-0" / stage
         events = EventAccumulator(str(place / "tensorboard"))
@@ -40,7 +40,7 @@ def test_trackio_holds_every_figure_of_the_log_in_a_local_file(
     monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
     directory = RunDirectory(tmp_path / "run")
     recipe = read_recipe(small_recipe, [*SHORT, "arms=[rft]", "report_to=[trackio]"])
-    run(recipe, directory, reporter=Reporter(quiet=True))
+    run(recipe, directory.path, reporter=Reporter(quiet=True))
     (file,) = (tmp_path / "trackio").glob("*.db")
     assert file.stem == recipe.name
     with sqlite3.connect(file) as database:

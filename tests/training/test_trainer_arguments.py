@@ -13,7 +13,7 @@ from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer, SFTConfig
 
 from vrft.data import PhantomSource
-from vrft.pipeline import open_job
+from vrft.experiment.opened import open_experiment
 from vrft.policies import decode, load_policy
 from vrft.policies.from_recipe import lora_config
 from vrft.policies.loading import TINY, LoadedPolicy
@@ -271,10 +271,10 @@ def test_the_configuration_holds_what_is_passed(passed, kind: type, case: str):
 
 
 def test_a_run_says_as_much_of_its_loggers_as_a_stage_on_its_own(small_recipe: Path, tmp_path: Path):
-    job, place = open_job(read_recipe(small_recipe), Reporter(quiet=True)), StageDirectory(tmp_path)
+    experiment, place = open_experiment(read_recipe(small_recipe), Reporter(quiet=True)), StageDirectory(tmp_path)
     stage = RftStage(kind="rft")
     alone = trainer_options(stage, place, 0, 32)
-    assert set(alone) == set(trainer_options(stage, place, 0, 32, trackers=job.trackers("rft", 0, 0, place)))
+    assert set(alone) == set(trainer_options(stage, place, 0, 32, trackers=experiment._trackers("rft", 0, 0, place)))
 
 
 # --- generation -------------------------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import load_file
 
+from vrft.api import run
 from vrft.data import PhantomSource
 from vrft.errors import DataError, RecipeError
 from vrft.evaluation.predictions import answers
 from vrft.evaluation.summary import figures_of
-from vrft.pipeline import Job, run
+from vrft.experiment.opened import Experiment
 from vrft.policies import load_policy, quiet_libraries
 from vrft.policies.from_recipe import load_arm
 from vrft.policies.loading import LoadedPolicy
@@ -225,13 +226,13 @@ def test_a_run_logs_the_figures_of_the_policy_on_the_validation_split(small_reci
     validated = "validate={every: 2, samples: 4, metric: mae, keep: best}"
     recipe = read_recipe(small_recipe, [*SMALLER, validated])
     directory = RunDirectory(tmp_path / "run")
-    run(recipe, directory, reporter=Reporter(quiet=True))
+    run(recipe, directory.path, reporter=Reporter(quiet=True))
     source = open_source(recipe)
     task = build_task(recipe, source)
-    job = Job(recipe, task, source, [], [], None, Reporter(quiet=True))
+    experiment = Experiment(recipe, task, source, [], [], None, Reporter(quiet=True))
     for arm in ("sft", "rft"):
         (stage,) = recipe.stages_of(arm)
-        samples = job.validation_samples(stage)
+        samples = experiment.validation_samples(stage)
         assert [sample.split for sample in samples] == ["validation"] * 4
         (place,) = directory.arm(arm, 0).stages()
         log = read_jsonl(place.log)
@@ -289,5 +290,5 @@ def test_a_data_set_without_a_validation_split_is_refused(
     )
     directory = RunDirectory(tmp_path / "run")
     with pytest.raises(DataError, match="validate needs a validation split, and the data has none"):
-        run(recipe, directory, reporter=Reporter(quiet=True))
+        run(recipe, directory.path, reporter=Reporter(quiet=True))
     assert not list(directory.path.rglob("done.json"))  # before anything is done

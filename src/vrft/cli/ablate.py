@@ -2,17 +2,17 @@
 
 import re
 import warnings
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from vrft.errors import UserError
+from vrft.extras import need
 
 
 def ablate(
-    recipe: Annotated[Path, typer.Argument(help="The YAML file that describes the arms' common ground.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe that the arms have in common.")],
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as ablation.recite=0.5."),
@@ -22,9 +22,13 @@ def ablate(
         str | None, typer.Option(metavar="1/N", help="Only a balanced part of the combinations, such as 1/2.")
     ] = None,
     plan_: Annotated[
-        bool, typer.Option("--plan", help="Tell what would be done and what it costs, and do nothing.")
+        bool,
+        typer.Option("--plan", help="Measure a few steps, print what is to be done and its cost, and write nothing."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Its directory; ablations/NAME without it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Its directory; runs/NAME-ablation without it.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="The folder of trained stages that runs share; _store beside --out without it.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes on this machine; without it as many as cores or GPUs allow.")
     ] = None,
@@ -41,48 +45,46 @@ def ablate(
 
     The same command goes on after a kill, and after a change of the recipe it does only what is new.
     """
+    need("ablate")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    from vrft import api
+    from vrft.cli.terminal import make_reporter, results
     from vrft.experiment.design import only, read_design
-    from vrft.runs import AblationDirectory
+    from vrft.runs import RunDirectory
 
-    design = read_design(recipe, set_ or [], fraction=_reduction(fraction))
-    if arm:
-        design = only(design, arm)
-    if ray and workers:
-        raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
-    from vrft.cli.terminal import effects, make_reporter
-    from vrft.experiment.run import ablate as carry_out
-    from vrft.experiment.run import jobs_of
-    from vrft.experiment.runners import local_workers, ray_workers
-    from vrft.experiment.summary import summarise_ablation
-    from vrft.report import write_ablation_report
-
-    directory = AblationDirectory(out or Path("ablations") / design.recipe.name)
+    part = _reduction(fraction)
+    design = read_design(recipe, set_ or [], fraction=part)
     if plan_:
-        from vrft.cli.plan import ablation_costs
+        from vrft.cli.plan_tables import ablation_costs
 
-        typer.echo(ablation_costs(design, lambda: jobs_of(design, directory), workers))
+        planned = only(design, arm) if arm else design
+        place = RunDirectory(out or Path("runs") / f"{design.recipe.name}-ablation")
+        typer.echo(ablation_costs(planned, store or place.default_store, workers, make_reporter(quiet=quiet)))
         return
-    section = design.recipe.ablation
-    opened: Any = partial(local_workers, section.cpus, section.gpus, workers)
-    if ray:
-        opened = partial(ray_workers, section.cpus, section.gpus, ray)
     reporter = make_reporter(quiet=quiet)
     try:
-        errors = carry_out(design, directory, opened, reporter=reporter)
+        finished = api.ablate(
+            recipe,
+            out,
+            overrides=set_ or [],
+            arms=arm or (),
+            fraction=part,
+            workers=workers,
+            ray=ray,
+            store=store,
+            reporter=reporter,
+        )
     except KeyboardInterrupt:
         typer.echo("vrft: interrupted; the same command goes on.", err=True)
         raise typer.Exit(1) from None
-    if errors:
-        typer.echo(f"vrft: {len(errors)} pieces of work failed; the same command tries them again:", err=True)
-        for name, error in errors.items():
+    if finished.errors:
+        typer.echo(f"vrft: {len(finished.errors)} jobs failed; the same command tries them again:", err=True)
+        for name, error in finished.errors.items():
             typer.echo(f"vrft:   {name}: {error}", err=True)
-    summary = summarise_ablation(directory)
-    page = write_ablation_report(directory)
-    reporter.say(effects(summary))
-    typer.echo(page)
-    if errors:
+    reporter.say(results(finished.metrics))
+    typer.echo(finished.report)
+    if finished.errors:
         raise typer.Exit(1)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from vrft.errors import UserError
+from vrft.extras import need
 
 DEFAULT = ("tiny:-/24/8x8", "tiny:300/150/8", "mid:300/150/8", "mid:1500/300/8")
 
@@ -22,7 +23,7 @@ def bench(
         typer.Option(
             min=1,
             help="Steps of each that are timed, after one that is not. Fewer than 6 have no 95% interval but a range; "
-            "with 10 or more no single odd step sets an end of the interval.",
+            "with 10 or more no single outlier sets an end of the interval.",
         ),
     ] = 10,
     seed: Annotated[int, typer.Option(help="Of the samples and the weights of `mid`.")] = 0,
@@ -33,6 +34,7 @@ def bench(
     MODEL is tiny, mid (a random Qwen2.5-VL of 30 million parameters), or any policy; PROMPT is - for the bare question.
     """
     read = [read_shape(text) for text in shapes or DEFAULT]
+    need("bench")
     import torch
 
     from vrft.cli.terminal import make_reporter
@@ -57,11 +59,11 @@ def bench(
             stock, shared = one["stock"][part], one["shared"][part]
             ratio = f"{stock / shared:8.2f}" if shared > 1e-3 else ""
             typer.echo(f"  {part:10}{stock:10.3f}{shared:10.3f}{ratio}")
-        for key, told in (("step", "step"), ("training_pass", "training pass (forward and backward)")):
+        for key, name in (("step", "step"), ("training_pass", "training pass (forward and backward)")):
             ratio, low, high = (one[f"{key}_ratio_{which}"] for which in ("median", "low", "high"))
             of_all, fastest = one[f"{key}_ratio"], one[f"{key}_ratio_min"]
             typer.echo(
-                f"  {told}: ratio {ratio:.2f} [{low:.2f}, {high:.2f}], of minima {fastest:.2f}, of means {of_all:.2f}"
+                f"  {name}: ratio {ratio:.2f} [{low:.2f}, {high:.2f}], of minima {fastest:.2f}, of means {of_all:.2f}"
             )
         typer.echo(f"  ratio: the median over {steps} pairs of steps; [ ]: {interval(one['interval_coverage'])}")
 

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from vrft.extras import need
+
 app = typer.Typer(help="Cards: what each class of a data set looks like, and who says so.", no_args_is_help=True)
 
 
@@ -45,18 +47,19 @@ def write(
 ) -> None:
     """Have a language model write a card, which stays unchecked until a person signs it."""
     from vrft.errors import UserError
-    from vrft.knowledge.write import Wanted, endpoint, write_card
+    from vrft.knowledge.write import CardRequest, endpoint, write_card
 
     classes = list(labels or ()) or (_data_of(recipe)[0] if recipe else [])
     if not classes:
         raise UserError("which classes? give --label for each, or --recipe.")
     if local:
+        need("knowledge write --local")
         from vrft.policies.texts import local_model
 
         ask = local_model(model)
     else:
         ask = endpoint(model, url, key=key, timeout=timeout, retries=retries)
-    path = write_card(ask, Wanted(title, modality, classes), out / f"{name}.yaml", model=model, licence=licence)
+    path = write_card(ask, CardRequest(title, modality, classes), out / f"{name}.yaml", model=model, licence=licence)
     typer.echo(f"{path}: read it, mend it, and sign it with checked_by.")
 
 
@@ -91,7 +94,7 @@ def _data_of(path: Path) -> tuple[list[str], list[str]]:
     from vrft.recipe import known_classes, names_of_samples, open_source, read_recipe
 
     # What the card is for may not fit yet, so the data and the task are all that is read of the recipe.
-    source = open_source(read_recipe(path, ["knowledge=null", "arms=[base]", "stages=[{kind: sft}]"]))
+    source = open_source(read_recipe(path, ["knowledge=null", "arms=[base]", "stages=[{kind: sft}]", "custom={}"]))
     classes = known_classes(source)
     if not classes:
         raise UserError(f"{path}: its data have neither classes nor grades that a card could describe.")

@@ -17,9 +17,10 @@ from vrft.cli.cards import app as knowledge
 from vrft.cli.predict import predict
 from vrft.cli.score import score
 from vrft.errors import UserError
+from vrft.extras import REPORTING, need
 from vrft.processes import (
     StoppedElsewhere,
-    have_met,
+    have_joined,
     is_first_alive,
     is_lost_peer,
     is_main,
@@ -53,13 +54,16 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory; runs/NAME without it.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is in the directory.")] = False,
+    store: Annotated[
+        Path | None, typer.Option(help="The folder of trained stages that runs share; _store beside --out without it.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but the path of the report.")] = False,
-    plan_: Annotated[bool, typer.Option("--plan", help="Tell what it will cost, and do nothing.")] = False,
+    plan_: Annotated[
+        bool, typer.Option("--plan", help="Measure a few steps, print the cost of the run, and write nothing.")
+    ] = False,
     on: Annotated[
         str | None,
-        typer.Option(
-            help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu; else what is here."
-        ),
+        typer.Option(help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu (memory alone)."),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="With --plan: how many, each with its share of a step.")] = 1,
 ) -> None:
@@ -67,32 +71,31 @@ def run(
     from vrft.recipe import read_recipe
 
     checked = read_recipe(recipe, set_ or [])
+    need("run")
     if plan_ and process_count() > 1:
         raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
     if plan_:
-        from vrft.cli.plan import costs
+        from vrft.cli.plan_tables import costs
+        from vrft.cli.terminal import make_reporter
 
-        typer.echo(costs(checked, on, devices))
+        warnings.filterwarnings("ignore")
+        typer.echo(costs(checked, on, devices, make_reporter(quiet=quiet)))
         return
     if on or devices > 1:
         raise UserError("--on and --devices belong to --plan; a run takes the devices that accelerate gives it.")
     from vrft.cli.terminal import make_reporter, plan, results
 
-    directory_path = out or Path("runs") / checked.name
+    directory = out or Path("runs") / checked.name
     reporter = make_reporter(quiet=quiet or not is_main())
-    reporter.say(plan(checked, directory_path))
+    reporter.say(plan(checked, directory))
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    from vrft.pipeline import run as run_recipe
-    from vrft.report import write_report
-    from vrft.runs import RunDirectory
+    from vrft import api
 
-    directory = RunDirectory(directory_path)
-    metrics = run_recipe(checked, directory, resume=resume, reporter=reporter)
+    finished = api.run(checked, directory, resume=resume, store=store, reporter=reporter)
     if is_main():
-        write_report(directory)
-        reporter.say(results(metrics))
-        typer.echo(directory.report)
+        reporter.say(results(finished.metrics))
+        typer.echo(finished.report)
     leave_processes()
 
 
@@ -109,23 +112,20 @@ def report(
 ) -> None:
     """Write the report of a finished run or ablation again, from its files."""
     from vrft.errors import RunError
-    from vrft.report import write_ablation_report, write_report
-    from vrft.runs import AblationDirectory, RunDirectory
 
-    ablation = AblationDirectory(directory)
-    if ablation.records.exists():
-        from vrft.experiment.summary import summarise_ablation
+    need("report", REPORTING)
+    from vrft.evaluation.summary import write_metrics
+    from vrft.report import write_report
+    from vrft.runs import RunDirectory
 
-        summarise_ablation(ablation)
-        typer.echo(write_ablation_report(ablation))
-        return
     run_directory = RunDirectory(directory)
-    if not run_directory.metrics.exists():
+    if not run_directory.records.exists():
         raise RunError(
-            f"{directory} holds no finished run (metrics.json is missing); finish it with vrft run --resume."
+            f"{directory} holds no finished run of this version (records.json is missing); finish it with vrft run "
+            f"--resume or vrft ablate."
         )
-    write_report(run_directory)
-    typer.echo(run_directory.report)
+    write_metrics(run_directory)
+    typer.echo(write_report(run_directory))
 
 
 def main() -> None:
@@ -138,7 +138,7 @@ def main() -> None:
         _leave_the_word_to_the_first()
         sys.exit(2)
     except UserError as error:
-        if not is_main() and not have_met():  # then all processes find the same, most often
+        if not is_main() and not have_joined():  # then all processes find the same, most often
             _leave_the_word_to_the_first()
         which = "" if is_main() else f"process {process_index() + 1} of {process_count()}: "
         for line in str(error).splitlines():
@@ -163,8 +163,8 @@ def _leave_the_word_to_the_first() -> None:
 
 
 def _tell_of_the_end() -> None:
-    told = f"one of the {process_count()} processes was ended, so the run ends with it"
-    typer.echo(f"vrft: {told}; what is finished stays, go on with --resume.", err=True)
+    message = f"one of the {process_count()} processes was ended, so the run ends with it"
+    typer.echo(f"vrft: {message}; what is finished stays, go on with --resume.", err=True)
 
 
 def _terminated(*signalled: object) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from vrft.cli.task_options import takes_task
 from vrft.errors import UserError
+from vrft.extras import need
 
 
 @takes_task
@@ -44,7 +45,7 @@ def predict(
 ) -> None:
     """Ask a policy about images: one JSON object a line, with answer, reasoning and confidence.
 
-    A run directory knows its task, and --split takes its images. For any other model the task is told by options:
+    A run directory knows its task, and --split takes its images. For any other model options describe the task:
     vrft predict tiny scan.png --task localization --question "Where is the finding?"
     """
     given = {"--arm": arm, "--seed": seed, "--split": split, "--limit": limit}
@@ -57,6 +58,7 @@ def predict(
         raise UserError("--limit needs --split; image files are all asked about.")
     if window and not window[0] < window[1]:
         raise UserError(f"--window is {window[0]:g} {window[1]:g}; the first value must be below the second.")
+    need("predict")
     from vrft.evaluation.inference import ask_model, ask_run
     from vrft.report.draw import write_drawing
     from vrft.runs import RunDirectory

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,17 +26,21 @@ class BarReporter(Reporter):
         self._bar: TaskID | None = None
 
     def say(self, text: str) -> None:
+        """Print a line above the bar."""
         self._progress.console.print(text, highlight=False, markup=False)
 
     def start(self, label: str, total: int, done: int = 0) -> None:
+        """Show a bar of ``total`` steps, of which ``done`` are done."""
         self._progress.start()
         self._bar = self._progress.add_task(label, total=total, completed=done, note="")
 
     def advance(self, done: int, note: str = "") -> None:
+        """Move the bar to ``done`` steps."""
         if self._bar is not None:
             self._progress.update(self._bar, completed=done, note=note)
 
     def stop(self) -> None:
+        """Remove the bar."""
         self._progress.stop()
         if self._bar is not None:
             self._progress.remove_task(self._bar)
@@ -54,51 +59,39 @@ def plan(recipe: Recipe, out: Path) -> str:
         f"run {recipe.name}: {recipe.task.kind} on {data} with policy {recipe.policy.model}, into {out}",
         f"  evaluated on {recipe.evaluation.split}, seeds {', '.join(map(str, recipe.seeds))}",
     ]
+    if recipe.custom:
+        functions = ", ".join(f"{where} as {name}" for name, where in recipe.custom.items())
+        lines.append(f"  runs code of yours: {functions}")
     for name in recipe.arm_names():
         stages = []
         for stage in recipe.stages_of(name):
             if isinstance(stage, RftStage):
-                rewards = " + ".join(f"{weight:g} {reward}" for reward, weight in stage.rewards.items())
-                told = f"rft, {stage.steps} steps of {stage.prompts_per_step} x {stage.group_size}, reward {rewards}"
+                rewards = " + ".join(f"{weight:g} {reward}" for reward, weight in stage.weights().items())
+                words = f"rft, {stage.steps} steps of {stage.prompts_per_step} x {stage.group_size}, reward {rewards}"
             else:
-                told = f"sft, {stage.steps} steps of {stage.batch_size}"
-            told += f", on {stage.task.kind}" if stage.task else ""
-            stages.append(told + (", targets shuffled" if stage.shuffle_targets else ""))
+                words = f"sft, {stage.steps} steps of {stage.batch_size}"
+            words += f", on {stage.task.kind}" if stage.task else ""
+            stages.append(words + (", targets shuffled" if stage.shuffle_targets else ""))
         lines.append(f"  arm {name}: {'; then '.join(stages) or 'no training'}")
     return "\n".join(lines)
 
 
 def results(metrics: dict[str, Any]) -> str:
-    """The headline figures of the arms as a table that fits a terminal; the report has them all."""
-    arms = metrics["arms"]
-    first = next(iter(arms.values()))
-    measured = [key for key in first if key not in ("n", "seeds", "cost") and not key.endswith("_lenient")]
-    names = [*measured[:3], "read_rate"]
-    table = Table("arm", *names, "minutes")
-    for arm, figures in arms.items():
-        cells = [f"{figures[m]['value']:.3f} [{figures[m]['low']:.2f}, {figures[m]['high']:.2f}]" for m in names]
-        table.add_row(arm, *cells, f"{figures['cost']['seconds'] / 60:.1f}")
-    text = StringIO()
-    Console(file=text, width=160).print(table)
-    return text.getvalue().rstrip()
+    """The arms with their main metrics, and the differences on the headline metric; the report has them all."""
+    from vrft.report.tables import arm_table, metrics_of, planned_table
 
-
-def effects(ablation: dict[str, Any]) -> str:
-    """What an ablation came to: its effects with intervals, seen or not."""
-    table = Table("effect", ablation["metric"], "interval", "p (Holm)", "seen", "minimum_detectable_effect visible")
-    for row in ablation["effects"]:
-        interval = f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-        seen = "yes" if row["seen"] else "no"
-        table.add_row(
-            row["name"],
-            f"{row['difference']:+.3f}",
-            interval,
-            f"{row['p_holm']:.3g}",
-            seen,
-            f"{row['minimum_detectable_effect']:.3f}",
-        )
+    names = [name for name in metrics_of(metrics) if name != "read_rate" and not name.endswith("_lenient")]
+    arms = arm_table(metrics, [*names[: 1 if metrics["factors"] else 3], "read_rate"]).drop(
+        columns=["steps", "M tokens", "peak GB"]
+    )
     text = StringIO()
-    Console(file=text, width=120).print(table)
+    console = Console(file=text, width=160)
+    for frame in (arms, planned_table(metrics)):
+        table = Table(*frame.columns)
+        for row in frame.itertuples(index=False):
+            table.add_row(*map(escape, row))
+        if len(frame):
+            console.print(table)
     return text.getvalue().rstrip()
 
 

@@ -1,4 +1,4 @@
-"""Sources of samples, one file a source. A source has ``labels`` or ``levels``, and ``samples(split)``."""
+"""Sources of samples, a module for each. A source has ``labels`` or ``levels``, and ``samples(split)``."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -9,7 +9,7 @@ from vrft.sample import Sample
 
 
 class Source(Protocol):
-    """What every source offers; none opens an image before a sample's image is asked for."""
+    """The interface of a source; it opens no image before the image of a sample is used."""
 
     @property
     def labels(self) -> list[str] | None:
@@ -17,17 +17,25 @@ class Source(Protocol):
 
     @property
     def levels(self) -> int | None:
-        """How many grades there are, where the targets are grades."""
+        """The number of grades, where the targets are grades."""
 
     @property
     def question(self) -> str:
-        """What is asked about each sample, where the recipe does not say."""
+        """The question about each sample, where the recipe has none."""
 
     def check(self) -> None:
-        """Raise ``DataError`` where a file is missing; read none."""
+        """Check the files before a run.
+
+        Raises:
+            DataError: a file is missing or at fault.
+        """
 
     def samples(self, split: str) -> Iterator[Sample]:
-        """Yield the samples of ``train``, ``validation`` or ``test`` in a fixed order."""
+        """Yield the samples of ``train``, ``validation`` or ``test`` in a fixed order.
+
+        Raises:
+            DataError: the files cannot be read.
+        """
 
 
 __all__ = ["MedMNISTSource", "PhantomSource", "Source"]

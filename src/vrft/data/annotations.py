@@ -1,10 +1,10 @@
-"""Annotated images: boxes with labels, as the sources of boxes read them, cleaned by one rule and turned into samples.
+"""Annotated images: boxes with labels, read by a source of boxes, cleaned by one rule and turned into samples.
 
-The rule, for every source: a box without area is dropped, and one whose corners are swapped; a box that leaves the
-image is clipped to it, and dropped where nothing of it is inside; of equal boxes with equal labels one is kept.
-Whatever is dropped or clipped is counted. An image of whose boxes none is left holds something that nobody can point
-at: it is no sample, while an image that is stated to hold nothing is one without boxes. Nor is an image of which the
-files say nothing that can be relied on (``Record.unsure``).
+The rule, for every source: a box without area is dropped, and so is a box whose corners are swapped; a box that leaves
+the image is clipped to it, and dropped where it lies outside; of equal boxes with equal labels one is kept. Dropped and
+clipped boxes are counted. An image that loses all its boxes is no sample, since its findings have no place; an image
+that is stated to be empty is a sample without boxes. An image whose annotation is unreliable (``Record.unsure``) is no
+sample.
 """
 
 import math
@@ -12,39 +12,19 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
 from vrft.boxes import Size, clip, has_area, rescale
-from vrft.data.lookup import SUFFIXES
+from vrft.data.splits import SPLITS, in_split
 from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
 from vrft.sample import Box, ImageFile, Sample
 
-__all__ = [
-    "FOLDERS",
-    "SPLITS",
-    "SUFFIXES",
-    "Annotation",
-    "BoxSource",
-    "Counts",
-    "Reader",
-    "Record",
-    "around",
-    "clean",
-    "image_size",
-    "share_out",
-]
-
-SPLITS = ("train", "validation", "test")
-FOLDERS = {"train": ("train",), "validation": ("valid", "val", "validation"), "test": ("test",)}
-"""What exports call the folder of a split."""
-
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One box and what it holds."""
+    """One box and its label."""
 
     label: str
     box: Box
@@ -52,34 +32,38 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Record:
-    """One image and its annotations; none, and none left out, is a statement that nothing is there."""
+    """One image and its annotations; without any, and with none left out, the image is stated to be empty."""
 
     image: Path
     size: Size
     annotations: tuple[Annotation, ...] = ()
     stated: Size | None = None
-    """Width and height that the annotation states, which tell whether it knows of an EXIF orientation (``upright``)."""
+    """Width and height in the annotation, which show whether its boxes belong to the upright image (``upright``)."""
     left_out: tuple[str, ...] = ()
-    """The labels of what the file states and no box tells: what the rule dropped, or the source could not use."""
+    """The labels of findings without a box: dropped by the rule, or not usable by the source."""
     unsure: str = ""
-    """Why the annotation tells neither what is there nor that nothing is: the image is left out and counted by it."""
+    """Why the annotation shows neither findings nor that there are none; such an image is left out and counted."""
 
 
 Counts = Counter[str]
-"""What was met: ``images``, ``empty``, ``boxes`` (as written), ``kept``, ``clipped``, ``no area``, ``corners swapped``,
-``outside``, ``duplicate``, ``no usable box`` (images); what ``Record.unsure`` says; and what a source cannot use:
-``image missing``, ``not annotated``, ``size differs``, ..."""
+"""The counts of a split: ``images``, ``empty``, ``boxes`` (as written), ``kept``, ``clipped``, ``no area``,
+``corners swapped``, ``outside``, ``duplicate``, ``no usable box`` (images); the texts of ``Record.unsure``; and the
+problems of a source: ``image missing``, ``not annotated``, ``size differs``, ..."""
 
 
 class Reader(Protocol):
-    """What a source of boxes offers: the records of its own splits."""
+    """The records of a source of boxes, by its own splits."""
 
     def read(self, split: str, counts: Counts) -> list[Record]:
-        """The records of a split as they are written, in a fixed order; oddities are counted."""
+        """Read the records of a split as they are written, in a fixed order, and count the problems.
+
+        Raises:
+            DataError: a file is missing, cannot be read, or is ambiguous.
+        """
 
 
 def clean(record: Record, counts: Counts) -> Record:
-    """Apply the rule to the boxes of a record, and count what it meets."""
+    """Apply the rule of this module to the boxes of a record, and count the cases."""
     counts["images"] += 1
     counts["empty"] += not record.annotations and not record.left_out
     counts["boxes"] += len(record.annotations)
@@ -90,7 +74,7 @@ def clean(record: Record, counts: Counts) -> Record:
         fitted = replace(annotation, box=clipped)
         if fitted in kept:
             counts["duplicate"] += 1
-        elif (fault := fault_of(annotation.box)) or not has_area(clipped):
+        elif (fault := _fault_of(annotation.box)) or not has_area(clipped):
             counts[fault or "outside"] += 1
             dropped.append(annotation.label)
         else:
@@ -100,20 +84,24 @@ def clean(record: Record, counts: Counts) -> Record:
     return replace(record, annotations=tuple(kept), left_out=(*record.left_out, *dropped))
 
 
-def fault_of(box: Box) -> str | None:
-    """What is wrong with a box, wherever it lies: ``corners swapped``, ``no area`` or nothing."""
+def _fault_of(box: Box) -> str | None:
     if box[2] < box[0] or box[3] < box[1]:
         return "corners swapped"
     return None if has_area(box) else "no area"
 
 
-def box_of(values: Iterable[object], where: str, expected: str) -> Box:
-    """Four finite numbers of a box in pixels, as a file gives them.
+def parse_box(values: Iterable[object], where: str, expected: str) -> Box:
+    """Convert four values of a file to a box in pixels.
+
+    Args:
+        values: numbers or texts.
+        where: the beginning of the message: the place in the file and the values.
+        expected: the names of the four values.
 
     Raises:
-        DataError: they are none, or shares of the image.
+        DataError: they are no four finite numbers, or fractions of the image.
     """
-    numbers = [number_of(value) for value in values]
+    numbers = [parse_number(value) for value in values]
     known = [number for number in numbers if number is not None]
     if len(known) != 4 or len(numbers) != 4:
         raise DataError(f"{where}; expected {expected}, four numbers in pixels.")
@@ -122,10 +110,10 @@ def box_of(values: Iterable[object], where: str, expected: str) -> Box:
     return known[0], known[1], known[2], known[3]
 
 
-def number_of(value: object) -> float | None:
-    """A finite number, also one that is written as text; None for anything else.
+def parse_number(value: object) -> float | None:
+    """A finite number, also from text; None for anything else.
 
-    >>> number_of(" 2.5"), number_of("nan"), number_of("1_0"), number_of(True), number_of([1])
+    >>> parse_number(" 2.5"), parse_number("nan"), parse_number("1_0"), parse_number(True), parse_number([1])
     (2.5, None, None, None, None)
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -139,44 +127,56 @@ def number_of(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def upright(record: Record, facts: ImageFacts, counts: Counts) -> Record:
-    """Give the boxes of a record the place that they have in its image, as it is shown.
+def parse_size(width: object, height: object) -> Size | None:
+    """The size of an image in an annotation, from numbers or texts; None where it has none.
 
-    An image with an EXIF orientation is shown upright. The size that its annotation states tells which picture the
-    boxes belong to, the upright one or the one that is stored; where it tells nothing (none is stated, or both pictures
-    have it), they are taken to be upright, as tools that show images upright write them. Where another size of the same
-    shape is stated, the picture was scaled after it was annotated, and its boxes are scaled as well. Of another shape
-    they are taken as pixels of the file; where they are plainly not, the record is ``unsure``. What is odd about the
-    file is counted.
+    >>> parse_size("640", 480.0), parse_size(None, 480)
+    ((640, 480), None)
+    """
+    wide, high = parse_number(width), parse_number(height)
+    return (round(wide), round(high)) if wide and high and min(wide, high) >= 1 else None
+
+
+def upright(record: Record, facts: ImageFacts, counts: Counts) -> Record:
+    """Convert the boxes of a record to the upright image.
+
+    The size in the annotation shows whether its boxes belong to the upright image or to the image as it is stored;
+    without a size, or where both have this size, they are taken as upright, since most tools show images upright.
+    Another size of the same shape means that the image was scaled after it was annotated: its boxes are scaled as well.
+    With a size of another shape the boxes are taken as pixels of the file; where they cannot be, the record is
+    ``unsure``. Properties of the file and changes of boxes are counted.
+
+    Raises:
+        DataError: the record was read from another page than the facts.
     """
     counts.update(facts.kinds)
     if record.size != facts.size:
         raise DataError(
-            f"{record.image}: the named page is {facts.size[0]} x {facts.size[1]}, the first one "
+            f"{record.image}: the named page is {facts.size[0]} x {facts.size[1]}, the first page "
             f"{record.size[0]} x {record.size[1]}; save the page as a file of its own."
         )
-    stated, boxes = record.stated, [one.box for one in record.annotations]
+    stated, boxes = record.stated, [annotation.box for annotation in record.annotations]
     if stated is None or stated == facts.size:
         return record
-    meant: Size | None = facts.stored
+    annotated: Size | None = facts.stored
     if stated != facts.stored:
-        meant = next((size for size in (facts.size, facts.stored) if _same_shape(stated, size)), None)
-        if meant is None or not _all_inside(boxes, stated):
+        annotated = next((size for size in (facts.size, facts.stored) if _same_shape(stated, size)), None)
+        if annotated is None or not _all_inside(boxes, stated):
             counts["size differs"] += 1
-            lost = not _all_inside(boxes, facts.size) and _all_inside(boxes, stated)
-            why = "boxes of a picture with another shape"
-            return replace(record, unsure=record.unsure or why) if lost else record
+            if _all_inside(boxes, facts.size) or not _all_inside(boxes, stated):
+                return record
+            return replace(record, unsure=record.unsure or "boxes of a picture with another shape")
         counts["boxes scaled"] += len(boxes)
-        boxes = [rescale(box, stated, meant) for box in boxes]
-    if meant != facts.size:
+        boxes = [rescale(box, stated, annotated) for box in boxes]
+    if annotated != facts.size:
         counts["boxes turned by EXIF"] += len(boxes)
         boxes = [upright_box(box, facts.stored, facts.orientation) for box in boxes]
-    moved = (replace(one, box=box) for one, box in zip(record.annotations, boxes, strict=True))
+    moved = (replace(annotation, box=box) for annotation, box in zip(record.annotations, boxes, strict=True))
     return replace(record, annotations=tuple(moved))
 
 
 def _same_shape(one: Size, other: Size) -> bool:
-    """Whether a picture of one size scaled to the other keeps its shape, up to a rounding of its sides.
+    """Whether an image of one size scaled to the other keeps its shape, up to a rounding of its sides.
 
     >>> _same_shape((128, 96), (64, 48)), _same_shape((1023, 767), (512, 384)), _same_shape((100, 81), (100, 80))
     (True, True, False)
@@ -185,12 +185,12 @@ def _same_shape(one: Size, other: Size) -> bool:
 
 
 def _all_inside(boxes: Iterable[Box], size: Size) -> bool:
-    """Whether no box sticks out of a picture by more than a pixel."""
+    """Whether no box leaves an image by more than a pixel."""
     return all(min(box) >= -1 and max(box[::2]) <= size[0] + 1 and max(box[1::2]) <= size[1] + 1 for box in boxes)
 
 
 def image_size(path: Path) -> Size:
-    """Width and height of the upright picture, from the head of an image file; of several pages, of the first.
+    """Width and height of the upright image, from the header of a file; of several pages, of the first.
 
     Raises:
         DataError: the file is missing or is no image.
@@ -198,47 +198,22 @@ def image_size(path: Path) -> Size:
     return inspect(path, any_page=True).size
 
 
-def stated_size(width: object, height: object) -> Size | None:
-    """The size of an image as an annotation states it, in numbers or texts; None where it states none.
-
-    >>> stated_size("640", 480.0), stated_size(None, 480)
-    ((640, 480), None)
-    """
-    wide, high = number_of(width), number_of(height)
-    return (round(wide), round(high)) if wide and high and min(wide, high) >= 1 else None
-
-
-def share_out(groups: Sequence[str], split: str, seed: int = 0) -> list[bool]:
-    """Which items belong to a split, for sets without splits of their own: 60% train, 20% validation, 20% test.
-
-    Items of one group (one patient) fall into one split; which one depends on the group's name and the seed alone, so
-    that a new image moves no other.
-    """
-    wanted = SPLITS.index(split)
-    return [_place(group, seed) == wanted for group in groups]
-
-
-def _place(group: str, seed: int) -> int:
-    share = int.from_bytes(sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / 2**64
-    return 0 if share < 0.6 else 1 if share < 0.8 else 2
-
-
 class BoxSource:
     """Samples of annotated images for one task.
 
     Args:
         reader: reads the records of a split.
-        kind: ``localization`` (the boxes of ``find``), or ``classification`` (one sample a box: what is it?).
-        find: the labels that are looked for or told apart; without it all.
-        region: what a classification shows of a region: ``crop`` (it alone, with a margin) or ``box`` (the whole image,
-            and the question tells the box).
-        margin: of a crop, on each side, as a share of the longer side of its box.
-        shared_out: all images are put together and shared out by a hash of their names, for sets that lack a split.
+        kind: ``localization`` (the target is the boxes of ``find``), or ``classification`` (one sample a box, whose
+            target is the label).
+        find: the labels to locate or to classify; without it all.
+        region: the image of a classification: ``crop`` (the region alone, with a margin) or ``box`` (the whole image,
+            and the question holds the box).
+        margin: of a crop, on each side, as a fraction of the longer side of its box.
+        hash_splits: all images are split by a hash of their names, for sets that lack a split.
         window: of files with more than 8 bits: the values that become black and white.
-        page: of files with several, from 0.
-        unusable: what becomes of an image with findings that are looked for, of whose boxes none is left, and of one
-            whose annotation cannot be relied on (``Record.unsure``): it is left out and counted (``skip``), or the data
-            is refused (``refuse``).
+        page: of files with several pages, from 0.
+        unusable: the treatment of an image with findings to locate of which none has a usable box, and of an image with
+            an unreliable annotation (``Record.unsure``): left out and counted (``skip``), or an error (``refuse``).
     """
 
     levels: int | None = None
@@ -251,38 +226,36 @@ class BoxSource:
         find: Sequence[str] | None = None,
         region: Literal["crop", "box"] = "crop",
         margin: float = 0.25,
-        shared_out: bool = False,
+        hash_splits: bool = False,
         window: Window | None = None,
         page: int | None = None,
         unusable: Literal["skip", "refuse"] = "skip",
     ) -> None:
-        self.reader, self.kind, self.find, self.shared_out = reader, kind, tuple(find or ()), shared_out
+        self.reader, self.kind, self.find, self.hash_splits = reader, kind, tuple(find or ()), hash_splits
         self.region, self.margin, self.unusable = region, margin, unusable
         self.window, self.page = window, page
         self.counts: dict[str, Counts] = {}
         self._records: dict[str, list[Record]] = {}
         self._unsure: dict[str, Path] = {}
-        """An image of each split of which the annotation tells nothing."""
-        self._every: tuple[list[Record], Counts] | None = None
+        """An image of each split whose annotation is unreliable."""
+        self._all_splits: tuple[list[Record], Counts] | None = None
 
     def records(self, split: str) -> list[Record]:
-        """The cleaned records of a split; ``counts[split]`` says what was met.
+        """The cleaned records of a split, read once; their counts are in ``counts[split]``.
 
         Raises:
-            DataError: a file cannot be read, or an image has no usable box and those are to be refused.
+            DataError: a file cannot be read, or an image is unusable and ``unusable`` is ``refuse``.
         """
         if split not in self._records:
-            counts: Counts = Counter()
-            usable = []
+            counts, usable = Counts(), []
             for record in self._read(split, counts):
                 if not record.unsure:
                     record = upright(record, inspect(record.image, self.page), counts)
-                if record.unsure:
-                    self._leave_out(record, split, counts)
-                elif self._is_usable(record := clean(record, counts), counts):
+                if not record.unsure:
+                    record = clean(record, counts)
+                if self._is_usable(record, split, counts):
                     usable.append(record)
-            self._records[split] = usable
-            self.counts[split] = counts
+            self._records[split], self.counts[split] = usable, counts
         return self._records[split]
 
     @property
@@ -291,86 +264,80 @@ class BoxSource:
         found: Path | str = getattr(self.reader, "root", getattr(self.reader, "images", "the data"))
         return found
 
-    @property
-    def _met(self) -> Counts:
-        """What was met in all splits together."""
-        return sum(self.counts.values(), Counter())
-
     def _is_wanted(self, label: str) -> bool:
         return not self.find or label in self.find
 
-    def _leave_out(self, record: Record, split: str, counts: Counts) -> None:
-        if self.unusable == "refuse":
-            told = "tells neither what is there nor that nothing is"
-            raise DataError(
-                f"{record.image}: its annotation {told} ({record.unsure}); mend it or remove the image, or set "
-                f"data.unusable to skip."
-            )
-        counts[record.unsure] += 1
-        self._unsure.setdefault(split, record.image)
-
-    def _is_usable(self, record: Record, counts: Counts) -> bool:
-        """Whether a finding that is looked for has a box, or none is stated."""
-        lost = [label for label in record.left_out if self._is_wanted(label)]
-        if not lost or any(self._is_wanted(one.label) for one in record.annotations):
+    def _is_usable(self, record: Record, split: str, counts: Counts) -> bool:
+        """Whether the annotation is reliable, and a wanted finding has a box or there is none."""
+        lost = {label for label in record.left_out if self._is_wanted(label)}
+        if record.unsure:
+            self._unsure.setdefault(split, record.image)
+            reason, mend = record.unsure, "mend it or remove the image"
+            fault = f"its annotation tells neither what is there nor that nothing is ({reason})"
+        elif lost and not any(self._is_wanted(annotation.label) for annotation in record.annotations):
+            reason, mend = "no usable box", "mend its annotation or remove it"
+            why = "none of its boxes can be used (no area, corners swapped, outside)"
+            fault = f"is annotated ({', '.join(sorted(lost))}), and {why}"
+        else:
             return True
         if self.unusable == "refuse":
-            shown = ", ".join(sorted(set(lost)))
-            raise DataError(
-                f"{record.image}: is annotated ({shown}), and none of its boxes can be used (no area, corners swapped, "
-                f"outside); mend its annotation or remove it, or set data.unusable to skip."
-            )
-        counts["no usable box"] += 1
+            raise DataError(f"{record.image}: {fault}; {mend}, or set data.unusable to skip.")
+        counts[reason] += 1
         return False
 
     def _read(self, split: str, counts: Counts) -> list[Record]:
         with reading(self._where):
-            if not self.shared_out:
+            if not self.hash_splits:
                 return self.reader.read(split, counts)
-            if self._every is None:
-                met: Counts = Counter()
-                found = {record.image: record for own in SPLITS for record in self.reader.read(own, met)}
-                self._every = list(found.values()), met
-        every, met = self._every
+            if self._all_splits is None:
+                counts_of_all = Counts()
+                found = {record.image: record for own in SPLITS for record in self.reader.read(own, counts_of_all)}
+                self._all_splits = list(found.values()), counts_of_all
+        records, counts_of_all = self._all_splits
         if split == SPLITS[0]:
-            counts.update(met)  # once, not for every split
-        inside = share_out([record.image.stem for record in every], split)
-        return [record for record, taken in zip(every, inside, strict=True) if taken]
+            counts.update(counts_of_all)  # once, not for every split
+        inside = in_split([record.image.stem for record in records], split)
+        return [record for record, taken in zip(records, inside, strict=True) if taken]
+
+    def _labels_found(self) -> set[str]:
+        return {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
 
     @property
     def labels(self) -> list[str] | None:
-        """All labels in alphabetical order, where the targets are labels."""
+        """All labels in the order of ``find``, else in alphabetical order; None for a localization."""
         if self.kind != "classification":
             return None
-        found = {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
+        found = self._labels_found()
         return [label for label in self.find if label in found] or sorted(found)
 
     @property
     def question(self) -> str:
+        """The question about each sample, where the recipe has none."""
         if self.kind == "classification":
             where = "in the middle of" if self.region == "crop" else "in the given box of"
             return f"Which class is shown {where} this image?"
         return f"Where is every {' or '.join(self.find)}?" if self.find else "Where are the findings?"
 
-    def counted(self) -> dict[str, dict[str, int]]:
-        """For each split that has images what was met in it: ``Counts``, without what did not occur."""
+    def annotation_counts(self) -> dict[str, dict[str, int]]:
+        """The ``Counts`` of each split that has images, without zeros."""
         for split in SPLITS:
             self.records(split)
-        return {split: {what: n for what, n in counts.items() if n} for split, counts in self.counts.items() if counts}
+        return {split: {key: n for key, n in counts.items() if n} for split, counts in self.counts.items() if counts}
 
     def check(self) -> None:
         """Read the annotations of all splits.
 
         Raises:
-            DataError: a file is missing or at fault, a label that is looked for occurs nowhere, or there is no label.
+            DataError: a file is missing or at fault, a label of ``find`` has no box, or there is no label.
         """
-        found = {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
+        found = self._labels_found()
         for label in self.find:
             if label not in found:
                 known = ", ".join(sorted(found)) or "no boxes that can be used"
                 raise DataError(f"no box has the label {label!r}; the data has {known}.")
         if not found and self.kind == "classification":
-            raise DataError(f"{self._where}: holds no box to classify ({in_words(self._met) or 'no image'}).")
+            counts = format_counts(sum(self.counts.values(), Counts())) or "no image"
+            raise DataError(f"{self._where}: holds no box to classify ({counts}).")
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in the order of the files; no image is opened.
@@ -379,72 +346,77 @@ class BoxSource:
             DataError: there are images, and none of them can be used.
         """
         records = self.records(split)
-        hints = [hint for key, hint in UNUSED.items() if self.counts[split][key]]
+        hints = [hint for key, hint in HINTS.items() if self.counts[split][key]]
         if split in self._unsure:
             hints.append(f"mend the annotations of images such as {self._unsure[split]}.")
         if not records and hints:
-            met = in_words(self.counts[split])
-            raise DataError(f"the data has no image for {split} that can be used ({met}): {' '.join(hints)}")
-        for record, name in zip(records, names_apart([record.image for record in records]), strict=True):
-            wanted = [one for one in record.annotations if self._is_wanted(one.label)]
+            counts = format_counts(self.counts[split])
+            raise DataError(f"the data has no image for {split} that can be used ({counts}): {' '.join(hints)}")
+        for record, name in zip(records, unique_names([record.image for record in records]), strict=True):
+            wanted = [annotation for annotation in record.annotations if self._is_wanted(annotation.label)]
             if self.kind == "localization":
-                target = tuple(one.box for one in wanted)
-                yield Sample(name, self._shown(record.image), self.question, target, split)
+                target = tuple(annotation.box for annotation in wanted)
+                yield Sample(name, self._image_of(record.image), self.question, target, split)
                 continue
             image = record.image.name if name == record.image.stem else name
-            for index, one in enumerate(wanted):
-                cut = around(one.box, self.margin, record.size) if self.region == "crop" else None
+            for index, annotation in enumerate(wanted):
+                box = annotation.box
+                region = crop_region(box, self.margin, record.size) if self.region == "crop" else None
                 yield Sample(
                     id=f"{name}-{index}",
-                    image=self._shown(record.image, cut),
+                    image=self._image_of(record.image, region),
                     question=self.question,
-                    target=one.label,
+                    target=annotation.label,
                     split=split,
-                    facts={"image": image, "box": one.box},
-                    region=one.box if self.region == "box" else None,
+                    facts={"image": image, "box": box},
+                    region=box if self.region == "box" else None,
                 )
 
-    def _shown(self, path: Path, region: Region | None = None) -> Path | ImageFile:
-        read = ImageFile(path, region, self.window, self.page)
-        return path if read == ImageFile(path) else read
+    def _image_of(self, path: Path, region: Region | None = None) -> Path | ImageFile:
+        file = ImageFile(path, region, self.window, self.page)
+        return path if file == ImageFile(path) else file
 
 
-UNUSED = {
+HINTS = {
     "no usable box": "mend the boxes in the annotations.",
     "not annotated": "put the annotations where the source looks for them.",
 }
-"""Why an image is no sample, and what to do where none is one."""
+"""The remedy for each reason why an image is no sample."""
 
 
-def in_words(counts: Mapping[str, int]) -> str:
-    """Counts in one line, without what did not occur."""
-    return ", ".join(f"{what} {count:,}" for what, count in counts.items() if count)
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Counts in one line, without zeros."""
+    return ", ".join(f"{key} {count:,}" for key, count in counts.items() if count)
 
 
-def names_apart(images: Sequence[Path]) -> list[str]:
-    """What to call the samples of some images: the stem, with folders and suffix where two share it.
+def unique_names(images: Sequence[Path]) -> list[str]:
+    """A name for each image: the stem, with folders and suffix where two images share it.
 
-    >>> names_apart([Path("x/1/a.png"), Path("x/2/a.png"), Path("x/2/b.png")])
+    >>> unique_names([Path("x/1/a.png"), Path("x/2/a.png"), Path("x/2/b.png")])
     ['1_a', '2_a', 'b']
     """
-    stems = Counter(image.stem for image in images)
-    if len(stems) == len(images):
-        return [image.stem for image in images]
-    whole = [Path(os.path.abspath(image)) for image in images]  # some may be relative, others not
-    roots = {path.anchor for path in whole}  # several where there are several drives
-    base = Path(os.path.commonpath([path.parent for path in whole])) if len(roots) == 1 else None
-    inner = [path.relative_to(base or path.anchor) for path in whole]
-    longer = ["_".join(path.with_suffix("").parts) for path in inner]
-    full = ["_".join(path.parts) for path in inner]
-    names = [one if stems[image.stem] > 1 else image.stem for image, one in zip(images, longer, strict=True)]
-    often = Counter(names)
-    names = [whole if often[name] > 1 else name for name, whole in zip(names, full, strict=True)]
+    names = [image.stem for image in images]
+    if len(set(names)) == len(names):
+        return names
+    absolute = [Path(os.path.abspath(image)) for image in images]  # some may be relative, others not
+    drives = {path.anchor for path in absolute}
+    base = Path(os.path.commonpath([path.parent for path in absolute])) if len(drives) == 1 else None
+    inner = [path.relative_to(base or path.anchor) for path in absolute]
+    for longer in (["_".join(path.with_suffix("").parts) for path in inner], ["_".join(path.parts) for path in inner]):
+        often = Counter(names)
+        names = [whole if often[name] > 1 else name for name, whole in zip(names, longer, strict=True)]
     often = Counter(names)
     return [f"{name}-{index}" if often[name] > 1 else name for index, name in enumerate(names)]
 
 
-def around(box: Box, margin: float, size: Size) -> tuple[int, int, int, int]:
-    """A box with a margin on each side, in whole pixels inside the image."""
+def crop_region(box: Box, margin: float, size: Size) -> Region:
+    """A box with a margin on each side, in whole pixels inside the image.
+
+    Args:
+        box: x1, y1, x2, y2 in pixels.
+        margin: a fraction of the longer side of the box.
+        size: width and height of the image.
+    """
     wide = margin * max(box[2] - box[0], box[3] - box[1])
     x1, y1, x2, y2 = clip((box[0] - wide, box[1] - wide, box[2] + wide, box[3] + wide), size)
     return int(x1), int(y1), max(int(x1) + 1, round(x2)), max(int(y1) + 1, round(y2))

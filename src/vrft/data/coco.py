@@ -1,83 +1,72 @@
-"""COCO: one JSON a split, with boxes [x, y, width, height], polygons or RLE masks.
+"""COCO: a JSON file for each split, with boxes [x, y, width, height], polygons or RLE masks.
 
 ::
 
     root/{train,valid or val,test}/_annotations.coco.json, the images beside it or in images/
     root/annotations/instances_{train,val,test}*.json, the images in root/{train,val,test}*, root/images or root
 
-A crowd region (``iscrowd``) stands for a group of objects and is no box, unless all annotations of a file are so
-marked, as tools do that write RLE masks. Ids that differ in type alone (1 and "1") are matched where they can mean one
-thing. A file that is listed twice is one image with the annotations of both. An image without annotations holds
-nothing; where some annotations refer to no image, they may be its own, and it is left out.
+A crowd region (``iscrowd``) stands for a group of objects and is no box, unless all annotations of a file are marked
+so, as some tools do that write RLE masks. Ids that differ in type alone (1 and "1") are equal unless this is ambiguous.
+A file that is listed twice is one image with the annotations of both entries. An image without annotations is empty;
+where some annotations refer to no image, these may be its own, and it is left out.
 """
 
 import json
 import math
 import re
 import reprlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from vrft.boxes import Size, hull
-from vrft.data.annotations import (
-    FOLDERS,
-    Annotation,
-    Counts,
-    Record,
-    box_of,
-    image_size,
-    number_of,
-    stated_size,
-)
+from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_box, parse_number, parse_size
 from vrft.data.lookup import ImageFiles
+from vrft.data.splits import SPLIT_NAMES
 from vrft.errors import DataError, reading
 from vrft.sample import Box
 from vrft.textfiles import read_text
 
 NO_BOXES = {"captions", "keypoints", "panoptic", "stuff", "info"}
-"""Words in the names of files beside those with boxes."""
+"""Words in the names of files without boxes."""
 
 Id = int | float | str
 T = TypeVar("T")
 
 
-class ById(Generic[T]):
-    """Things by their ids; an id of another type means the one thing whose id reads alike."""
+class ById(dict[Id, T]):
+    """A mapping by id that also finds an id of another type (1 and "1"), where only one id can be meant."""
 
-    def __init__(self) -> None:
-        self._exact: dict[Id, T] = {}
-        self._alike: dict[Id, list[Id]] = {}
-
-    def __contains__(self, key: Id) -> bool:
-        return key in self._exact
-
-    def __getitem__(self, key: Id) -> T:
-        return self._exact[key]
-
-    def __iter__(self) -> Iterator[Id]:
-        return iter(self._exact)
-
-    def __setitem__(self, key: Id, value: T) -> None:
-        self._exact[key] = value
-        self._alike.setdefault(_alike(key), []).append(key)
+    @cached_property
+    def _same_text(self) -> dict[Id, list[Id]]:
+        found = defaultdict[Id, list[Id]](list)
+        for key in self:
+            found[_without_type(key)].append(key)
+        return found
 
     def key_of(self, key: Id, counts: Counts, where: str) -> Id | None:
-        """The id that is meant, or None; ``id of another type`` is counted where the types differ.
+        """The id in the finished mapping that equals ``key``, or None.
+
+        Args:
+            key: the id of a reference.
+            counts: gets ``id of another type`` where the types differ.
+            where: the place of the reference, for the message.
 
         Raises:
-            DataError: two could be meant.
+            DataError: two ids could be meant.
         """
-        if key in self._exact:
+        if key in self:
             return key
-        meant = self._alike.get(_alike(key), [])
+        meant = self._same_text.get(_without_type(key), [])
         if len(meant) > 1:
             raise DataError(f"{where} refers to {key!r}, which could be {meant[0]!r} or {meant[1]!r}; write one form.")
         counts["id of another type"] += len(meant)
         return meant[0] if meant else None
 
 
-def _alike(key: Id) -> Id:
+def _without_type(key: Id) -> Id:
     if isinstance(key, str):
         text = key.strip()
         return int(text) if text.isdecimal() and len(text) < 1000 else text
@@ -88,10 +77,10 @@ class COCOReader:
     """Reads COCO JSON files.
 
     Args:
-        root: the folder that holds a folder a split.
+        root: the folder that holds a folder for each split, or ``annotations``.
         boxes: ``bbox`` takes the boxes as they are written, ``polygon`` the hull of each segmentation.
-        unannotated: what an image without annotations is: ``empty`` (nothing is there), or to ``skip`` (nobody looked).
-        crowd: crowd regions are left out and counted (``skip``), or boxes as any other (``box``).
+        unannotated: an image without annotations is ``empty`` (nothing is there), or is left out (``skip``).
+        crowd: crowd regions are left out and counted (``skip``), or read as boxes (``box``).
         encoding: of files that are not UTF-8, where it is known.
     """
 
@@ -108,6 +97,7 @@ class COCOReader:
         self.crowd, self.encoding = crowd, encoding
 
     def read(self, split: str, counts: Counts) -> list[Record]:
+        """Read the records of a split; see ``Reader.read``."""
         path = self._file(split)
         if path is None:
             return []
@@ -118,17 +108,15 @@ class COCOReader:
         content = self._content(path, counts)
         names = self._categories(path, content)
         images = self._images(path, content, counts)
-        of_image, strange = self._annotations(path, content, images, counts)
+        of_image, unmatched = self._annotations(path, content, images, counts)
         unsure = ""
-        if strange:
-            example = reprlib.repr(strange[0])
-            unsure = f"not annotated, while {len(strange)} annotations refer to no image, such as image_id {example}"
-        if not list(images):
-            counts[f"no image in {path}"] += 1
+        if unmatched:
+            example = reprlib.repr(unmatched[0])
+            unsure = f"not annotated, while {len(unmatched)} annotations refer to no image, such as image_id {example}"
+        counts[f"no image in {path}"] += not images
         files = self._files(path, split)
         found: dict[Path, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
-        for key in images:
-            image = images[key]
+        for key, image in images.items():
             file = files.find(image["file_name"], counts)
             if file is None:
                 counts["image missing"] += 1
@@ -146,7 +134,7 @@ class COCOReader:
                 counts["not annotated"] += 1
                 if self.unannotated == "skip":
                     continue
-            size, stated = image_size(file), stated_size(image.get("width"), image.get("height"))
+            size, stated = image_size(file), parse_size(image.get("width"), image.get("height"))
             boxes, left_out = [], []
             for one in annotations:
                 known = one.get("id")
@@ -158,8 +146,8 @@ class COCOReader:
                 else:
                     counts["crowd as box"] += _is_crowd(one)
                     boxes.append(Annotation(label, self._box(one, where, stated or size, counts)))
-            told = "" if annotations else unsure
-            records.append(Record(file, size, tuple(boxes), stated, tuple(left_out), told))
+            why = "" if annotations else unsure
+            records.append(Record(file, size, tuple(boxes), stated, tuple(left_out), why))
         return records
 
     def _content(self, path: Path, counts: Counts) -> dict[str, Any]:
@@ -169,15 +157,13 @@ class COCOReader:
             raise DataError(f"{path}:{error.lineno}: is no JSON ({error.msg}); save or fetch the file again.") from None
         except RecursionError:
             raise DataError(f"{path}: is no COCO file, lists in lists without end; expected images.") from None
-        lacking = [
-            key
-            for key in ("images", "annotations", "categories")
-            if not isinstance(content, dict) or key not in content
-        ]
-        if not isinstance(content, dict) or lacking:
-            found = f"lacks {', '.join(lacking)}" if isinstance(content, dict) else f"holds a {type(content).__name__}"
-            raise DataError(f"{path}: {found}; expected a COCO file with images, annotations and categories.")
-        return content
+        keys = ("images", "annotations", "categories")
+        if isinstance(content, dict) and all(key in content for key in keys):
+            return content
+        found = f"holds a {type(content).__name__}"
+        if isinstance(content, dict):
+            found = f"lacks {', '.join(key for key in keys if key not in content)}"
+        raise DataError(f"{path}: {found}; expected a COCO file with images, annotations and categories.")
 
     def _categories(self, path: Path, content: dict[str, Any]) -> ById[str]:
         names: ById[str] = ById()
@@ -211,28 +197,27 @@ class COCOReader:
     def _annotations(
         self, path: Path, content: dict[str, Any], images: ById[dict[str, Any]], counts: Counts
     ) -> tuple[dict[Id, list[dict[str, Any]]], list[Id]]:
-        """The annotations of each image by its id, with their place in the file under the empty key; and the ids of
-        images to which others refer, and that are not listed."""
+        """The annotations of each image by its id, with their place in the file under the empty key; and the image ids
+        in other annotations, which are not listed."""
         of_image: dict[Id, list[dict[str, Any]]] = {}
-        rows = _rows(path, content, "annotations")
-        strange: list[Id] = []
-        for index, annotation in enumerate(rows):
+        unmatched: list[Id] = []
+        for index, annotation in enumerate(_rows(path, content, "annotations")):
             where = f"{path}: annotations[{index}]"
             wanted = _id(annotation, "image_id", where)
             key = images.key_of(wanted, counts, where)
             if key is None:
-                strange.append(wanted)
+                unmatched.append(wanted)
             else:
                 of_image.setdefault(key, []).append({**annotation, "": f"annotations[{index}]"})
-        if strange and not of_image:
+        if unmatched and not of_image:
             listed = next(iter(images), None)
             known = "and images is empty" if listed is None else f"images have ids such as {listed!r}"
             raise DataError(
-                f"{path}: none of its {len(strange)} annotations refers to an image that it lists (image_id is "
-                f"{strange[0]!r}, {known}); is it the file of other images?"
+                f"{path}: none of its {len(unmatched)} annotations refers to an image that it lists (image_id is "
+                f"{unmatched[0]!r}, {known}); is it the file of other images?"
             )
-        counts["annotation without image"] += len(strange)
-        return of_image, strange
+        counts["annotation without image"] += len(unmatched)
+        return of_image, unmatched
 
     def _file(self, split: str) -> Path | None:
         """The JSON of a split.
@@ -243,7 +228,7 @@ class COCOReader:
         found = self._candidates(split)
         if len(found) > 1:
             raise DataError(f"{found[1]}: {found[0].name} is there as well; leave one file for the split {split}.")
-        if not found and not any(map(self._candidates, FOLDERS)):
+        if not found and not any(map(self._candidates, SPLIT_NAMES)):
             raise DataError(
                 f"{self.root}: holds no train, valid or test folder with _annotations.coco.json, and no "
                 f"annotations/instances_train.json; set data.root to the folder that does."
@@ -251,30 +236,33 @@ class COCOReader:
         return found[0] if found else None
 
     def _candidates(self, split: str) -> list[Path]:
-        for folder in FOLDERS[split]:
-            if (path := self.root / folder / "_annotations.coco.json").is_file():
+        folders = [self.root / name for name in SPLIT_NAMES[split]]
+        for folder in folders:
+            if (path := folder / "_annotations.coco.json").is_file():
                 return [path]
-        for place in (self.root / "annotations", self.root, *(self.root / folder for folder in FOLDERS[split])):
+        for place in (self.root / "annotations", self.root, *folders):
             found = [path for path in sorted(place.glob("*.json")) if not path.name.startswith(".")]
             named = [path for path in found if _is_named(path, split)]
             if instances := [path for path in named if path.name.startswith("instances_")] or named:
                 return instances
-            if place.name in FOLDERS[split] and place != self.root and len(found) == 1:
+            if place in folders and len(found) == 1:
                 return found
         return []
 
     def _files(self, path: Path, split: str) -> ImageFiles:
-        """Where the images of a split are looked for; the folders of other splits are not entered."""
+        """The folders of the images of a split; the folders of other splits are not entered."""
+
+        def named(splits: Sequence[str]) -> list[Path]:
+            names = [name for one in splits for name in SPLIT_NAMES[one]]
+            places = (self.root, self.root / "images")
+            return [folder for place in places for name in names for folder in place.glob(f"{name}*")]
+
         folders = [path.parent, path.parent / "images"]
-        if path.parent.name not in FOLDERS[split]:
-            inner = (self.root, self.root / "images")
-            named = [*inner, *(place / name for place in inner for name in FOLDERS[split])]
-            more = sorted(place for one in named[2:] for place in one.parent.glob(f"{one.name}*") if place.is_dir())
-            folders = [*more, self.root / "images", self.root, path.parent]
-        others = [name for other, names in FOLDERS.items() if other != split for name in names]
-        places = [self.root, self.root / "images"]
-        without = [folder for place in places for name in others for folder in place.glob(f"{name}*")]
-        return ImageFiles(folders, without=[one for one in without if one not in folders])
+        if path.parent.name not in SPLIT_NAMES[split]:
+            own = sorted(folder for folder in named([split]) if folder.is_dir())
+            folders = [*own, self.root / "images", self.root, path.parent]
+        others = named([other for other in SPLIT_NAMES if other != split])
+        return ImageFiles(folders, without=[folder for folder in others if folder not in folders])
 
     def _box(self, one: dict[str, Any], where: str, size: Size, counts: Counts) -> Box:
         segmentation = one.get("segmentation")
@@ -284,19 +272,19 @@ class COCOReader:
             if box:
                 return box
         elif self.boxes == "polygon" and segmentation:
-            numbers = [number_of(value) for value in _flat(segmentation)]
+            numbers = [parse_number(value) for value in _flat(segmentation)]
             corners = [number for number in numbers if number is not None]
             if len(corners) != len(numbers) or len(corners) < 6 or len(corners) % 2:
-                told = "[[x1, y1, x2, y2, x3, y3, ...]]"
-                raise DataError(f"{where} has the segmentation {reprlib.repr(segmentation)}; expected {told}.")
+                form = "[[x1, y1, x2, y2, x3, y3, ...]]"
+                raise DataError(f"{where} has the segmentation {reprlib.repr(segmentation)}; expected {form}.")
             return hull(corners)
         elif self.boxes == "polygon":
             counts["no polygon"] += 1
-        bbox, expected = one.get("bbox"), "[x, y, width, height]"
+        bbox = one.get("bbox")
         if bbox is None and segmentation and self.boxes == "bbox":
             raise DataError(f"{where} has no bbox; set data.boxes to polygon to take those around the segmentations.")
         values: Sequence[object] = bbox if isinstance(bbox, list) else ()
-        x, y, width, height = box_of(values, f"{where} has the bbox {reprlib.repr(bbox)}", expected)
+        x, y, width, height = parse_box(values, f"{where} has the bbox {reprlib.repr(bbox)}", "[x, y, width, height]")
         return x, y, x + width, y + height
 
 
@@ -315,10 +303,9 @@ def _id(row: dict[str, Any], key: str, where: str) -> Id:
     value = row.get(key)
     if key not in row:
         raise DataError(f"{where} has no {key}; give each record one.")
-    if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
+    valid = not isinstance(value, bool) and value != "" and not (isinstance(value, float) and not math.isfinite(value))
+    if not isinstance(value, int | float | str) or not valid:
         raise DataError(f"{where} has the {key} {reprlib.repr(value)}; expected a number or a text.")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"{where} has the {key} {value}; expected a number or a text.")
     return value
 
 
@@ -331,17 +318,17 @@ def _category(annotation: dict[str, Any], names: ById[str], counts: Counts, wher
 
 
 def _is_crowd(one: dict[str, Any]) -> bool:
-    return bool(number_of(one.get("iscrowd")) or one.get("iscrowd") is True)
+    return bool(parse_number(one.get("iscrowd")) or one.get("iscrowd") is True)
 
 
 def _is_named(path: Path, split: str) -> bool:
-    """Whether the name of a file has that of a split as a word, with or without a year, and tells of boxes."""
+    """Whether a file name holds the name of a split as a word, with or without a year, and no word of ``NO_BOXES``."""
     words = {word.rstrip("0123456789") for word in re.split(r"[^a-z0-9]+", path.stem.lower())}
-    return bool(words & set(FOLDERS[split])) and not words & NO_BOXES
+    return bool(words & set(SPLIT_NAMES[split])) and not words & NO_BOXES
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """What is in lists in lists."""
+    """The items of nested lists."""
     if isinstance(value, list):
         for item in value:
             yield from _flat(item)
@@ -350,7 +337,7 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def _hull_of_rle(segmentation: dict[str, Any], size: Size) -> Box | None:
-    """The box around an RLE mask, or None where it is none of this image or holds nothing."""
+    """The box around an RLE mask; None where it is broken, empty, or has another size than the image."""
     counts, stated = segmentation.get("counts"), segmentation.get("size")
     if stated != [size[1], size[0]]:
         return None

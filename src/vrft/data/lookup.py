@@ -1,7 +1,7 @@
-"""Image files, found by the names that annotation files give them.
+"""Image files, found by their names in annotation files.
 
-Such names were written on other machines: with folders that are not here or with another separator, as addresses, in
-other cases, without the suffix. A name leads to one file or to none; what could be two is refused.
+Such names come from other machines: with folders that are missing here, another separator, as addresses, in another
+letter case, without the suffix. A name leads to one file or to none; a name of two files is refused.
 """
 
 import os
@@ -19,14 +19,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif")
 """Of images beside annotations."""
 
 UNREAD = (".gif", ".dcm", ".dicom", ".nii", ".nii.gz", ".jp2", ".heic", ".mha", ".nrrd", ".svs", ".npy", ".pgm", ".ppm")
-"""Types of pictures that are not read as images."""
+"""Suffixes of image types that are not read."""
 
 Folders = tuple[str, ...]
-"""Names of folders, in a form that can be compared."""
+"""Names of folders, normalised by ``_normalised``."""
 
 
 def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
-    """The image files in a folder and the folders inside it, in a fixed order; hidden ones are none."""
+    """The image files in a folder and the folders inside it, in a fixed order, without hidden files."""
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder).parts
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in inner)
@@ -34,30 +34,45 @@ def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
             yield path
 
 
-def unread_among(missing: Sequence[str], folders: Sequence[Path], counts: Counter[str]) -> str:
-    """Count those missing images that are there in a type that is not read, and say so; nothing where none is."""
-    there: dict[str, Path] = {}
-    for folder in folders if missing else ():
-        for path in folder.rglob("*") if folder.is_dir() else ():
-            suffix = next((one for one in UNREAD if path.name.lower().endswith(one)), "")
-            if suffix:
-                there.setdefault(_same(path.name[: -len(suffix)]), path)
-    stems = {name: _same((parts_of(name) or ("",))[-1]) for name in missing}
-    ends = tuple(SUFFIXES + UNREAD[::-1])
-    found = []
-    for stem in stems.values():
-        short = next((stem.removesuffix(end) for end in ends if stem.endswith(end)), stem)
-        found += [path for path in [there.get(stem) or there.get(short)] if path]
-    for path in found:
-        counts[f"image of a type that is not read ({path.suffix})"] += 1
-    return f" {found[0]} is there, and its type is not read: save it as PNG or JPEG." if found else ""
+def check_missing(
+    where: Path | str, missing: Sequence[str], folders: Sequence[Path], counts: Counter[str], *, some_found: bool
+) -> None:
+    """Count missing images that exist in a type that is not read.
 
-
-def one_a_stem(paths: Sequence[Path]) -> list[Path]:
-    """The files, where no two in one folder share a stem: one annotation file cannot be about both.
+    Args:
+        where: the file or folder that names the images, for the message.
+        missing: the names of the missing images.
+        folders: the folders that were searched.
+        counts: gets the counts.
+        some_found: whether other images of the split were found.
 
     Raises:
-        DataError: two do.
+        DataError: all images are missing; the message holds their number, an example and the folders.
+    """
+    unread: dict[str, Path] = {}
+    for path in (path for folder in folders if missing and folder.is_dir() for path in folder.rglob("*")):
+        if suffix := next((one for one in UNREAD if path.name.lower().endswith(one)), ""):
+            unread.setdefault(_normalised(path.name[: -len(suffix)]), path)
+    found = []
+    for stem in (_normalised((parts_of(name) or ("",))[-1]) for name in dict.fromkeys(missing)):
+        short = next((stem.removesuffix(end) for end in (*SUFFIXES, *UNREAD[::-1]) if stem.endswith(end)), stem)
+        if file := unread.get(stem) or unread.get(short):
+            found.append(file)
+            counts[f"image of a type that is not read ({file.suffix})"] += 1
+    if missing and not some_found:
+        searched = ", ".join(str(one) if one.is_dir() else f"{one} (no such folder)" for one in folders)
+        hint = f" {found[0]} is there, and its type is not read: save it as PNG or JPEG." if found else ""
+        raise DataError(
+            f"{where}: {len(missing)} of {len(missing)} images are missing, such as {missing[0]!r}; looked in "
+            f"{searched}, and the folders inside. Put them there, or set data.root to the folder that holds them.{hint}"
+        )
+
+
+def check_stems(paths: Sequence[Path]) -> list[Path]:
+    """Return the files, after a check that no two in a folder share a stem: an annotation file has one image.
+
+    Raises:
+        DataError: two files share a stem.
     """
     seen: dict[Path, Path] = {}
     for path in paths:
@@ -67,7 +82,7 @@ def one_a_stem(paths: Sequence[Path]) -> list[Path]:
 
 
 def parts_of(name: str) -> tuple[str, ...]:
-    r"""The folders and the file that a name tells, in a form that can be compared.
+    r"""The folders and the file in a name, normalised for comparison.
 
     >>> parts_of(r"..\Images\A.jpg"), parts_of("https://host/x/a%20b.png?size=1")
     (('images', 'a.jpg'), ('host', 'x', 'a b.png'))
@@ -77,15 +92,15 @@ def parts_of(name: str) -> tuple[str, ...]:
         address = urlsplit(name)
         name = f"{address.netloc}/{unquote(address.path)}"
     parts = name.replace("\\", "/").split("/")
-    return tuple(_same(part) for part in parts if part.strip() not in ("", ".", ".."))
+    return tuple(_normalised(part) for part in parts if part.strip() not in ("", ".", ".."))
 
 
-def _same(part: str) -> str:
+def _normalised(part: str) -> str:
     return normalize("NFC", part.strip()).casefold()
 
 
 def below(path: Path, folders: Sequence[Path]) -> Path:
-    """The path of a file from one of some folders on, where it lies below one; else the path as it is."""
+    """The path of a file relative to the first of some folders that it lies below, joined to it; else the path."""
     for whole in (os.path.abspath, os.path.realpath):
         place = Path(whole(path.parent)) / path.name
         for folder in folders:
@@ -97,29 +112,29 @@ def below(path: Path, folders: Sequence[Path]) -> Path:
 
 
 class Namesakes:
-    """Files of one name, in the order of their folders from the inner one out: those that agree with a name are
-    neighbours, so that a look-up takes as long for thousands of them as for two.
+    """Files of one name, sorted by their folders, innermost first: files that agree with a name are neighbours, so
+    that a search among thousands of them takes as long as among two.
 
     Args:
-        files: with their folders, the inner one first.
-        folders: where the files are looked for.
+        files: with their folders, innermost first.
+        folders: the folders that are searched.
     """
 
     def __init__(self, files: Sequence[tuple[Folders, Path]], folders: Sequence[Path]) -> None:
-        in_order = sorted(files, key=lambda one: one[0])
-        self.keys, self.files = [key for key, _ in in_order], [path for _, path in in_order]
+        ordered = sorted(files, key=lambda one: one[0])
+        self.keys, self.files = [key for key, _ in ordered], [path for _, path in ordered]
         rank = {folder: index for index, folder in enumerate(folders)}
-        # Those that lie in the folders themselves, the ones in the first folder first.
+        # The files in the folders themselves, in the order of the folders.
         self.direct = sorted((p for p in self.files if p.parent in rank), key=lambda path: rank[path.parent])
 
-    def nearest(self, told: Folders) -> Sequence[Path]:
-        """The files that share most of the folders that are told, counted from the inner one out.
+    def nearest(self, named: Folders) -> Sequence[Path]:
+        """The files that share most of the named folders, counted from the innermost outwards.
 
-        A file that shares none of them contradicts the name, unless it lies where files are looked for.
+        A file that shares none of them contradicts the name, unless it lies in a folder that is searched.
         """
-        if not told:
+        if not named:
             return self.files
-        wanted = told[::-1]
+        wanted = named[::-1]
         at = bisect_left(self.keys, wanted)
         shared = max(_length_shared(key, wanted) for key in self.keys[max(at - 1, 0) : at + 1])
         if not shared:
@@ -129,7 +144,7 @@ class Namesakes:
 
 
 def _length_shared(one: Folders, other: Folders) -> int:
-    """How many folders two have in common from the first on."""
+    """The number of equal folders at the beginning."""
     differing = (index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
 
@@ -138,10 +153,10 @@ class ImageFiles:
     """Finds image files in some folders and the folders inside them.
 
     Args:
-        folders: where to look, the first one first.
+        folders: the folders to search, in this order.
         without: folders that are not entered, such as those of other splits.
-        bare: a name without a folder means the file in the first folder that has one, also where there are others of
-            this name further down; without it such a name is refused.
+        bare: a name without a folder means the file in the first of the folders that has it, even where there are
+            others of this name further down; if False such a name is refused.
     """
 
     def __init__(self, folders: Sequence[Path], *, without: Sequence[Path] = (), bare: bool = True) -> None:
@@ -153,12 +168,12 @@ class ImageFiles:
         self.found = 0
 
     def find(self, name: str, counts: Counter[str]) -> Path | None:
-        """The file of a name, or None; ``found by stem`` is counted where the name has no or another suffix.
+        """The file of a name, or None; ``found by stem`` is counted where the name has no suffix or another one.
 
-        One file has one path, however it is named: below one of the folders where it lies there.
+        A file always has the same path, whatever its name: below one of the folders if it lies there.
 
         Raises:
-            DataError: two files fit, or the file was found by a name that means another one.
+            DataError: two files fit, or the file was found before by a contradicting name.
         """
         parts = parts_of(name)
         there = self._at_name(name, parts) if parts else None
@@ -167,7 +182,7 @@ class ImageFiles:
             self.missing.append(name)
             return None
         self.found += 1
-        if there and _is_elsewhere(name):  # no folder above those that are looked in contradicts another name
+        if there and _is_elsewhere(name):  # folders above those that are searched contradict no other name
             inner = (file.relative_to(folder) for folder in self.folders if file.is_relative_to(folder))
             parts = parts_of(str(next(inner, file)))
         other = self._asked.setdefault(file, parts)
@@ -177,19 +192,12 @@ class ImageFiles:
         return self._first_path.setdefault(self._real(file.parent) / file.name, file)
 
     def check_found(self, where: Path | str, counts: Counter[str]) -> None:
-        """See that some of the images that were asked for are there; those in a type that is not read are counted.
+        """Check that some of the images were found; see ``check_missing``.
 
         Raises:
-            DataError: none is; the message tells how many are missing, one of them, and where was looked.
+            DataError: all images are missing.
         """
-        unread = unread_among(self.missing, self.folders, counts)
-        if self.missing and not self.found:
-            looked = ", ".join(str(one) if one.is_dir() else f"{one} (no such folder)" for one in self.folders)
-            total = len(self.missing)
-            raise DataError(
-                f"{where}: {total} of {total} images are missing, such as {self.missing[0]!r}; looked in {looked}, and "
-                f"the folders inside. Put them there, or set data.root to the folder that holds them.{unread}"
-            )
+        check_missing(where, self.missing, self.folders, counts, some_found=self.found > 0)
 
     @cached_property
     def files(self) -> list[Path]:
@@ -207,12 +215,11 @@ class ImageFiles:
         return None
 
     def _nearest(self, parts: tuple[str, ...], counts: Counter[str]) -> Path | None:
-        """The file that is called so, in whatever folder that does not contradict the name."""
-        last, stem, suffix = parts[-1], *_split(parts[-1])
-        if fitting := self._choose(self._by_name.get(last), parts):
+        """The file of this name or stem, in any folder that does not contradict the name."""
+        if fitting := self._choose(self._by_name.get(parts[-1]), parts):
             return fitting
-        # A name that ends in no suffix of an image is a stem with a dot in it, or that of a file before conversion.
-        for wanted in (last, stem) if suffix else (last,):
+        # The last part may be a stem with a dot in it, or the name of a file before a conversion.
+        for wanted in dict.fromkeys((parts[-1], Path(parts[-1]).stem)):
             if fitting := self._choose(self._by_stem.get(wanted), parts):
                 counts["found by stem"] += 1
                 return fitting
@@ -224,7 +231,7 @@ class ImageFiles:
         return self._real_folder[folder]
 
     def _choose(self, namesakes: Namesakes | None, parts: tuple[str, ...]) -> Path | None:
-        """Of files with the right name the one with most of the folders that are told, if any."""
+        """The file of the right name with most of the named folders, if any."""
         best = namesakes.nearest(parts[:-1]) if namesakes else []
         if namesakes and len(best) > 1 and self.bare:
             direct = [one for one in namesakes.direct if len(parts) == 1 or one in best]
@@ -242,13 +249,10 @@ class ImageFiles:
         return self._grouped(lambda path: path.stem)
 
     def _grouped(self, name_of: Callable[[Path], str]) -> dict[str, Namesakes]:
-        inner_first: dict[Path, Folders] = {}
+        folders = {folder: tuple(map(_normalised, folder.parts[::-1])) for folder in {one.parent for one in self.files}}
         found: dict[str, list[tuple[Folders, Path]]] = defaultdict(list)
         for path in self.files:
-            folder = path.parent
-            if folder not in inner_first:
-                inner_first[folder] = tuple(_same(part) for part in reversed(folder.parts))
-            found[_same(name_of(path))].append((inner_first[folder], path))
+            found[_normalised(name_of(path))].append((folders[path.parent], path))
         return {name: Namesakes(files, self.folders) for name, files in found.items()}
 
 
@@ -257,12 +261,6 @@ def _plain(name: str) -> str:
 
 
 def _is_elsewhere(name: str) -> bool:
-    """Whether a name does not begin at the folder in which it is looked for."""
+    """Whether a name does not begin at the folder that is searched."""
     path = Path(_plain(name))
     return path.is_absolute() or ".." in path.parts
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Stem and suffix of a file's name."""
-    path = Path(name)
-    return path.stem, path.suffix

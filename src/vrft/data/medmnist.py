@@ -1,8 +1,8 @@
 """MedMNIST v2: the official npz files, read directly (the ``medmnist`` package would import torch).
 
-``medmnist.json`` beside this file holds the facts of each 2D set: its kind, its class names in the order of the label
-numbers, the md5 of each edition. An npz file is opened with ``allow_pickle=False`` and its checksum is verified once it
-was downloaded. Source: Yang et al., "MedMNIST v2", Scientific Data 10:41 (2023).
+``medmnist.json`` beside this file holds the facts of each 2D set: its task, its class names in the order of the label
+numbers, its question, the md5 of each edition. An npz file is opened with ``allow_pickle=False``, and its checksum is
+verified after a download. Source: Yang et al., "MedMNIST v2", Scientific Data 10:41 (2023).
 """
 
 import hashlib
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vrft.data.splits import SPLIT_NAMES
 from vrft.errors import DataError, reading
 from vrft.sample import Sample
 
@@ -28,22 +29,6 @@ FACTS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "medmnist
 DATASETS = tuple(FACTS)
 SIZES = (28, 64, 128, 224)
 URL = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
-SPLITS = {"train": "train", "validation": "val", "test": "test"}
-"""Our name of a split -> its prefix in the file."""
-
-QUESTIONS = {
-    "pathmnist": "Which tissue does this histology image show?",
-    "dermamnist": "Which skin lesion does this dermatoscopic image show?",
-    "octmnist": "Which condition does this retinal OCT image show?",
-    "pneumoniamnist": "Which class does this chest radiograph of a child show?",
-    "retinamnist": "What is the grade of diabetic retinopathy in this fundus photograph?",
-    "breastmnist": "Which class does this breast ultrasound image show?",
-    "bloodmnist": "Which cell does this blood smear image show?",
-    "tissuemnist": "Which kidney cortex cell does this microscope image show?",
-    "organamnist": "Which organ does this axial CT image show?",
-    "organcmnist": "Which organ does this coronal CT image show?",
-    "organsmnist": "Which organ does this sagittal CT image show?",
-}
 
 
 class MedMNISTSource:
@@ -51,7 +36,7 @@ class MedMNISTSource:
 
     Args:
         dataset: a name in ``FACTS``; a multi-label set is refused.
-        kind: what the targets shall be: labels for ``classification``, or grades for ``grading`` of an ordinal set.
+        kind: ``classification`` (the targets are labels), or ``grading`` (grades) of an ordinal set.
         root: the folder of the npz files.
         size: pixels a side: 28 (``NAME.npz``) or 64, 128, 224 (``NAME_SIZE.npz``).
         download: fetch a missing file and verify its checksum; without it a missing file is an error.
@@ -82,13 +67,13 @@ class MedMNISTSource:
             raise DataError(f"{dataset} has classes without an order; task.kind must be classification.")
         self.labels: list[str] | None = None if kind == "grading" else facts["labels"]
         self.levels: int | None = len(facts["labels"]) if kind == "grading" else None
-        self.question = QUESTIONS[dataset]
+        self.question: str = facts["question"]
 
     def check(self) -> None:
-        """See that the file is there, or may be downloaded.
+        """Check that the file exists or may be downloaded.
 
         Raises:
-            DataError: neither; the message tells what to do.
+            DataError: neither.
         """
         if not self.path.is_file() and not self.may_download:
             raise DataError(
@@ -97,7 +82,11 @@ class MedMNISTSource:
             )
 
     def samples(self, split: str) -> Iterator[Sample]:
-        """Yield the samples of a split in the order of the file."""
+        """Yield the samples of a split in the order of the file.
+
+        Raises:
+            DataError: the file is missing, damaged, or cannot be downloaded.
+        """
         with reading(self.path):
             images, targets = self._arrays(split)
         for index, (pixels, target) in enumerate(zip(images, targets, strict=True)):
@@ -114,7 +103,7 @@ class MedMNISTSource:
         self.check()
         if not self.path.is_file():
             download(URL.format(name=self.name), self.path, md5=self.md5)
-        prefix = SPLITS[split]
+        prefix = SPLIT_NAMES[split][0]
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 images, labels = arrays[f"{prefix}_images"], arrays[f"{prefix}_labels"]
@@ -132,27 +121,33 @@ class MedMNISTSource:
 
 
 def single_label_datasets() -> list[str]:
+    """The names of the sets with one label an image."""
     return [name for name, facts in FACTS.items() if not facts["task"].startswith("multi-label")]
 
 
 def download(url: str, path: Path, *, md5: str) -> None:
-    """Fetch a file to a temporary name, verify its checksum, then rename it.
+    """Download a file to a temporary name, verify its checksum, then rename it.
+
+    Args:
+        url: of the file.
+        path: where to save it.
+        md5: the expected checksum, in hexadecimal digits.
 
     Raises:
-        DataError: the host cannot be reached, or the bytes are not the expected ones.
+        DataError: the host cannot be reached, or the checksum differs.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".part")
+    partial_file = path.with_suffix(".part")
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, fresh.open("wb") as file:
-            while block := answer.read(1 << 20):
+        with urllib.request.urlopen(url, timeout=60) as response, partial_file.open("wb") as file:
+            while block := response.read(1 << 20):
                 digest.update(block)
                 file.write(block)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)
         raise DataError(f"{url}: cannot be downloaded ({error}); fetch it by hand and save it as {path}.") from None
     if digest.hexdigest() != md5:
-        fresh.unlink()
+        partial_file.unlink()
         raise DataError(f"{url}: has md5 {digest.hexdigest()}, expected {md5}; the download was discarded, try again.")
-    os.replace(fresh, path)
+    os.replace(partial_file, path)

@@ -1,8 +1,8 @@
 """Phantoms: generated images with known truth, without limit, from a seed.
 
-A phantom is a modality-like background (its *modality*) with zero or more findings that share four visible attributes.
-``standard`` modalities are what the embedded policy was pretrained on; the ``shifted`` modality (an angiogram, whose
-vessels are no findings, at low contrast) is never shown in pretraining, so that fine-tuning has something to learn.
+A phantom is a background (its *modality*) with zero or more findings that share four visible attributes. The embedded
+policy was pretrained on the ``standard`` modalities; the ``shifted`` modality (an angiogram, whose vessels are no
+findings, at low contrast) is never shown in pretraining, so that fine-tuning has something to learn.
 
 >>> phantom = compose(np.random.default_rng(7), count=2)
 >>> len(phantom.findings), draw(phantom).size, phantom == compose(np.random.default_rng(7), count=2)
@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from vrft.boxes import clip, hull
+from vrft.data.splits import SPLITS
 from vrft.sample import Box, Sample, Target
 
 PIXELS = 112
@@ -31,12 +33,11 @@ ATTRIBUTES: dict[str, tuple[str, str]] = {
     "shape": ("round", "angular"),
     "margin": ("sharp", "blurred"),
 }
-"""What can be seen of a finding, and the two values of each attribute."""
+"""The visible attributes of a finding, and the two values of each."""
 
 FAMILIES = {"standard": ("radiograph", "ultrasound", "stain", "fundus"), "shifted": ("angiogram",)}
 """The modalities of each family; the embedded policy has never seen the shifted one."""
 
-SPLITS = ("train", "validation", "test")
 MAX_COUNT = 5
 EXTENT_RADII = (5.0, 40.0)
 """Smallest and largest radius, in pixels, when the grade is the extent of one finding."""
@@ -46,21 +47,22 @@ Plane = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding: centre and radius in pixels, and the turn of an angular one in radians."""
+    """A finding: centre and radius in pixels, and the rotation of an angular finding in radians."""
 
     x: float
     y: float
     radius: float
-    turn: float
+    rotation: float
 
     def corners(self, sides: int) -> list[tuple[float, float]]:
-        angles = (self.turn + 2 * pi * k / sides for k in range(sides))
+        """The corners (x, y) of an angular finding with so many sides, in pixels."""
+        angles = (self.rotation + 2 * pi * k / sides for k in range(sides))
         return [(self.x + 1.25 * self.radius * cos(a), self.y + 1.25 * self.radius * sin(a)) for a in angles]
 
 
 @dataclass(frozen=True)
 class Phantom:
-    """All that a picture is drawn from; equal phantoms are equal pictures."""
+    """The description that an image is drawn from; equal phantoms give equal images."""
 
     modality: str
     size: str
@@ -74,19 +76,21 @@ class Phantom:
 
     @property
     def attributes(self) -> dict[str, str]:
+        """The value of each of ``ATTRIBUTES``."""
         return {name: getattr(self, name) for name in ATTRIBUTES}
 
     def boxes(self) -> list[Box]:
-        """The boxes [x1, y1, x2, y2] of the findings in pixels, left to right, clipped to the picture."""
+        """The boxes [x1, y1, x2, y2] of the findings in pixels, left to right, clipped to the image."""
         boxes = []
         for finding in self.findings:
             if self.shape == "round":
-                xs = [finding.x - finding.radius, finding.x + finding.radius]
-                ys = [finding.y - finding.radius, finding.y + finding.radius]
+                box: Box = (
+                    *(finding.x - finding.radius, finding.y - finding.radius),
+                    *(finding.x + finding.radius, finding.y + finding.radius),
+                )
             else:
-                xs, ys = map(list, zip(*finding.corners(self.sides), strict=True))
-            clip = partial(np.clip, a_min=0, a_max=PIXELS)
-            boxes.append((float(clip(min(xs))), float(clip(min(ys))), float(clip(max(xs))), float(clip(max(ys)))))
+                box = hull([side for corner in finding.corners(self.sides) for side in corner])
+            boxes.append(clip(box, (PIXELS, PIXELS)))
         return sorted(boxes)
 
 
@@ -98,14 +102,14 @@ def compose(
     radius: float | None = None,
     attributes: Mapping[str, str] | None = None,
 ) -> Phantom:
-    """Choose a phantom at random; what is given is fixed.
+    """Draw a phantom at random, within the given values.
 
     Args:
         rng: a generator of its own for each phantom; the same state gives the same phantom.
         family: a key of ``FAMILIES``.
-        count: how many findings, 0 to ``MAX_COUNT``.
+        count: the number of findings, 0 to ``MAX_COUNT``.
         radius: of every finding in pixels; without it the attribute ``size`` decides.
-        attributes: a value for some of ``ATTRIBUTES``.
+        attributes: a value for some of ``ATTRIBUTES``; the others are random.
     """
     modality = str(rng.choice(FAMILIES[family]))
     chosen = {name: str(rng.choice(values)) for name, values in ATTRIBUTES.items()} | dict(attributes or {})
@@ -123,7 +127,7 @@ def compose(
 
 
 def _place(rng: np.random.Generator, count: int, radii: tuple[float, float]) -> tuple[Finding, ...]:
-    """Place findings that do not touch; radii shrink a little each time that no room is left."""
+    """Place findings that do not touch; the radii shrink by 5% each time that this fails."""
     low, high = radii
     half = PIXELS / 2
     while True:
@@ -142,15 +146,15 @@ def _place(rng: np.random.Generator, count: int, radii: tuple[float, float]) -> 
 
 
 def draw(phantom: Phantom) -> Image.Image:
-    """Draw a phantom: ``PIXELS`` x ``PIXELS``, RGB."""
+    """Draw the image of a phantom: ``PIXELS`` x ``PIXELS``, RGB."""
     rng = np.random.default_rng(phantom.texture_seed)
-    picture = _MODALITIES[phantom.modality](rng) + _distractors(rng)
+    plane = _MODALITIES[phantom.modality](rng) + _distractors(rng)
     sign = 1.0 if phantom.brightness == "bright" else -1.0
     for finding in phantom.findings:
-        picture += (sign * phantom.contrast * _mask(phantom, finding))[..., None]
-    picture = 127 + (picture - 127) * rng.uniform(0.9, 1.1) + rng.uniform(-8, 8)
-    picture += rng.standard_normal((PIXELS, PIXELS, 1), dtype=np.float32) * rng.uniform(2, 8)
-    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+        plane += (sign * phantom.contrast * _mask(phantom, finding))[..., None]
+    plane = 127 + (plane - 127) * rng.uniform(0.9, 1.1) + rng.uniform(-8, 8)
+    plane += rng.standard_normal((PIXELS, PIXELS, 1), dtype=np.float32) * rng.uniform(2, 8)
+    image = Image.fromarray(np.clip(plane, 0, 255).astype(np.uint8))
     return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9)))) if rng.random() < 0.3 else image
 
 
@@ -158,12 +162,12 @@ _ROWS, _COLUMNS = np.mgrid[:PIXELS, :PIXELS].astype(np.float32)
 
 
 def _mask(phantom: Phantom, finding: Finding) -> Plane:
-    """How much of the finding each pixel shows, 0 to 1."""
+    """The opacity of a finding in each pixel, in [0, 1]."""
     dx, dy = _COLUMNS - finding.x, _ROWS - finding.y
     if phantom.shape == "round":
         outside = np.sqrt(dx * dx + dy * dy) - finding.radius
     else:
-        normals = (finding.turn + pi * (2 * k + 1) / phantom.sides for k in range(phantom.sides))
+        normals = (finding.rotation + pi * (2 * k + 1) / phantom.sides for k in range(phantom.sides))
         apothem = 1.25 * finding.radius * cos(pi / phantom.sides)
         outside = np.max([dx * cos(a) + dy * sin(a) for a in normals], axis=0) - apothem
     edge = 1.2 if phantom.margin == "sharp" else 0.7 * finding.radius + 2
@@ -181,7 +185,7 @@ def _tinted(plane: Plane, colour: Sequence[float]) -> Plane:
 
 
 def _distractors(rng: np.random.Generator) -> Plane:
-    """What is no finding: now and then a thin faint line, and specks far smaller than a finding."""
+    """No findings: sometimes a thin faint line, and specks far smaller than a finding."""
     plane = np.zeros((PIXELS, PIXELS), np.float32)
     if rng.random() < 0.3:
         angle, offset = rng.uniform(0, pi), rng.uniform(-40, 40)
@@ -241,7 +245,7 @@ _MODALITIES: dict[str, Callable[[np.random.Generator], Plane]] = {
 
 
 def extent_radius(rng: np.random.Generator, grade: int, levels: int) -> float:
-    """A radius in pixels for a grade by extent: the bands of two grades are a quarter of a band apart."""
+    """A random radius in pixels for a grade by extent, 0 to levels - 1; the ranges of grades are a quarter apart."""
     low, high = EXTENT_RADII
     band = (high - low) / levels
     return float(low + band * (grade + rng.uniform(0.125, 0.875)))
@@ -251,7 +255,7 @@ _SYLLABLES = tuple("".join(pair) for pair in product("bdfgklmnprstvz", "aeiou"))
 
 
 def code_names(seed: int, count: int) -> list[str]:
-    """Made-up class names of two syllables, no two alike: their meaning cannot be guessed, only learnt or told.
+    """Made-up class names of two syllables, all different: their meaning cannot be guessed, only learnt or read.
 
     >>> code_names(0, 4) == code_names(0, 4), len(set(code_names(1, 16)))
     (True, 16)
@@ -265,13 +269,13 @@ class PhantomSource:
     """Samples of phantoms for one task; sample ``i`` of a split depends on the seed, the split and ``i`` alone.
 
     Args:
-        kind: what the target is: ``classification`` (a code name for each combination of ``attributes``) or
-            ``grading`` (by ``count`` or ``extent``) or ``localization`` (the box of the one finding).
+        kind: ``classification`` (the target is a code name for each combination of ``attributes``), ``grading`` (by
+            ``count`` or ``extent``) or ``localization`` (the box of the finding).
         seed: of the whole data set.
         sizes: samples in each split.
         family: a key of ``FAMILIES``.
-        attributes: which attributes tell the classes apart.
-        grade_by: ``count`` (the grade is the number of findings) or ``extent`` (one finding, the larger the higher).
+        attributes: those that define the classes.
+        grade_by: ``count`` (the grade is the number of findings) or ``extent`` (a single finding; larger is higher).
         levels: grades of the scale, 2 to ``MAX_COUNT + 1`` by count.
     """
 
@@ -292,7 +296,7 @@ class PhantomSource:
         self.labels = code_names(seed, len(self.combinations)) if kind == "classification" else None
         self.levels = levels if kind == "grading" else None
         self.descriptions = dict(zip(self.labels or (), map(" ".join, self.combinations), strict=False))
-        """What the code names mean: the knowledge that only a card tells."""
+        """The meaning of each code name, which only a card holds."""
         self.question = {
             "classification": "Which class is this finding?",
             "localization": "Where is the finding?",
@@ -300,10 +304,10 @@ class PhantomSource:
         }[kind]
 
     def check(self) -> None:
-        """Nothing can be missing: phantoms are drawn."""
+        """Do nothing: phantoms need no file."""
 
     def samples(self, split: str) -> Iterator[Sample]:
-        """Yield the samples of a split in a fixed order; a picture is drawn when it is opened."""
+        """Yield the samples of a split in a fixed order; an image is drawn when it is opened."""
         for index in range(self.sizes[split]):
             phantom, target = self._truth(split, index)
             yield Sample(

@@ -1,11 +1,10 @@
-"""Tables of boxes: a CSV with one box a row, and a declared map of its columns.
+"""Tables of boxes: a CSV file with a box in each row, and a declared map of its columns.
 
-Cells are parted by commas, semicolons, tabs or bars: by what makes the declared columns, or by what a first line
-``sep=;`` names. A quote that is not closed is refused, since it would swallow the rows below it. A row whose four cells
-of the box are empty states that its image holds nothing where its label says so (empty, 0, ``no finding``, ``ABSENT``)
-and has no box in another row; any other label is a finding whose place is not told, and no statement that nothing is
-there. A label that says so in words (``no finding``, or one of ``absent``) says so whatever the cells of its box hold;
-``0``, ``normal`` and the like do where all boxes of the label are blanks, such as ``0,0,1,1``.
+The delimiter is a comma, semicolon, tab or bar: it gives the declared columns, or a first line ``sep=;`` names it. A
+quote that is not closed is refused, since it would hide the rows below it. A row with an empty box states that nothing
+is in its image where the label says so (empty, 0, ``no finding``, ``ABSENT``) and has no box in another row; any other
+label is a finding without a place. The labels ``no finding`` and those of ``absent`` state an absence whatever the
+cells of the box hold; ``0``, ``normal`` and similar labels where all their boxes are blank, such as ``0,0,1,1``.
 """
 
 import csv
@@ -16,10 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
-from vrft.data.annotations import SPLITS, Annotation, Counts, Record, box_of, image_size, share_out
+from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_box
 from vrft.data.lookup import ImageFiles, parts_of
+from vrft.data.splits import SPLIT_NAMES, SPLITS, in_split
 from vrft.errors import DataError, reading
 from vrft.sample import Box
 from vrft.textfiles import read_text
@@ -27,14 +28,14 @@ from vrft.textfiles import read_text
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what, by their titles or their numbers from 0.
+    """The map of the columns, by their titles or their numbers from 0.
 
     Args:
         image: the name of the image file.
-        label: what the box holds.
+        label: of the box.
         corners: x1, y1, x2, y2 (pixels); or
         corner_and_size: x, y, width, height (pixels).
-        split: the split, where the table has one: train, val or validation, test.
+        split: the split, where the table has it, by a name in ``SPLIT_NAMES``.
     """
 
     image: str | int
@@ -49,32 +50,27 @@ class Columns:
         return [self.image, self.label, *boxes, *([] if self.split is None else [self.split])]
 
 
-NAMES = {
-    "train": {"train", "training"},
-    "validation": {"val", "valid", "validation", "dev"},
-    "test": {"test", "testing"},
-}
-
 EMPTY = {"", "nan", "na", "n/a", "<na>", "none", "null", "nil", "-"}
-"""What an empty cell holds, in small letters."""
+"""The texts of empty cells, in lower case."""
 
 ABSENT = {"0", "no", "false", "normal", "negative", "healthy", "background", "no finding", "no findings", "nothing"}
 ABSENT |= {"正常", "阴性", "无"}
-"""Labels that say that nothing is there, in small letters and beside the empty ones."""
+"""Labels that state an absence, in lower case; so do empty labels."""
 
 ALWAYS_ABSENT = {"no finding", "no findings", "nothing"}
-"""Labels that are no name of what a box holds."""
+"""Labels that cannot be the label of a box."""
 
 DELIMITERS = (",", ";", "\t", "|")
 
-
 SEPARATOR = re.compile(r"""\s*"?sep=([^\w\s"'.+-]|\t)"?[^\S\n]*(?:\n|$)""", re.IGNORECASE)
-"""The first line of a table in which Excel names what parts the cells."""
+"""The first line of a table in which Excel names the delimiter."""
+
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row says of its image: what it holds, and where; no box where the cells are empty."""
+    """A row without the name of its image; ``box`` is None where the cells of the box are empty."""
 
     line: int
     label: str
@@ -84,15 +80,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows, by the images that are there."""
+    """All rows, by the images that exist."""
 
     rows: dict[Path, list[Row]]
     images: list[Path]
-    """All images in the folder, also those that no row names."""
+    """All images in the folder, also those without a row."""
     boxed: set[str]
     """The labels of boxes."""
     unsure: str
-    """Why an image that no row names may hold something all the same; empty where it is stated to hold nothing."""
+    """Why images without a row may hold findings; empty where they are stated to be empty."""
     counts: Counts
 
 
@@ -100,14 +96,13 @@ class TableReader:
     """Reads a CSV of boxes.
 
     Args:
-        path: of the CSV; a byte-order mark and any line ends are fine.
-        images: the folder of the images; folders inside it are looked into.
+        path: of the CSV file, with or without a byte-order mark, with any line ends.
+        images: the folder of the images; the folders inside it are searched too.
         columns: the map of the columns.
-        group: the part of a file name before this text is the group (the patient) that stays in one split.
-        negatives: images in the folder that the table does not name are taken as images without a box; where the table
-            has a split, they are shared out by the hash of their group, as sets without splits are. Where rows name
-            images that are not there, and their names look as if they meant these, they are left out (``_unsure``).
-        absent: further labels that say that nothing is there, whatever the cells of the box hold.
+        group: the part of a file name before this text is the group (the patient), which stays in one split.
+        negatives: images in the folder without a row are images without a box; where the table has a split, theirs is
+            the hash of their group. They are left out where rows name missing images whose names may mean them.
+        absent: further labels that state an absence, whatever the cells of the box hold.
         encoding: of a file that is not UTF-8, where it is known.
     """
 
@@ -128,6 +123,7 @@ class TableReader:
         self.absent = EMPTY | ABSENT | self.always_absent
 
     def read(self, split: str, counts: Counts) -> list[Record]:
+        """Read the records of a split; see ``Reader.read``."""
         if not self.images.is_dir():
             raise DataError(f"{self.images}: no such folder; it holds the images of {self.path}: set data.images.")
         with reading(self.path):
@@ -139,11 +135,11 @@ class TableReader:
             counts["image without row"] += sum(path not in table.rows for path in table.images)
         files = sorted(table.images if self.negatives else table.rows, key=lambda path: (path.name, path))
         groups = [file.name.split(self.group)[0] if self.group else file.name for file in files]
-        shared = share_out(groups, split)  # of what the table gives no split
+        inside = in_split(groups, split)  # for images without a split in the table
         if not table.boxed:
             raise DataError(f"{self.path}: no row of an image that is there has a box; see data.columns.")
         records = []
-        for file, taken in zip(files, shared, strict=True):
+        for file, taken in zip(files, inside, strict=True):
             rows = table.rows.get(file, [])
             stated = self._split_of(file, rows)
             if not (taken if stated is None else stated == split):
@@ -180,7 +176,7 @@ class TableReader:
         return Table(dict(found), files.files, boxed, _unsure(files.missing, unnamed, files.files), counts)
 
     def _blank_absences(self, found: dict[Path, list[Row]], counts: Counts) -> None:
-        """Take the boxes from the rows whose label says that nothing is there, where all of the label are blanks."""
+        """Remove the boxes of labels that state an absence, where all boxes of the label are blank."""
         every = [row for rows in found.values() for row in rows if row.box and row.label.lower() in ABSENT]
         real = {row.label for row in every if row.box and max(map(abs, row.box)) > 2}
         for rows in found.values():
@@ -193,14 +189,14 @@ class TableReader:
         """The split of an image, where its rows state one."""
         for row in rows:
             if row.split != rows[0].split:
-                told = f"{file.name} is in {row.split} here and in {rows[0].split} before; choose one."
-                raise DataError(f"{self.path}:{row.line}: {told}")
+                fault = f"{file.name} is in {row.split} here and in {rows[0].split} before; choose one."
+                raise DataError(f"{self.path}:{row.line}: {fault}")
         return rows[0].split if rows else None
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def _rows(self, counts: Counts) -> Iterator[tuple[str, Row]]:
-        """The name of the image and what is said of it, row by row; of the cells those of declared columns are kept."""
+        """The name of the image of each row, and the row."""
         if not self.path.is_file():
             raise DataError(f"{self.path}: cannot be read as a CSV table (no such file); set data.file to the table.")
         text = read_text(self.path, counts, self.encoding)
@@ -209,43 +205,54 @@ class TableReader:
         line, delimiter, titles = self._titles(text, begin, (stated[1],) if stated else DELIMITERS)
         positions = {column: self._position(column, titles, line) for column in self.columns.used()}
         least = max(positions.values()) + 1
-        rows = _cells(text, begin, delimiter)
-        next(rows)  # the titles
+        for line, cells in islice(self._cells(text, begin, delimiter), 1, None):
+            where = f"{self.path}:{line}"
+            if more := [cell for cell in cells[len(titles) :] if cell.strip()]:
+                fault = f"has {len(cells)} cells, and the first row {len(titles)} titles ({more[0]!r} has none)"
+                raise DataError(f"{where}: {fault}; put texts that hold a {delimiter!r} in quotes.")
+            if len(cells) < least:
+                fault = f"has {len(cells)} of {len(titles)} cells"
+                raise DataError(f"{where}: {fault}; fill in the others, which may be empty, or remove the row.")
+            taken = {column: cells[at].strip() for column, at in positions.items()}
+            yield self._row(taken, where, line, counts, decimal_comma=delimiter != ",")
+
+    def _cells(self, text: str, begin: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+        """The line on which each row begins, and its cells; empty rows are left out."""
+        before = text.count("\n", 0, begin)
+        lines = (match[0] for match in _LINE.finditer(text, begin))  # a list of them would double the memory
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
+        line = before + 1
         try:
-            for line, cells in rows:
-                where = f"{self.path}:{line}"
-                if more := [cell for cell in cells[len(titles) :] if cell.strip()]:
-                    told = f"has {len(cells)} cells, and the first row {len(titles)} titles ({more[0]!r} has none)"
-                    raise DataError(f"{where}: {told}; put texts that hold a {delimiter!r} in quotes.")
-                if len(cells) < least:
-                    told = f"has {len(cells)} of {len(titles)} cells"
-                    raise DataError(f"{where}: {told}; fill in the others, which may be empty, or remove the row.")
-                taken = {column: cells[at].strip() for column, at in positions.items()}
-                yield self._row(taken, where, line, counts, decimal_comma=delimiter != ",")
-        except NotClosedError as error:
-            raise DataError(f"{self.path}:{error}") from None
+            for cells in reader:
+                if any(map(str.strip, cells)):
+                    yield line, cells
+                line = before + reader.line_num + 1
+        except csv.Error as error:
+            fault = f"is no CSV table ({error}): a quote on this line is not closed, or text follows the closing quote"
+            raise DataError(f"{self.path}:{line}: {fault}; write a quote inside a text twice.") from None
 
     def _titles(self, text: str, begin: int, delimiters: Sequence[str]) -> tuple[int, str, list[str]]:
-        """The line of the titles, what parts the cells, and the titles: those in which all declared ones are."""
+        """The line of the titles, the delimiter, and the titles: by the delimiter that gives most declared titles."""
         wanted = [column for column in self.columns.used() if isinstance(column, str)]
-        rated: list[tuple[int, int, int, int, str, list[str]]] = []
-        fault = "1: is no CSV table; expected a row of titles."
+        candidates: list[tuple[int, int, int, int, str, list[str]]] = []
+        fault = DataError(f"{self.path}:1: is no CSV table; expected a row of titles.")
         for delimiter in delimiters:
             try:
-                line, cells = next(_cells(text, begin, delimiter))
+                line, cells = next(self._cells(text, begin, delimiter))
             except StopIteration:
                 continue
-            except NotClosedError as error:
-                fault = str(error)
+            except DataError as error:
+                fault = error
                 continue
             titles = [cell.strip() for cell in cells]
-            rated.append((sum(one in titles for one in wanted), len(titles), -len(rated), line, delimiter, titles))
-        if not rated:
-            raise DataError(f"{self.path}:{fault}")
-        return max(rated)[3:]
+            declared, rank = sum(title in titles for title in wanted), -len(candidates)
+            candidates.append((declared, len(titles), rank, line, delimiter, titles))
+        if not candidates:
+            raise fault
+        return max(candidates)[3:]
 
     def _position(self, column: str | int, titles: Sequence[str], line: int) -> int:
-        """Which cell of a row belongs to a column."""
+        """The position of a column in a row."""
         if isinstance(column, int):
             if not 0 <= column < len(titles):
                 raise DataError(f"{self.path}:{line}: has no column {column}; it has {', '.join(titles)[:300]}.")
@@ -269,9 +276,8 @@ class TableReader:
             else:
                 box = self._box(cells, where, decimal_comma)
         if box is not None and label.lower() in EMPTY:
-            raise DataError(
-                f"{where}: has a box without a label (the cell is {label!r}); fill it in or remove the row."
-            )
+            fault = f"has a box without a label (the cell is {label!r})"
+            raise DataError(f"{where}: {fault}; fill it in or remove the row.")
         whole = re.fullmatch(r"([+-]?\d+)\.0+", label)  # a whole number that pandas wrote beside empty cells
         split = None if self.columns.split is None else self._split(row, where)
         return name, Row(line, sys.intern(whole[1] if whole else label), box, split)
@@ -279,9 +285,9 @@ class TableReader:
     def _split(self, row: dict[str | int, str], where: str) -> str:
         assert self.columns.split is not None
         stated = row[self.columns.split]
-        found = next((split for split, names in NAMES.items() if stated.lower() in names), None)
+        found = next((split for split, names in SPLIT_NAMES.items() if stated.lower() in names), None)
         if found is None:
-            expected = ", ".join(sorted(set().union(*NAMES.values())))
+            expected = ", ".join(sorted(name for names in SPLIT_NAMES.values() for name in names))
             raise DataError(f"{where}: the split is {stated!r}; expected one of {expected}.")
         return found
 
@@ -290,16 +296,16 @@ class TableReader:
             cells = [re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", cell) for cell in cells]
         named = "x1, y1, x2, y2" if self.columns.corners else "x, y, width, height"
         if empty := [cell for cell in cells if cell.lower() in EMPTY]:
-            told = f"{len(empty)} of the {len(cells)} cells of the box are empty"
-            raise DataError(f"{where}: {told}; expected {named}, or none of them where the image holds nothing.")
-        a, b, c, d = box_of(cells, f"{where}: {cells} are no four numbers of a box", named)
+            fault = f"{len(empty)} of the {len(cells)} cells of the box are empty"
+            raise DataError(f"{where}: {fault}; expected {named}, or none of them where the image holds nothing.")
+        a, b, c, d = parse_box(cells, f"{where}: {cells} are no four numbers of a box", named)
         return (a, b, c, d) if self.columns.corners else (a, b, a + c, b + d)
 
 
 def _unsure(missing: Sequence[str], unnamed: Sequence[Path], files: Sequence[Path]) -> str:
-    """Why images that no row names may be those of rows that name no image: the two are not called alike.
+    """Why images without a row may be meant by rows without an image; empty where names of one form exclude it.
 
-    Of a set that is shared in part, the images that are missing are called as those that are there, digits aside.
+    In a set that is published in part, the names of missing and existing images are equal but for their digits.
     """
     if not missing or not unnamed:
         return ""
@@ -312,7 +318,7 @@ def _unsure(missing: Sequence[str], unnamed: Sequence[Path], files: Sequence[Pat
 
 
 def _shape(stem: str) -> str:
-    """What names of one kind have in common.
+    """The form of a name: equal for names that differ in their digits alone.
 
     >>> _shape("IMG_012-a"), _shape("0ab1c2d3e4f56789")
     ('img_0-a', 'hexadecimal')
@@ -322,40 +328,9 @@ def _shape(stem: str) -> str:
 
 
 def _bare(stem: str) -> str:
-    """A name without what numbers are padded with and words are parted by.
+    """A name without zeros in front of numbers and without separators.
 
     >>> _bare("IMG-007_b")
     'img7b'
     """
     return re.sub(r"(?<!\d)0+(?=\d)|[\W_]+", "", stem.casefold())
-
-
-class NotClosedError(ValueError):
-    """A quote in a table is not closed, or text follows it; the message begins with the line."""
-
-
-def _cells(text: str, begin: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row begins, and its cells; rows without any are left out.
-
-    Raises:
-        NotClosedError: a quote is at fault.
-    """
-    before = text.count("\n", 0, begin)
-    reader = csv.reader(_lines(text, begin), delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
-    line = before + 1
-    try:
-        for cells in reader:
-            if any(map(str.strip, cells)):
-                yield line, cells
-            line = before + reader.line_num + 1
-    except csv.Error as error:
-        told = f"is no CSV table ({error}): a quote on this line is not closed, or text follows the closing one"
-        raise NotClosedError(f"{line}: {told}; write a quote inside a text twice.") from None
-
-
-def _lines(text: str, begin: int) -> Iterator[str]:
-    """The lines of a text with their ends; a list of them all would take as much memory as the text."""
-    while begin < len(text):
-        end = text.find("\n", begin) + 1 or len(text)
-        yield text[begin:end]
-        begin = end

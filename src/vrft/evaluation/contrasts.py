@@ -10,21 +10,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import nctdtrinc, stdtr, stdtridf, stdtrit
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
-
-from vrft.evaluation.statistics import TINY, resamples
+from scipy.special import bdtr, nctdtrinc, stdtr, stdtridf, stdtrit
 
 Metric = Callable[[NDArray[Any]], float]
 """From the results of some test samples (first axis) to a figure."""
 
+VarianceComponent = tuple[float, float]
+"""A component of the variance of a contrast that comes from the training seeds, and its degrees of freedom."""
+
 POWER = 0.8
+
+TINY = 1e-12
+"""Differences below it are rounding."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A contrast, its interval, and what the experiment could have seen."""
+    """A contrast, its interval, and the smallest effect that the experiment can detect."""
 
     value: float
     low: float
@@ -32,22 +34,34 @@ class Estimate:
     se: float
     """Standard error over training seeds and test samples."""
     df: float
-    """Degrees of freedom of the t distribution behind interval, p and smallest."""
+    """Degrees of freedom of the t distribution behind interval, p and minimum detectable effect."""
     p: float
-    """Two-sided p-value of a contrast of zero; below 1 - confidence where the interval leaves out zero."""
+    """Two-sided p-value of a contrast of zero; below 1 - confidence where the interval excludes zero."""
     minimum_detectable_effect: float
-    """The smallest effect that this design sees with 80% power."""
+    """The smallest effect that this design detects with 80% power."""
     seeds: int
     seeds_counted: bool
-    """False with one seed: then ``se`` knows nothing of what another training would have given."""
+    """False with one seed: then ``se`` does not include the variance between trainings."""
 
     def minimum_detectable_effect_at(self, alpha: float) -> float:
-        """The smallest effect that is seen with 80% power where p must be below ``alpha``."""
+        """The smallest effect that is detected with 80% power where p must be below ``alpha``, in (0, 1)."""
         return _minimum_detectable_effect(self.se, self.df, alpha)
 
 
-VarianceComponent = tuple[float, float]
-"""A share of the variance of a contrast that the luck of training has, and its degrees of freedom."""
+def resamples(groups: Sequence[Hashable], count: int, seed: int = 0) -> list[NDArray[np.int64]]:
+    """Positions of samples, ``count`` times: as many groups as there are, drawn with replacement, each whole.
+
+    Samples of a group (the cells of an image) are alike, so they are drawn together (Davison & Hinkley, 1997,
+    section 3.8); where each sample is a group of its own this is the plain bootstrap.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for position, group in enumerate(groups):
+        members.setdefault(group, []).append(position)
+    draws = np.random.default_rng([seed, 0xB007]).integers(len(members), size=(count, len(members)))
+    if len(members) == len(groups):
+        return list(draws)
+    positions = [np.array(own, dtype=np.int64) for own in members.values()]
+    return [np.concatenate([positions[i] for i in row]) for row in draws]
 
 
 def pooled_seed_variance(
@@ -55,49 +69,47 @@ def pooled_seed_variance(
     starts: Mapping[str, Sequence[Hashable]],
     weights: Mapping[str, float],
 ) -> list[VarianceComponent]:
-    """What the luck of training adds to the variance of a contrast, estimated from all cells of a factorial.
+    """The variance of a contrast that comes from the training seeds, estimated from all cells of a factorial.
 
-    Of one contrast three seeds tell little (2 degrees of freedom). The cells of a factorial are many, and each seed is
-    a block of them: the mean square of what is left of a cell without the means of its cell and of its seed is the
-    variance of one training (Montgomery, Design and Analysis of Experiments, section 4.1). Cells that go on from one
-    trained start share its luck, and starts may themselves go on from one; so there are nested strata, as in a split
-    plot (the same, section 14.4). A stratum of K groups in J larger ones has (K - J)(S - 1) degrees of freedom, and a
-    contrast has the variance of the strata that it lies in. It is taken that luck is as large in every group of a
-    stratum, and that no seed favours a level beyond the strata: what may share luck must be named as one.
+    The variance of one contrast over three seeds has 2 degrees of freedom only. A factorial has many cells, and each
+    seed is a block of them: the mean square of the residuals of the cells, without the means of cell and of seed, is
+    the variance between trainings (Montgomery, Design and Analysis of Experiments, section 4.1). Cells that continue
+    from the same trained start share its deviation, and starts may themselves share a start, so there are nested
+    strata, as in a split plot (the same, section 14.4). A stratum of K groups in J larger groups has (K - J)(S - 1)
+    degrees of freedom, and a contrast has the variance of the strata that it lies in. Two assumptions: the variance
+    is equal in all groups of a stratum, and apart from the strata a seed favours no level.
 
     Args:
-        values: of each cell, one of each seed, (S,), S > 1.
-        starts: for each cell what its training goes on from, stage by stage, and what else may share its luck; all of
-            one length; None is nothing.
+        values: for each cell one value a seed, (S,), S > 1.
+        starts: for each cell the start of its training, stage by stage, and anything else whose deviation cells may
+            share; all of one length; None is no start.
         weights: of the contrast, of cells alone.
 
     Returns:
-        the parts of the variance of the mean over seeds, for ``estimate_from``.
+        the components of the variance of the mean over seeds, for ``estimate_from``.
     """
     arms = list(starts)
     table = np.array([values[arm] for arm in arms])  # (C, S)
     seeds = table.shape[1]
     weight = np.array([weights.get(arm, 0.0) for arm in arms])
     depth = len(starts[arms[0]])
-    larger, count = np.zeros(table.shape), 1
+    larger, count = np.broadcast_to(table.mean(axis=0), table.shape), 1
     weight_of_larger = np.full(len(arms), weight.mean())
-    parts = []
+    components = []
     for level in range(1, depth + 2):
         names = [(*starts[arm][:level], arm if level > depth else "") for arm in arms]
-        group = np.array([[one == other for other in names] for one in names])  # (C, C): in one group
+        group = np.array([[one == other for other in names] for one in names])  # (C, C): in the same group
         sizes = group.sum(axis=1)
-        mean, of_group = group @ table / sizes[:, None], group @ weight / sizes
-        if level == 1:
-            larger = np.broadcast_to(table.mean(axis=0), table.shape)
+        mean, weight_of_group = group @ table / sizes[:, None], group @ weight / sizes
         residual = mean - larger
         residual = residual - residual.mean(axis=1, keepdims=True)
         groups = len(set(names))
         df = (groups - count) * (seeds - 1)
-        share = float(np.sum((of_group - weight_of_larger) ** 2 * sizes))  # a group of n cells is counted n times
+        share = float(np.sum((weight_of_group - weight_of_larger) ** 2 * sizes))  # a group of n cells counts n times
         if df and share > TINY:
-            parts.append((share * float(np.sum(residual**2 / sizes[:, None])) / df / seeds, float(df)))
-        larger, weight_of_larger, count = mean, of_group, groups
-    return parts
+            components.append((share * float(np.sum(residual**2 / sizes[:, None])) / df / seeds, float(df)))
+        larger, weight_of_larger, count = mean, weight_of_group, groups
+    return components
 
 
 def estimate_from(
@@ -106,31 +118,30 @@ def estimate_from(
     n_groups: int,
     *,
     confidence: float = 0.95,
-    luck: Sequence[VarianceComponent] | None = None,
+    seed_variance: Sequence[VarianceComponent] | None = None,
 ) -> Estimate:
     """A contrast with the uncertainty of both training seeds and test samples.
 
-    The contrast of seed s is y_s = mu + u_s + v + e_s with u the luck of a training, v that of the test samples, which
-    all seeds share, and e what is particular to both. So Var(mean y) = (Var(u) + Var(e)) / S + Var(v). The variance
-    over seeds, s2 (ddof 1), estimates Var(u) + Var(e); the covariance between seeds over resamples of the test
-    samples, C, estimates Var(v) (floored at 0). V = s2 / S + C therefore counts each source once.
+    The contrast of seed s is y_s = mu + u_s + v + e_s with u the deviation of a training, v that of the test samples,
+    which all seeds share, and e the rest, of both together. So Var(mean y) = (Var(u) + Var(e)) / S + Var(v). The
+    variance over seeds, s2 (ddof 1), estimates Var(u) + Var(e); the covariance between seeds over resamples of the
+    test samples, C, estimates Var(v) (at least 0). V = s2 / S + C therefore counts each source once.
 
     With few seeds s2 is itself uncertain. The half width is h^2 = t_{S-1}^2 s2 / S + t_{G-1}^2 C (Banerjee, 1960,
     Sankhya 22, "Approximate confidence interval for linear functions of means of k populations when the population
-    variances are not equal"), which covers at least as often as it says whatever the share of the two variances;
+    variances are not equal"), which has at least its nominal coverage whatever the share of the two variances;
     Satterthwaite's degrees of freedom, estimated from three seeds, cover 91 to 95% instead of 95. It is never below
     t_{G-1} times the standard error with the seeds held fixed, as three seeds may agree by chance. ``df`` is then that
-    of the t distribution with h = t_df se, so that interval, p and smallest go together.
-
-    ``smallest`` is the minimum detectable effect (Bloom, 1995, Evaluation Review 19(5)), by the noncentral t.
+    of the t distribution with h = t_df se, so that interval, p and minimum detectable effect (Bloom, 1995, Evaluation
+    Review 19(5), by the noncentral t) agree.
 
     Args:
         whole: the contrast of each seed on all test samples, (S,).
         resampled: the contrast of each seed on each resample of the groups, (S, B), the same resamples for all seeds.
         n_groups: how many groups there are, at least 2.
         confidence: of the interval, in (0, 1).
-        luck: parts of the variance that the seeds have, where more than this contrast tells them
-            (``pooled_seed_variance``); they take the place of s2 / S with its S - 1 degrees of freedom.
+        seed_variance: of ``pooled_seed_variance``, where other contrasts inform the variance between trainings; it
+            replaces s2 / S with its S - 1 degrees of freedom.
     """
     seeds, value, upper = len(whole), float(np.mean(whole)), 1 - (1 - confidence) / 2
     # a bootstrap of G groups has (G - 1) / G of the variance of the figure (Efron & Tibshirani, 1993, equation 5.12)
@@ -138,15 +149,15 @@ def estimate_from(
     of_samples = float(covariance.mean())
     variance, half, least = of_samples, 0.0, n_groups - 1.0
     if seeds > 1:
-        parts = luck or [(float(np.var(whole, ddof=1)) / seeds, float(seeds - 1))]
+        components = seed_variance or [(float(np.var(whole, ddof=1)) / seeds, float(seeds - 1))]
         shared = max(0.0, float((covariance.sum() - np.trace(covariance)) / (seeds * (seeds - 1))))
-        variance = max(sum(part for part, _ in parts) + shared, of_samples)
-        parts = [*parts, (shared, n_groups - 1.0)]
-        half = float(np.sqrt(sum(stdtrit(df, upper) ** 2 * part for part, df in parts)))
-        least = min(df for _, df in parts)
+        variance = max(sum(part for part, _ in components) + shared, of_samples)
+        components = [*components, (shared, n_groups - 1.0)]
+        half = float(np.sqrt(sum(stdtrit(df, upper) ** 2 * part for part, df in components)))
+        least = min(df for _, df in components)
     se = float(np.sqrt(max(variance, 0.0)))
     most = max(seeds - 1.0, n_groups - 1.0, least)
-    if se < TINY:  # no chance is left in it
+    if se < TINY:  # neither seeds nor samples vary
         p = 1.0 if abs(value) < TINY else 0.0
         return Estimate(value, value, value, 0.0, float(least), p, 0.0, seeds, seeds > 1)
     half = max(half, float(stdtrit(n_groups - 1, upper) * np.sqrt(of_samples)))
@@ -186,7 +197,7 @@ class PairedScores:
         rows: for each arm one array a training seed, each with n test samples on its first axis, in the same order of
             seeds in all arms. An arm that is not trained has one array, which pairs with each seed of the others.
         metric: the figure of some of these rows.
-        groups: the group of each test sample, length n: cells of one image come and go together.
+        groups: the group of each test sample, length n: samples of a group are resampled together.
         draws: resamples of the groups, the same for every arm and seed, so that all is paired.
         confidence: of the intervals.
         seed: of the resamples and exchanges.
@@ -224,8 +235,8 @@ class PairedScores:
 
         Args:
             weights: of the arms.
-            starts: of a contrast of the cells of a factorial, what the training of each cell goes on from: then the
-                luck of training is estimated from all cells (``pooled_seed_variance``).
+            starts: for a contrast of the cells of a factorial, the start of the training of each cell; the variance
+                between trainings is then estimated from all cells (``pooled_seed_variance``).
 
         Raises:
             ValueError: an arm is not known, no weight differs from zero, or trained arms differ in their seeds.
@@ -234,17 +245,15 @@ class PairedScores:
         self._seeds_of(arms)
         parts = [(weight, *self._values(arm)) for arm, weight in arms.items()]
         # an arm with one array pairs with each seed of the others by broadcasting
-        whole = sum(weight * one for weight, one, _ in parts)
-        resampled = sum(weight * one for weight, _, one in parts)
-        luck = None
-        if starts is not None and len(np.asarray(whole)) > 1:
-            luck = pooled_seed_variance({arm: self._values(arm)[0] for arm in starts}, starts, arms)
-        return estimate_from(
-            np.asarray(whole), np.asarray(resampled), self._n_groups, confidence=self.confidence, luck=luck
-        )
+        whole = np.asarray(sum(weight * one for weight, one, _ in parts))
+        resampled = np.asarray(sum(weight * one for weight, _, one in parts))
+        pooled = None
+        if starts is not None and len(whole) > 1:
+            pooled = pooled_seed_variance({arm: self._values(arm)[0] for arm in starts}, starts, arms)
+        return estimate_from(whole, resampled, self._n_groups, confidence=self.confidence, seed_variance=pooled)
 
     def paired_p(self, a: str, b: str, draws: int = 2000) -> float:
-        """Permutation p-value that these very policies are equally good; it says nothing of other trainings.
+        """Permutation p-value that these very policies are equally good; it does not generalise to other trainings.
 
         The answers of the two arms change places in each group with probability 1/2, in the same groups for all seeds;
         p = (1 + #{|difference| >= observed}) / (1 + draws), which is never 0 (Phipson & Smyth, 2010; Davison & Hinkley,
@@ -293,9 +302,8 @@ def mcnemar_p(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> float:
         right_a: whether the first is right, (n,).
         right_b: whether the second is right, (n,).
     """
-    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
-    table = [[np.sum(a & b), np.sum(a & ~b)], [np.sum(~a & b), np.sum(~a & ~b)]]
-    return 1.0 if np.array_equal(a, b) else float(mcnemar(table, exact=True).pvalue)
+    only_a, only_b = int(np.sum(right_a & ~right_b)), int(np.sum(right_b & ~right_a))
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -304,4 +312,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
     [0.03, 0.06, 0.06]
     """
-    return [float(p) for p in multipletests(p_values, method="holm")[1]] if len(p_values) else []
+    order = np.argsort(p_values)
+    raised = np.maximum.accumulate(np.asarray(p_values)[order] * np.arange(len(order), 0, -1))
+    return [float(p) for p in np.minimum(raised, 1)[np.argsort(order)]]

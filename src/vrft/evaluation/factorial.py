@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyDOE3 import gsd
 
-from vrft.evaluation.statistics import TINY
+from vrft.evaluation.contrasts import TINY
 
 Level = Hashable
 Cells = Mapping[str, Mapping[str, Level]]

@@ -9,7 +9,7 @@ from typing import Any
 
 from vrft.errors import UserError
 from vrft.evaluation.predictions import prediction
-from vrft.images import Window, oddities
+from vrft.images import Window, image_warnings
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.from_recipe import frame_for, load_arm
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of
@@ -64,8 +64,8 @@ def ask_run(
     policy = load_arm(recipe, directory, asked_arm, recipe.seeds[0] if seed is None else seed)
     if (injection := open_knowledge(recipe, source)) is not None:
         directory.check_knowledge(injection.facts())
-        samples = [injection.into(sample, recipe.told(asked_arm)) for sample in samples]
-    if not recipe.sees(asked_arm):
+        samples = [injection.apply(sample, recipe.condition_of(asked_arm).prompt) for sample in samples]
+    if recipe.condition_of(asked_arm).image == "grey":
         samples = [replace(sample, image=Grey(sample)) for sample in samples]
     for sample in samples:
         row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)
@@ -131,8 +131,8 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     Returns:
         ``answer`` as it is read (None where it is not), ``name`` (of the grade, where names hold numerals, so that
         ``answer``, its index, is none of them), ``reasoning`` (the think block), ``confidence`` in [0, 1],
-        ``problems`` (of the completion, and of the picture: ``oddities``) and ``completion``; for a localization also
-        ``boxes``, in pixels of the image, and ``image_size``.
+        ``problems`` (of the completion, and of the image: ``image_warnings``) and ``completion``; for a localization
+        also ``boxes``, in pixels of the image, and ``image_size``.
         The confidence is the geometric mean of the probabilities of the answer's tokens after that reasoning: 1 where
         there was no doubt. It is no calibrated chance of being right, and None where no answer is read or the
         envelope is broken.
@@ -150,7 +150,7 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
         **_name(task, row["answer"]),
         "reasoning": envelope.think,
         "confidence": None,
-        "problems": [*row["problems"], *([] if isinstance(sample.image, Grey) else oddities(image))],
+        "problems": [*row["problems"], *([] if isinstance(sample.image, Grey) else image_warnings(image))],
         "completion": text,
     }
     if row["answer"] is not None and row["well_formed"]:

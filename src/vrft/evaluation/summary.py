@@ -1,102 +1,351 @@
-"""From the predictions of all arms to ``metrics.json``."""
+"""From the records and predictions of a run or an ablation to ``metrics.json``: a pure function, the same for both.
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+Every interval and p-value counts training seeds and test samples (``vrft.evaluation.contrasts``). The design fixes the
+family of tests, which Holm's correction is over: the effects of the factorial and the planned pairs of arms on the
+headline metric, with those that failed or are not estimable. Pairs are compared on the other metrics too; these
+comparisons are descriptive, and corrected within their metric.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from vrft.errors import RunError
 from vrft.evaluation.box_metrics import BOX_METRICS, tally
-from vrft.evaluation.metrics import METRICS, UNREAD, Classes
-from vrft.evaluation.statistics import Statistic, bootstrap, paired_difference, resamples
-from vrft.tasks import ClosedTask, Localization, TrainableTask
+from vrft.evaluation.contrasts import Estimate, PairedScores, holm, mcnemar_p
+from vrft.evaluation.factorial import effects
+from vrft.evaluation.metrics import METRICS, UNREAD
+from vrft.runs import RunDirectory, read_json, write_json
+from vrft.tasks import Localization, TrainableTask
 
-Rows = Sequence[Mapping[str, Any]]
-"""The predictions of one arm with one seed, in the order of the split."""
+Figures = dict[str, Any]
+Counts = NDArray[np.float64]
+"""(n, c): the strict reading of n samples, the lenient reading, whether the envelope is right, an answer was read."""
+
+HEADLINE = {"grading": "qwk", "localization": "mean_iou"}
+"""The metric of the planned tests, where it is not accuracy."""
+
+COMPARED = METRICS | BOX_METRICS
+READINGS = ("answer", "lenient")
+ENDS = ("value", "low", "high")
 
 
-def summarise(
-    task: TrainableTask,
-    arms: Mapping[str, Sequence[Rows]],
-    costs: Mapping[str, Mapping[str, float]],
-    *,
-    draws: int,
-    confidence: float,
-    groups: Sequence[Hashable] | None = None,
-) -> dict[str, Any]:
-    """Metrics of every arm with intervals, and the paired difference of every two arms.
+def write_metrics(directory: RunDirectory) -> Figures:
+    """Compute ``metrics.json`` from the other files of a run or an ablation, write it and return it.
+
+    Raises:
+        RunError: no arm is done.
+    """
+    perception = pd.read_parquet(directory.perception) if directory.perception.exists() else None
+    metrics = summarise(read_json(directory.records), pd.read_parquet(directory.predictions), perception)
+    write_json(directory.metrics, metrics)
+    return metrics
+
+
+def summarise(records: Mapping[str, Any], predictions: pd.DataFrame, perception: pd.DataFrame | None = None) -> Figures:
+    """The content of ``metrics.json``.
 
     Args:
-        task: says which metrics there are.
-        arms: for each arm its predictions, one list a seed.
-        costs: for each arm ``seconds``, ``tokens``, ``peak_mb``.
-        draws: resamples behind each interval.
-        confidence: of the intervals.
-        groups: the image of each sample, where samples share one; they are resampled together.
+        records: of ``records.json``: ``task``, ``design``, ``statistics``, and in ``runs`` each arm and seed.
+        predictions: one row a test sample, for each arm and seed, in the same order of samples.
+        perception: the same of the stages that have a task of their own; ``records["perception"]`` has their task.
+
+    Raises:
+        RunError: no arm is done.
     """
-    n_samples = len(next(iter(arms.values()))[0])
-    rows = resamples(groups or range(n_samples), draws)
-    summary: dict[str, Any] = {"arms": {}, "comparisons": []}
-    strict: dict[str, dict[str, Statistic]] = {}
-    compared = {**METRICS, **BOX_METRICS}
-    for name, seeds in arms.items():
-        strict[name] = _statistics(task, seeds, "answer")
-        figures = dict(strict[name])
-        if any(row["answer"] != row["lenient"] for seed in seeds for row in seed):
-            lenient = _statistics(task, seeds, "lenient")
-            figures |= {f"{metric}_lenient": lenient[metric] for metric in compared if metric in lenient}
-        measured = {key: vars(bootstrap(s, n_samples, rows, confidence=confidence)) for key, s in figures.items()}
-        summary["arms"][name] = {"n": n_samples, "seeds": len(seeds), **measured, "cost": dict(costs[name])}
-    for a, b in combinations(arms, 2):
-        for metric in task.metrics:
-            if metric in compared:
-                difference = paired_difference(
-                    strict[b][metric], strict[a][metric], n_samples, rows, confidence=confidence
-                )
-                summary["comparisons"].append({"a": b, "b": a, "metric": metric, **vars(difference)})
-    return summary
+    design, section, runs = records["design"], records["statistics"], records["runs"]
+    starts = {arm["arm"]: arm["starts"] for arm in design["arms"] if arm["kind"] == "cell"}
+    results = _Results(records["task"], section, predictions, starts)
+    arms = [arm for arm in design["arms"] if arm["arm"] in results.counts]
+    if not arms:
+        raise RunError("no arm is done; the errors stand in the folder failed.")
+    cells = {arm["arm"]: arm["levels"] for arm in arms if arm["kind"] == "cell"}
+    factors = {name: tuple(levels) for name, levels in design["factors"].items()}
+    of_factors, missing = _effects(results, cells, factors)
+    comparisons: list[Figures] = []
+    planned = 0
+    for metric in [results.headline, *(m for m in results.compared if m != results.headline)]:
+        pairs, without_pair = _pairs(results, design["pairs"], metric)
+        own = [*of_factors, *pairs] if metric == results.headline else pairs
+        lacking = [*missing, *without_pair] if metric == results.headline else without_pair
+        _correct(own, len(lacking), 1 - section["confidence"])
+        if metric == results.headline:
+            planned, missing = len(own) + len(lacking), lacking
+        comparisons += [row for row, _ in pairs]
+    also = "accuracy" if results.headline != "accuracy" and "accuracy" in results.compared else None
+    learnt = _perception(records, perception)
+    return {
+        "name": records["name"],
+        "task": records["task"]["kind"],
+        "metric": results.headline,
+        "split": section["split"],
+        "n": results.n_samples,
+        "groups": len(set(results.groups)),
+        "seeds": records["seeds"],
+        "confidence": section["confidence"],
+        "factors": design["factors"],
+        "fraction": design["fraction"],
+        "budget": design["budget"],
+        "work_seconds": records["work_seconds"],
+        "arms": {
+            arm["arm"]: {key: arm[key] for key in ("kind", "levels", "what")} | results.figures(arm["arm"], runs)
+            for arm in arms
+        },
+        "comparisons": comparisons,
+        "effects": [row for row, _ in of_factors],
+        "also": {also: [row for row, _ in _effects(results, cells, factors, also)[0]]} if also and cells else {},
+        "interactions": _interactions(results, cells, factors),
+        "not_estimable": missing,
+        "planned": planned,
+        "sweep": _sweep(design["sweep"], results.counts),
+        "failed": [{key: run[key] for key in ("arm", "seed", "error")} for run in runs if run["error"] is not None],
+        "images": records.get("images") or {},
+    } | ({"perception": learnt} if learnt else {})
 
 
-def figures_of(task: TrainableTask, rows: Rows) -> dict[str, float]:
-    """Every metric of one policy's predictions, strictly read."""
-    everything = np.arange(len(rows))
-    return {name: statistic(everything) for name, statistic in _statistics(task, [rows], "answer").items()}
+def figures_of(task: TrainableTask, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Every metric of the predictions of one policy, strictly read."""
+    classes = None if isinstance(task, Localization) else [str(target) for target in task.classes]
+    counts = _counted(rows, classes)
+    return {name: _metric(name, classes)(counts) for name in task.metrics}
 
 
-def positions(task: ClosedTask, rows: Rows, key: str) -> Classes:
-    """The class positions of a column of the predictions; ``UNREAD`` for None."""
-    where = {target: index for index, target in enumerate(task.classes)}
-    return np.array([UNREAD if row[key] is None else where[row[key]] for row in rows], dtype=np.int64)
+# --- samples as numbers -----------------------------------------------------------------------------------------------
 
 
-def _statistics(task: TrainableTask, seeds: Sequence[Rows], reading: str) -> dict[str, Statistic]:
-    """Every metric of an arm as a function of sample positions: the mean over its seeds."""
-    well_formed = np.mean([[row["well_formed"] for row in rows] for rows in seeds], axis=0)
-    read = np.mean([[row["answer"] is not None for row in rows] for rows in seeds], axis=0)
-
-    def share(values: NDArray[np.float64]) -> Statistic:
-        return lambda at: float(values[at].mean())
-
-    shares = {"format_rate": share(well_formed), "read_rate": share(read)}
-    measured = _of_boxes(seeds, reading) if isinstance(task, Localization) else _of_classes(task, seeds, reading)
-    return {metric: measured[metric] if metric in measured else shares[metric] for metric in task.metrics}
-
-
-def _of_classes(task: ClosedTask, seeds: Sequence[Rows], reading: str) -> dict[str, Statistic]:
-    true, classes = positions(task, seeds[0], "target"), len(task.classes)
-    predicted = [positions(task, rows, reading) for rows in seeds]
-
-    def statistic(function: Callable[..., float]) -> Statistic:
-        return lambda at: float(np.mean([function(true[at], one[at], classes=classes) for one in predicted]))
-
-    return {name: statistic(function) for name, function in METRICS.items()}
+def _counted(rows: Iterable[Mapping[Any, Any]], classes: Sequence[str] | None) -> Counts:
+    """The numbers that all metrics are made of; without ``classes`` the answers are boxes."""
+    rows = list(rows)
+    if classes is None:
+        keys = ("target", *READINGS)
+        read = [{"stated": row.get("stated", 0)} | {key: _boxes(row[key]) for key in keys} for row in rows]
+        strict = tally(read, "answer")
+        same = all(row["answer"] == row["lenient"] for row in read)
+        readings = [strict, strict if same else tally(read, "lenient")]
+    else:
+        where: dict[str | None, int] = {name: index for index, name in enumerate(classes)} | {None: UNREAD}
+        texts = ([None if row[key] is None else str(row[key]) for key in ("target", *READINGS)] for row in rows)
+        position = [[where.get(text, UNREAD) for text in line] for line in texts]
+        true, *given = np.array(position, dtype=np.float64).reshape(-1, 3).T
+        readings = [np.stack([true, answer], axis=1) for answer in given]
+    rates = [[row["well_formed"], row["answer"] is not None] for row in rows]
+    return np.hstack([*readings, np.array(rates, dtype=np.float64).reshape(-1, 2)])
 
 
-def _of_boxes(seeds: Sequence[Rows], reading: str) -> dict[str, Statistic]:
-    counts = [tally(rows, reading) for rows in seeds]
+def _boxes(value: Any) -> Any:
+    """Boxes as a table holds them (JSON) or as they were read; None is an answer that was not read."""
+    return json.loads(value) if isinstance(value, str) else value
 
-    def statistic(function: Callable[..., float]) -> Statistic:
-        return lambda at: float(np.mean([function(one[at]) for one in counts]))
 
-    return {name: statistic(function) for name, function in BOX_METRICS.items()}
+def _metric(name: str, classes: Sequence[str] | None) -> Callable[[Counts], float]:
+    """A metric as a function of counts; of names that end in ``_lenient`` that of the lenient reading."""
+    base = name.removesuffix("_lenient")
+    if base in ("format_rate", "read_rate"):
+        column = -2 if base == "format_rate" else -1
+        return lambda counts: float(counts[:, column].mean())
+    width = 4 if classes is None else 2
+    first = 0 if base == name else width
+    if classes is None:
+        return lambda counts: BOX_METRICS[base](counts[:, first : first + width])
+    return lambda counts: METRICS[base](*counts[:, first : first + width].T.astype(np.int64), classes=len(classes))
+
+
+class _Results:
+    """The predictions of all arms as numbers, and their paired scores, metric by metric.
+
+    ``starts`` are those of the training of each cell of a factorial.
+    """
+
+    def __init__(
+        self,
+        task: Mapping[str, Any],
+        section: Mapping[str, Any],
+        predictions: pd.DataFrame,
+        starts: Mapping[str, Sequence[str | None]],
+    ) -> None:
+        self.section, self.starts = section, starts
+        self.headline = HEADLINE.get(task["kind"], "accuracy")
+        self.metrics: list[str] = list(task["metrics"])
+        self.compared = [name for name in self.metrics if name in COMPARED]
+        self.classes: list[str] | None = None if task["kind"] == "localization" else task["classes"]
+        self.untrained = {arm for arm, untrained in task["untrained"].items() if untrained}
+        self.counts: dict[str, dict[int, Counts]] = {}
+        self.groups: list[str] = []
+        columns = [name for name in ("target", *READINGS, "well_formed", "stated") if name in predictions]
+        for (arm, seed), frame in predictions.groupby(["arm", "seed"], sort=False):
+            self.groups = self.groups or list(frame["group"])
+            rows = frame[columns].astype(object).where(frame[columns].notna(), None).to_dict("records")
+            self.counts.setdefault(str(arm), {})[int(seed)] = _counted(rows, self.classes)  # type: ignore[call-overload]
+        self.n_samples = len(self.groups)
+        self._scores: dict[tuple[str, tuple[int, ...]], PairedScores] = {}
+
+    def in_common(self, arms: Sequence[str]) -> set[Any]:
+        """The seeds that these arms have in common; None for arms that are not trained, which pair with each."""
+        trained = [set(self.counts[arm]) for arm in arms if arm not in self.untrained]
+        return set.intersection(*trained) if trained else {None}
+
+    def scores(self, arms: Sequence[str], metric: str | None = None) -> PairedScores:
+        """The paired scores over the seeds that these arms have in common."""
+        name = metric or self.headline
+        seeds = tuple(sorted(self.in_common(arms) - {None}))
+        if (name, seeds) not in self._scores:
+            rows = {
+                arm: list(of.values()) if arm in self.untrained else [of[seed] for seed in seeds]
+                for arm, of in self.counts.items()
+                if arm in self.untrained or set(seeds) <= set(of)
+            }
+            options = {"draws": self.section["bootstrap"], "confidence": self.section["confidence"]}
+            self._scores[name, seeds] = PairedScores(rows, _metric(name, self.classes), self.groups, **options)
+        return self._scores[name, seeds]
+
+    def estimate(self, weights: Mapping[str, float], metric: str | None = None, *, pooled: bool = False) -> Estimate:
+        """A contrast over the seeds that all its arms have.
+
+        Of cells alone (``pooled``) all cells together inform the variance between trainings.
+        """
+        scores = self.scores(list(weights), metric)
+        starts = {arm: start for arm, start in self.starts.items() if arm in scores.rows}
+        return scores.estimate(weights, starts if pooled else None)
+
+    def figures(self, arm: str, runs: Iterable[Mapping[str, Any]]) -> Figures:
+        """The metrics of an arm with intervals, its headline metric seed by seed, and the mean cost of a seed."""
+        seeds = sorted(self.counts[arm])
+        half = 4 if self.classes is None else 2
+        names = list(self.metrics)
+        if any(not np.array_equal(c[:, :half], c[:, half : 2 * half]) for c in self.counts[arm].values()):
+            names += [f"{name}_lenient" for name in self.compared]
+        measured = {}
+        for name in names:
+            one, (least, most) = self.estimate({arm: 1.0}, name), self._range(name)
+            measured[name] = dict(zip(ENDS, (one.value, max(one.low, least), min(one.high, most)), strict=True))
+        headline = _metric(self.headline, self.classes)
+        costs = [run["cost"] for run in runs if run["arm"] == arm and run["cost"]]
+        mean = {key: float(np.mean([cost[key] for cost in costs])) for key in costs[0]} if costs else {}
+        return {"n": self.n_samples, "seeds": len(seeds), **measured} | {
+            "per_seed": [headline(self.counts[arm][seed]) for seed in seeds],
+            "seed_list": seeds,
+            "cost": mean,
+        }
+
+    def _range(self, metric: str) -> tuple[float, float]:
+        """The least and the greatest value that a metric can have."""
+        base = metric.removesuffix("_lenient")
+        if base == "mae":
+            return 0.0, len(self.classes or ()) - 1.0
+        return (-1.0 if base == "qwk" else 0.0), 1.0
+
+
+# --- contrasts --------------------------------------------------------------------------------------------------------
+
+Tested = tuple[Figures, Estimate]
+
+
+def _row(name: str, one: Estimate, **more: Any) -> Figures:
+    """A contrast as plain data."""
+    return {"name": name, "difference": one.value} | {k: v for k, v in vars(one).items() if k != "value"} | more
+
+
+def _effects(
+    results: _Results,
+    cells: Mapping[str, Mapping[str, str]],
+    factors: Mapping[str, Sequence[str]],
+    metric: str | None = None,
+) -> tuple[list[Tested], list[str]]:
+    """The main effects and two-way interactions that the cells can estimate, and the names of the others."""
+    if not cells or not factors:
+        return [], []
+    found, missing = effects(cells, factors)
+    rows = []
+    for one in found:
+        if not results.in_common(list(one.weights)):
+            missing.append(one.name)
+            continue
+        estimate = results.estimate(one.weights, metric, pooled=True)
+        of = [list(map(str, step)) for step in one.of]
+        rows.append((_row(one.name, estimate, kind=one.kind, of=of, confounded=one.confounded), estimate))
+    return rows, missing
+
+
+def _pairs(results: _Results, pairs: Iterable[Sequence[str]], metric: str) -> tuple[list[Tested], list[str]]:
+    """The comparisons of two arms on a metric, and the names of those that lack an arm or a seed in common.
+
+    On the headline metric they have the test of these very policies on the same samples too.
+    """
+    rows, missing = list[Tested](), []
+    for a, b in pairs:
+        if not {a, b} <= set(results.counts) or not results.in_common([a, b]):
+            missing.append(f"{a} - {b}")
+            continue
+        estimate = results.estimate({a: 1.0, b: -1.0}, metric, pooled={a, b} <= set(results.starts))
+        paired = _paired_test(results, a, b) if metric == results.headline else (None, None)
+        more = {"a": a, "b": b, "metric": metric} | dict(zip(("p_paired", "paired_test"), paired, strict=True))
+        rows.append((_row(f"{a} - {b}", estimate, **more), estimate))
+    return rows, missing
+
+
+def _paired_test(results: _Results, a: str, b: str) -> tuple[float, str]:
+    """The p-value that two policies are equally good on the headline metric, and the name of its test."""
+    scores = results.scores([a, b])
+    one, other = scores.rows[a], scores.rows[b]
+    alone = len(one) == len(other) == 1 and len(set(results.groups)) == len(results.groups)
+    if alone and results.headline == "accuracy":
+        right = [rows[0][:, 0] == rows[0][:, 1] for rows in (one, other)]
+        return mcnemar_p(*right), "mcnemar"
+    return scores.paired_p(a, b, results.section["bootstrap"]), "permutation"
+
+
+def _correct(tested: Sequence[Tested], missing: int, alpha: float) -> None:
+    """Add Holm's correction to contrasts; planned tests that are ``missing`` count as tests that detect nothing."""
+    p_values = [row["p"] for row, _ in tested] + [1.0] * missing
+    for (row, one), corrected in zip(tested, holm(p_values), strict=False):
+        row["p_holm"], row["detected"] = corrected, bool(corrected < alpha)
+        # at the level of Holm's first step
+        row["minimum_detectable_effect"] = one.minimum_detectable_effect_at(alpha / len(p_values))
+
+
+def _interactions(
+    results: _Results, cells: Mapping[str, Mapping[str, str]], factors: Mapping[str, Sequence[str]]
+) -> list[Figures]:
+    """For each two factors the mean of the cells at each combination of their levels that was run."""
+    plots = []
+    for one, other in combinations(factors, 2):
+        lines, sizes = [], set[int]()
+        for level in factors[one]:
+            points = []
+            for at in factors[other]:
+                members = [arm for arm, levels in cells.items() if levels[one] == level and levels[other] == at]
+                sizes.add(len(members))
+                if members and results.in_common(members):
+                    mean = results.estimate(dict.fromkeys(members, 1 / len(members)))
+                    points.append({"level": at} | {key: getattr(mean, key) for key in ENDS})
+            if len(points) > 1:
+                lines.append({"level": level, "points": points})
+        if len(lines) > 1 and len(sizes - {0}) == 1:  # else the means are of other combinations of the other factors
+            plots.append({"factors": [one, other], "lines": lines})
+    return plots
+
+
+def _sweep(sweep: Figures | None, done: Iterable[str]) -> Figures | None:
+    """The sweep with the points that are done."""
+    return sweep and {**sweep, "points": [point for point in sweep["points"] if point["arm"] in done]}
+
+
+def _perception(records: Mapping[str, Any], predictions: pd.DataFrame | None) -> Figures | None:
+    """The figures of the stages that have a task of their own; None without predictions of two groups or more."""
+    if predictions is None or not records.get("perception") or predictions["group"].nunique() < 2:
+        return None
+    section = records["perception"]
+    results = _Results({"untrained": {"majority": True}} | section["task"], records["statistics"], predictions, {})
+    runs = section.get("runs") or []
+    return {
+        "task": section["task"]["kind"],
+        "metric": results.headline,
+        "n": results.n_samples,
+        "groups": len(set(results.groups)),
+        "arms": {arm: results.figures(arm, runs) for arm in results.counts},
+    }

@@ -6,7 +6,7 @@ stand control arms, the recipe's own further arms, and a sweep of weights. All b
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,25 @@ from vrft.errors import UserError
 from vrft.evaluation.factorial import fraction_of
 from vrft.recipe import (
     ARMS,
-    CELLS,
-    CONTROLS,
     FACTORS,
-    INFORMED,
-    PERCEIVING,
-    TESTED_OTHERWISE,
     ArmChange,
+    Budget,
     Recipe,
     RftStage,
-    called,
     check_stage,
+    name_of_arm,
     read_recipe,
 )
-from vrft.rewards import APPLIES, missing_for
+from vrft.rewards import APPLIES
 from vrft.typed import Keys
 
 Levels = dict[str, str]
 """The level of each factor."""
 
 OFF, ON, NONE = "off", "on", "0"
+
+ADDED = ("fuzzy", "recitation")
+"""Rewards that an ablation adds to plain V-RFT; in the recipe they have the weight 0, or are not named."""
 
 PAIRS = (
     ("rft", "base"),
@@ -72,14 +71,33 @@ class Design:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The planned comparisons of two arms: all augmentations together, reciting paid against, and the controls."""
+        """The planned comparisons of two arms.
+
+        With a factorial: all augmentations together, rewarded recitation against the other sign, and the controls.
+        Without: every two arms, the later arm first.
+        """
         names = self.recipe.arm_names()
-        whole = name_of({factor: levels[1] for factor, levels in self.factors.items()})
-        pairs = [(whole, "rft"), *PAIRS] if len(self.factors) > 1 else PAIRS
+        if not self.factors:
+            return [(b, a) for a, b in combinations(names, 2)]
+        full = name_of({factor: levels[1] for factor, levels in self.factors.items()})
+        pairs = [(full, "rft"), *PAIRS] if len(self.factors) > 1 else PAIRS
         return [(a, b) for a, b in pairs if a in names and b in names]
 
+    @property
+    def budget(self) -> Budget:
+        """How the arms are matched; in a run by their stages alone."""
+        return self.recipe.ablation.budget if self.factors else Budget()
+
     def kind_of(self, arm: str) -> str:
+        """The role of an arm: ``arm`` in a run, else ``cell``, ``control`` or ``sweep``."""
+        if not self.factors:
+            return "arm"
         return "cell" if arm in self.cells else "control" if arm in self.controls else "sweep"
+
+
+def design_of_run(recipe: Recipe) -> Design:
+    """The design of a run: the arms of the recipe, without a factorial."""
+    return Design(recipe, {}, {}, [])
 
 
 def read_design(path: Path, overrides: Sequence[str] = (), *, fraction: int | None = None) -> Design:
@@ -106,7 +124,9 @@ def only(design: Design, arms: Sequence[str]) -> Design:
             raise UserError(f"--arm {arm} tests the policy of {trained}; name that too.")
     return replace(
         design,
-        recipe=design.recipe.model_copy(update={"arms": [one for one in design.recipe.arms if called(one) in arms]}),
+        recipe=design.recipe.model_copy(
+            update={"arms": [one for one in design.recipe.arms if name_of_arm(one) in arms]}
+        ),
         cells={name: levels for name, levels in design.cells.items() if name in arms},
         controls=[name for name in design.controls if name in arms],
         sweep={name: at for name, at in design.sweep.items() if name in arms},
@@ -130,10 +150,10 @@ def design_of(recipe: Recipe, *, fraction: int | None = None) -> Design:
     controls = _controls(recipe, cells)
     sweep, swept = _sweep(recipe, factors)
     made: list[Any] = [*(_arm(recipe, name, levels) for name, levels in cells.items()), *controls]
-    own = {called(one) for one in (*made, *swept)}
+    own = {name_of_arm(one) for one in (*made, *swept)}
     further = [arm for arm in recipe.arms if isinstance(arm, ArmChange) and arm.name not in own]
     arms = [*made, *further, *swept]
-    names = {called(arm) for arm in arms}
+    names = {name_of_arm(arm) for arm in arms}
     return Design(
         recipe.model_copy(update={"arms": arms}),
         factors,
@@ -163,50 +183,48 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
             f"stages.{last} is {stage.kind}; an ablation varies the rewards of a last stage of kind rft.",
         )
         return
-    for reward in ("fuzzy", "recitation"):
-        if reward in stage.rewards:
-            told = f"stages.{last}.rewards has {reward!r}, which an ablation adds by itself to plain V-RFT; expected "
-            yield (*at, "rewards", reward), f"{told}the accuracy (or iou) and format rewards alone."
+    for reward in ADDED:
+        if stage.weights().get(reward):
+            text = f"stages.{last}.rewards has {reward!r}, which an ablation adds by itself to plain V-RFT; expected "
+            yield (*at, "rewards", reward), f"{text}the accuracy (or iou) and format rewards alone."
     for index, name in enumerate(section.factors or ()):
         if why := _misfit(recipe, name):
             yield ("ablation", "factors", index), f"ablation.factors has {name}, but {why}."
     if not factors_of(recipe):
-        told = "no augmentation applies: the recipe has no knowledge, no stage with a task of its own and no grades"
-        yield ("ablation",), f"{told}; nothing can be crossed."
+        text = "no augmentation applies: the recipe has no knowledge, no stage with a task of its own and no grades"
+        yield ("ablation",), f"{text}; nothing can be crossed."
         return
     factors = factors_of(recipe)
     cells = {name_of(levels): levels for levels in _combinations(factors)}
     for index, arm in enumerate(section.controls or ()):
         if arm not in _controls(recipe, cells):
-            told = f"ablation.controls has {arm}, which does not apply: it needs what the recipe does not have"
-            yield ("ablation", "controls", index), f"{told} (knowledge, a stage with a task of its own, or their cell)."
-    if "recite" in factors and (missing := missing_for(stage.recite, stage.recite_model)):
-        yield (*at, "recite"), f"{missing}."
+            text = f"ablation.controls has {arm}, which does not apply: it needs what the recipe does not have"
+            yield ("ablation", "controls", index), f"{text} (knowledge, a stage with a task of its own, or their cell)."
     found = list(_sweep_faults(recipe, factors))
     yield from found
     if found:
         return
     own = [*(_arm(recipe, *cell) for cell in cells.items()), *_sweep(recipe, factors)[1]]
-    design = {called(arm): arm for arm in own}
+    design = {name_of_arm(arm): arm for arm in own}
     for index, one in enumerate(recipe.arms):
         if isinstance(one, ArmChange) and one.name in design and one != design[one.name]:
-            told = f"arms.{index}.name is {one.name!r}, which an ablation calls an arm of its own that differs from it"
-            yield ("arms", index), f"{told}; choose another."
+            text = f"arms.{index}.name is {one.name!r}, which an ablation calls an arm of its own that differs from it"
+            yield ("arms", index), f"{text}; choose another."
     if section.budget.match in ("tokens", "seconds"):
         yield from _budget_faults(design_of(recipe).recipe, last)
 
 
 def _budget_faults(recipe: Recipe, last: int) -> Iterator[tuple[Keys, str]]:
     """Last stages that need to know their last step, which a budget does not tell them."""
-    told = f"ablation.budget matches {recipe.ablation.budget.match}, so nobody knows the last step before it is reached"
+    text = f"ablation.budget matches {recipe.ablation.budget.match}, so nobody knows the last step before it is reached"
     for arm in recipe.arm_names():
         for stage in recipe.stages_of(arm)[-1:]:
             if stage.lr_schedule != "constant":
                 why = f"stages.{last}.lr_schedule must be constant (arm {arm})"
-                yield ("ablation", "budget", "match"), f"{told}; {why}."
+                yield ("ablation", "budget", "match"), f"{text}; {why}."
                 return
-            if isinstance(stage, RftStage) and isinstance(stage.iou_threshold, list):
-                yield ("ablation", "budget", "match"), f"{told}; iou_threshold must be one value (arm {arm})."
+            if isinstance(stage, RftStage) and stage.rewards.iou and isinstance(stage.rewards.iou.threshold, list):
+                yield ("ablation", "budget", "match"), f"{text}; rewards.iou.threshold must be one value (arm {arm})."
                 return
 
 
@@ -223,19 +241,19 @@ def _sweep_faults(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> Itera
         return
     unfit = [reward for reward in sweep.rewards if kind not in APPLIES[reward]]
     for reward in unfit:
-        told = f"ablation.sweep.rewards has {reward!r}, which does not apply to {kind}"
-        yield ("ablation", "sweep", "rewards", reward), f"{told}."
+        text = f"ablation.sweep.rewards has {reward!r}, which does not apply to {kind}"
+        yield ("ablation", "sweep", "rewards", reward), f"{text}."
     if "recitation" in sweep.rewards and recipe.knowledge is None:
-        told = "ablation.sweep pays for recitation, but nothing is known"
-        yield ("ablation", "sweep", "rewards", "recitation"), f"{told}."
+        text = "ablation.sweep pays for recitation, but nothing is known"
+        yield ("ablation", "sweep", "rewards", "recitation"), f"{text}."
         return
     for arm in [] if unfit else _sweep(recipe, factors)[1]:
         if not arm.set["rewards"]:
-            told = f"ablation.sweep leaves every reward out at {arm.name}; nothing would be learnt"
-            yield ("ablation", "sweep"), f"{told}."
+            text = f"ablation.sweep leaves every reward out at {arm.name}; nothing would be learnt"
+            yield ("ablation", "sweep"), f"{text}."
             continue
         changed = recipe.model_copy(update={"arms": [arm]}).stages_of(arm.name)[-1]
-        for fault in check_stage(changed, kind, arm.name, ""):
+        for fault in check_stage(changed, kind, arm.name, "", recipe.custom):
             yield ("ablation", "sweep"), f"ablation.sweep: {fault.message}"
 
 
@@ -246,7 +264,9 @@ def _misfit(recipe: Recipe, factor: str) -> str | None:
     if factor == "MFRS":
         if recipe.task.kind != "grading":
             return f"a {recipe.task.kind} has no grades"
-        return None if "accuracy" in getattr(recipe.own_stages()[-1], "rewards", ()) else "no exact answer is paid for"
+        last = recipe.own_stages()[-1]
+        paid = isinstance(last, RftStage) and "accuracy" in last.weights()
+        return None if paid else "no exact answer is paid for"
     return None if recipe.knowledge else "the recipe has no knowledge"
 
 
@@ -270,38 +290,52 @@ def name_of(levels: Mapping[str, str]) -> str:
 
 def _arm(recipe: Recipe, name: str, levels: Mapping[str, str]) -> Any:
     """A cell as an arm of a recipe."""
-    if name in CELLS:
+    if name in ARMS:
         return name
-    return _changed(name, levels, {"rewards": _rewards(recipe, levels)})
+    return _changed(name, levels, {"rewards": _last(recipe).reweighted(_weights(recipe, levels))})
 
 
 def _changed(name: str, levels: Mapping[str, str], change: dict[str, Any]) -> ArmChange:
-    """An arm that is told and has trained what the levels of a cell say, with keys of its last stage changed."""
-    told, perceived = levels.get("PA_p") == ON, levels.get("PA_pi") == ON
-    return ArmChange(name=name, set=change, knowledge=told, perception=perceived)
+    """An arm with the condition and the stages of a cell, and with keys of its last stage changed."""
+    informed, perceived = levels.get("PA_p") == ON, levels.get("PA_pi") == ON
+    return ArmChange(name=name, set=change, knowledge=informed, perception=perceived)
 
 
-def _rewards(recipe: Recipe, levels: Mapping[str, str]) -> dict[str, float]:
-    """The rewards of the last stage in a cell: where grades are fuzzy, those that the exact answer had."""
+def _last(recipe: Recipe) -> RftStage:
+    """The last stage on the task of the recipe."""
     last = recipe.own_stages()[-1]
     assert isinstance(last, RftStage)
+    return last
+
+
+def _weights(recipe: Recipe, levels: Mapping[str, str]) -> dict[str, float]:
+    """The rewards of the last stage in a cell: where grades are fuzzy, those that the exact answer had."""
+    plain = {name: weight for name, weight in _last(recipe).weights().items() if weight or name not in ADDED}
     fuzzy = levels.get("MFRS") == ON
-    rewards = {"fuzzy" if fuzzy and name == "accuracy" else name: weight for name, weight in last.rewards.items()}
+    weights = {"fuzzy" if fuzzy and name == "accuracy" else name: weight for name, weight in plain.items()}
     recite = levels.get("recite", NONE)
-    return rewards if recite == NONE else rewards | {"recitation": float(recite)}
+    return weights if recite == NONE else weights | {"recitation": float(recite)}
 
 
 def _controls(recipe: Recipe, cells: Mapping[str, Levels]) -> list[str]:
     """The control arms that apply: those of the recipe, or the usual ones."""
-    wanted = CONTROLS if recipe.ablation.controls is None else recipe.ablation.controls
+    usual = [name for name, arm in ARMS.items() if arm.role == "control"]
+    wanted = usual if recipe.ablation.controls is None else recipe.ablation.controls
     staged = len(recipe.own_stages()) < len(recipe.stages)
-    known = recipe.knowledge is not None
-    needs = dict.fromkeys(TESTED_OTHERWISE, known and "rft+PA_p" in cells)
-    needs |= dict.fromkeys(PERCEIVING, staged and "rft+PA_pi" in cells) | dict.fromkeys(INFORMED, known)
-    needs |= {"PA_pi": staged}
-    if recipe.ablation.controls is None and recipe.ablation.budget.match != "stages":
-        needs["rft+extra"] = False  # it has more steps than `rft`, and the budget would take them away
-    return [arm for arm in ARMS if arm in wanted and needs.get(arm, True)]
+
+    def applies(name: str) -> bool:
+        arm = ARMS[name]
+        if arm.policy_of:
+            return recipe.knowledge is not None and arm.policy_of in cells
+        if arm.needs_knowledge:
+            return recipe.knowledge is not None
+        if arm.needs_other_task and not (staged and (arm.stages == "other_tasks" or "rft+PA_pi" in cells)):
+            return False
+        # It has more steps than `rft`, and a budget would take them away.
+        matched = recipe.ablation.controls is None and recipe.ablation.budget.match != "stages"
+        return not (arm.stages == "extended" and matched)
+
+    return [name for name, arm in ARMS.items() if arm.role != "cell" and name in wanted and applies(name)]
 
 
 def _sweep(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> tuple[dict[str, dict[str, Any]], list[ArmChange]]:
@@ -310,9 +344,8 @@ def _sweep(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> tuple[dict[s
     if section is None:
         return {}, []
     levels = next(one for one in _combinations(factors) if name_of(one) == section.arm)
-    last = recipe.own_stages()[-1]
-    assert isinstance(last, RftStage)
-    base = _rewards(recipe, levels)
+    last = _last(recipe)
+    base = _weights(recipe, levels)
     axes: dict[str, Sequence[Any]] = {f"rewards.{name}": weights for name, weights in section.rewards.items()}
     axes |= {key: values for key in ("scale_rewards", "aggregation") if (values := getattr(section, key))}
     standing = {key: base.get(key.removeprefix("rewards."), 0.0) for key in axes if key.startswith("rewards.")}
@@ -324,7 +357,7 @@ def _sweep(recipe: Recipe, factors: Mapping[str, Sequence[str]]) -> tuple[dict[s
             where[section.arm] = at
             continue
         weights = {key.removeprefix("rewards."): value for key, value in at.items() if key.startswith("rewards.")}
-        changed = {name: weight for name, weight in (base | weights).items() if weight}
+        changed = last.reweighted({name: weight for name, weight in (base | weights).items() if weight})
         shown = (f"{key.removeprefix('rewards.')}={_text(value)}" for key, value in at.items())
         name = ",".join([section.arm, *shown])
         where[name] = at

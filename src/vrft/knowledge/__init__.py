@@ -1,15 +1,15 @@
-"""Prior knowledge: what each class of a data set looks like, in words whose sources can be looked up."""
+"""Prior knowledge: a description of each class of a data set, each sentence with its source."""
 
 from vrft.knowledge.card import Attribute, Card, ClassCard, card_names, check_against, read_card
-from vrft.knowledge.inject import ELSEWHERE, Injection, Told
+from vrft.knowledge.inject import UNRELATED, Injection, PromptKnowledge
 
 __all__ = [
-    "ELSEWHERE",
+    "UNRELATED",
     "Attribute",
     "Card",
     "ClassCard",
     "Injection",
-    "Told",
+    "PromptKnowledge",
     "card_names",
     "check_against",
     "read_card",

@@ -1,4 +1,4 @@
-"""Cards: one YAML a data set, which says what each class looks like, who says so, and who checked it.
+"""Cards: a YAML file for each data set, with the appearance of each class, its sources, its author and its checker.
 
 A card holds general knowledge about classes, never about one image. Every sentence of a description ends with the name
 of its source in square brackets::
@@ -28,7 +28,7 @@ CARDS = Path(__file__).parent / "cards"
 """The cards that are shipped, one file a data set."""
 
 Attribute = Literal["appearance", "shape", "size", "margin", "texture", "colour", "location"]
-"""What a description can speak of; ``appearance`` is how it shows in this modality."""
+"""The attributes of a description; ``appearance`` is the impression in this modality."""
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -38,18 +38,18 @@ class Author(Section):
 
     kind: Literal["person", "paper", "model"]
     name: Text
-    """Of the person or the model with its version, or the citation of the paper."""
+    """The person, the model with its version, or the citation of the paper."""
 
 
 class Check(Section):
-    """Who read a card and stands for it."""
+    """Who checked a card, and when."""
 
     by: Text
     date: date
 
 
 class ClassCard(Section):
-    """What is known about one class."""
+    """The knowledge about one class."""
 
     synonyms: list[Text] = []
     """Other names that an answer may use."""
@@ -58,10 +58,10 @@ class ClassCard(Section):
 
 
 class Card(Section):
-    """What is known about the classes of a data set."""
+    """The knowledge about the classes of a data set."""
 
     title: Text
-    """What the images show."""
+    """The subject of the images."""
     modality: Text
     written_by: Author
     checked_by: Check | None
@@ -70,20 +70,25 @@ class Card(Section):
     """When it was written."""
     licence: Text
     sources: Annotated[dict[str, Text], Field(min_length=1)]
-    """Short names and the works behind them, in full."""
+    """The full citation of each source, by its short name."""
     biases: Annotated[list[Text], Field(min_length=1)]
-    """What is one-sided about the descriptions or their sources."""
+    """In which ways the descriptions or their sources are one-sided."""
     classes: Annotated[dict[str, ClassCard], Field(min_length=1)]
 
     def text_of(self, label: str, attributes: Sequence[str] | None = None) -> str:
-        """The description of a class without its sources; ``attributes`` chooses some of them."""
+        """The description of a class without its sources.
+
+        Args:
+            label: a key of ``classes``; any other is a KeyError.
+            attributes: the attributes to keep; without it all.
+        """
         parts = self.classes[label].description
         chosen = [text for name, text in parts.items() if attributes is None or name in attributes]
         return " ".join(_SOURCE.sub("", text).strip() for text in chosen)
 
     @property
     def synonyms(self) -> dict[str, list[str]]:
-        """Further names by label, as the section ``task`` of a recipe takes them."""
+        """Other names of each class that has some, by label, in the form of ``task.synonyms`` of a recipe."""
         return {label: list(one.synonyms) for label, one in self.classes.items() if one.synonyms}
 
 
@@ -103,14 +108,13 @@ def read_card(name: str | Path) -> Card:
         name: of a shipped card, or the path of a YAML file.
 
     Raises:
-        KnowledgeError: it is not there, or anything is wrong with it; all faults together.
+        KnowledgeError: there is no such card, or it has faults; all of them together.
     """
     path = CARDS / f"{name}.yaml" if str(name) in card_names() else Path(name)
     if not path.is_file():
         known = card_names()
-        raise KnowledgeError(
-            [Fault(str(name), f"is no file and no shipped card; there are {', '.join(known)}.", str(name), known)]
-        )
+        message = f"is no file and no shipped card; there are {', '.join(known)}."
+        raise KnowledgeError([Fault(str(name), message, str(name), known)])
     try:
         raw, places, faults = read_yaml(path)
     except YamlError as error:
@@ -125,7 +129,7 @@ def read_card(name: str | Path) -> Card:
 
 
 def _faults_of(card: Card, places: Places, path: Path) -> Iterator[Fault]:
-    """What types cannot tell: each sentence has a listed source, each source is used, names mean one class."""
+    """Faults beyond types: a sentence without a listed source, an unused source, a name of two classes."""
     used: set[str] = set()
     for label, one in card.classes.items():
         for attribute, text in one.description.items():
@@ -134,10 +138,8 @@ def _faults_of(card: Card, places: Places, path: Path) -> Iterator[Fault]:
                 names = [name.strip() for listed in _SOURCE.findall(sentence) for name in listed.split(",")]
                 used.update(names)
                 if not names:
-                    yield Fault(
-                        where,
-                        f"the sentence {sentence!r} has no source; add one, such as [{next(iter(card.sources))}].",
-                    )
+                    example = next(iter(card.sources))
+                    yield Fault(where, f"the sentence {sentence!r} has no source; add one, such as [{example}].")
                 for name in names:
                     if name not in card.sources:
                         listed = list(card.sources)
@@ -155,7 +157,7 @@ def _faults_of(card: Card, places: Places, path: Path) -> Iterator[Fault]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a description, each with the sources behind it.
+    """Split a description into sentences, each with its sources.
 
     >>> sentences("Round, 2.5 mm wide. [a] Its margin is sharp [b].")
     ['Round, 2.5 mm wide. [a]', 'Its margin is sharp [b].']
@@ -167,11 +169,11 @@ def check_against(card: Card, name: str, classes: Iterable[str], ids: Iterable[s
     """Compare a card with a data set.
 
     Args:
-        card: a card that was read.
-        name: what it is called in messages.
+        card: the card.
+        name: of the card in messages.
         classes: of the data.
-        ids: of its samples and names of their files; a card that names one, in whatever case and wherever, speaks of a
-            single image. Mere numbers and mere words are left out, since a card may count and must describe.
+        ids: of its samples and names of their files; a card that holds such a name, in any letter case, describes a
+            single image. Names without a digit or of digits alone are ignored: a card may hold words and counts.
 
     Raises:
         KnowledgeError: the card describes a class that the data lack, lacks one of theirs, or names a sample.
@@ -183,14 +185,11 @@ def check_against(card: Card, name: str, classes: Iterable[str], ids: Iterable[s
         if label not in known
     ]
     faults += [Fault(name, f"says nothing about {label!r}.") for label in known if label not in card.classes]
-    said = json.dumps(card.model_dump(mode="json"), ensure_ascii=False).casefold()
-    for one in dict.fromkeys(ids):
-        name_of_one = any(c.isdigit() for c in one) and not one.isdecimal()
-        if (
-            name_of_one
-            and one.casefold() in said
-            and re.search(rf"(?<![\w-]){re.escape(one.casefold())}(?![\w-])", said)
-        ):
-            faults.append(Fault(name, f"names the image {one!r}; a card speaks of classes alone."))
+    text = json.dumps(card.model_dump(mode="json"), ensure_ascii=False).casefold()
+    for image in dict.fromkeys(ids):
+        folded = image.casefold()
+        is_name = any(map(str.isdigit, image)) and not image.isdecimal()
+        if is_name and folded in text and re.search(rf"(?<![\w-]){re.escape(folded)}(?![\w-])", text):
+            faults.append(Fault(name, f"names the image {image!r}; a card speaks of classes alone."))
     if faults:
         raise KnowledgeError(faults)

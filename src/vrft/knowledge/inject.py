@@ -1,7 +1,7 @@
-"""PA_p: knowledge goes into the prompt, or something else in its place to see whether it is used.
+"""PA_p: knowledge in the prompt, or other text in its place to test whether the policy uses it.
 
-Source: explicit prior knowledge of VRFT-Aug (arXiv 2602.10619). The controls, which tell whether a policy reads what it
-is given, are ours: descriptions exchanged between classes, and words about something else, as many as in the card.
+Source: explicit prior knowledge of VRFT-Aug (arXiv 2602.10619). The controls are ours: descriptions exchanged between
+classes, and unrelated text of the same length.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 
 from vrft.sample import Knowledge, Sample
 
-ELSEWHERE = (
+UNRELATED = (
     "Trains leave the station every hour and stop at five villages.",
     "Bread is baked before dawn and sold at the market.",
     "The library lends novels, maps and records.",
@@ -24,79 +24,85 @@ ELSEWHERE = (
     "Letters are sorted by street and carried by bicycle.",
     "The committee met twice and chose a treasurer.",
 )
-"""Sentences about nothing that an image shows, for the variant ``irrelevant``."""
+"""Sentences about nothing that an image shows, for ``irrelevant``."""
 
 HEADING = "What is known:"
-Told = Literal["card", "swapped", "irrelevant", "none"]
-"""What stands in the prompt: the card, the card with its descriptions exchanged, other words, or nothing."""
+PromptKnowledge = Literal["card", "swapped", "irrelevant", "none"]
+"""The knowledge in a prompt: the card, the card with its descriptions exchanged, unrelated text, or nothing."""
 
 
 @dataclass(frozen=True)
 class Injection:
-    """Puts what is known into samples.
+    """Puts the knowledge of the classes into samples.
 
     Args:
-        texts: what is known of each class, by label, or by grade written out.
-        label_first: a line is ``label: text``; otherwise ``text label``, as the embedded policy was taught.
-        shuffle: the order of the lines is drawn anew for each sample, so that it tells nothing.
-        other: texts about something else, for the variant ``irrelevant``.
-        called: how an answer calls a class, where that is not its key in ``texts`` (a grade by its name).
+        texts: the description of each class, by label, or by grade written out.
+        label_first: a line is ``label: text``; otherwise ``text label``, as in the pretraining of the embedded policy.
+        shuffle: the order of the lines is drawn at random for each sample, so that it carries no information.
+        other: unrelated texts, for ``irrelevant``.
+        display_names: the name of a class in an answer, where it is not its key in ``texts`` (a grade by its name).
     """
 
     texts: Mapping[str, str]
     label_first: bool = True
     shuffle: bool = False
-    other: Sequence[str] = ELSEWHERE
-    called: Mapping[str, str] = field(default_factory=dict)
+    other: Sequence[str] = UNRELATED
+    display_names: Mapping[str, str] = field(default_factory=dict)
 
-    def into(self, sample: Sample, variant: Told = "card") -> Sample:
-        """The sample with what the policy is told, and what a recitation is compared with: always the true card."""
+    def apply(self, sample: Sample, kind: PromptKnowledge = "card") -> Sample:
+        """The sample with its knowledge: the lines of the prompt, and the true card for the recitation reward.
+
+        Raises:
+            ValueError: ``kind`` is ``swapped``, and the descriptions cannot be exchanged.
+        """
         card = " ".join(f"{self._name(label)}: {text}" for label, text in self.texts.items())
-        prompt = self.prompt(variant, self._order(sample))
+        prompt = self.prompt(kind, self._order(sample))
         own = self.texts.get(str(sample.target), card)
         others = tuple(text for label, text in self.texts.items() if label != str(sample.target))
         return replace(sample, knowledge=Knowledge(prompt, card, own, others))
 
-    def prompt(self, variant: Told, order: Iterable[str] | None = None) -> str:
-        """The lines of a prompt: a heading and a line for each class; empty where nothing is told."""
-        told = self.told(variant)
-        return "\n".join([HEADING, *(self._line(label, told[label]) for label in order or told)]) if told else ""
+    def prompt(self, kind: PromptKnowledge, order: Iterable[str] | None = None) -> str:
+        """The lines of a prompt: a heading and a line for each class; empty for ``none``.
+
+        Raises:
+            ValueError: ``kind`` is ``swapped``, and the descriptions cannot be exchanged.
+        """
+        texts = self.texts_for(kind)
+        return "\n".join([HEADING, *(self._line(label, texts[label]) for label in order or texts)]) if texts else ""
 
     def facts(self) -> dict[str, Any]:
-        """All that decides what samples are told, as plain data."""
+        """All settings that decide the knowledge of samples, as plain data."""
         facts = {key: list(value) if key == "other" else value for key, value in vars(self).items()}
-        return {key: value for key, value in facts.items() if key != "called" or value}
+        return {key: value for key, value in facts.items() if key != "display_names" or value}
 
-    def told(self, variant: Told) -> dict[str, str]:
-        """What a variant says of each class.
+    def texts_for(self, kind: PromptKnowledge) -> dict[str, str]:
+        """The text of each class in a prompt, by label; empty for ``none``.
 
-        >>> Injection({"a": "round", "b": "angular and dark"}, other=["the left kidney"]).told("irrelevant")
+        Raises:
+            ValueError: ``kind`` is ``swapped``, and half of the classes or more have the same description.
+
+        >>> Injection({"a": "round", "b": "angular and dark"}, other=["the left kidney"]).texts_for("irrelevant")
         {'a': 'the', 'b': 'the left kidney'}
         """
-        labels = list(self.texts)
-        if variant == "card":
+        if kind == "card":
             return dict(self.texts)
-        if variant == "swapped":
-            return dict(zip(labels, self._exchanged(), strict=True))
-        if variant == "irrelevant":
-            others = islice(cycle(self.other), len(labels))
+        if kind == "swapped":
+            return dict(zip(self.texts, self._exchanged(), strict=True))
+        if kind == "irrelevant":
             return {
-                label: " ".join(islice(cycle(other.split()), len(self.texts[label].split())))
-                for label, other in zip(labels, others, strict=True)
+                label: " ".join(islice(cycle(other.split()), len(text.split())))
+                for (label, text), other in zip(self.texts.items(), cycle(self.other), strict=False)
             }
         return {}
 
     def _exchanged(self) -> list[str]:
-        """The texts in an order in which no class has a text equal to its own.
-
-        Raises:
-            ValueError: there is none, since half of the classes or more have one and the same text.
-        """
+        """The texts in an order in which no class has a text equal to its own."""
         texts = list(self.texts.values())
-        order = sorted(range(len(texts)), key=lambda i: texts[i])  # equal texts side by side: moved on by as many
-        most = max(map(texts.count, texts))  # as the most frequent one has, none meets an equal
+        most = max(map(texts.count, texts))
         if 2 * most > len(texts):
             raise ValueError("half of the classes or more have the same description, so none can be exchanged")
+        # Equal texts side by side, then moved by the number of the most frequent text: no text falls on an equal.
+        order = sorted(range(len(texts)), key=texts.__getitem__)
         moved = dict(zip(order, order[most:] + order[:most], strict=True))
         return [texts[moved[i]] for i in range(len(texts))]
 
@@ -111,4 +117,4 @@ class Injection:
         return f"- {self._name(label)}: {text}" if self.label_first else f"- {text} {self._name(label)}"
 
     def _name(self, label: str) -> str:
-        return self.called.get(label, label)
+        return self.display_names.get(label, label)

@@ -1,7 +1,7 @@
-"""Have a language model write a card: the prompt, the reply as it came, and a card that no person has checked yet.
+"""Have a language model write a card, which no person has checked yet.
 
-The model is any function from a prompt to a text. What it replies is parsed as JSON and checked as every card is; a
-reply that does not fit is sent back with what is wrong, a few times. Prompt and replies are kept in any case.
+The model is any function from a prompt to a text. Its reply is parsed as JSON and checked as every card is; a reply
+with faults goes back with a list of them, a few times. Prompts and replies are always saved.
 """
 
 import json
@@ -19,15 +19,15 @@ from vrft.errors import KnowledgeError, UserError
 from vrft.knowledge.card import Attribute, check_against, read_card
 
 Ask = Callable[[str], str]
-"""From a prompt to what the model replies."""
+"""From a prompt to the reply of the model."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The card that is asked for.
+class CardRequest:
+    """The card to be written.
 
     Args:
-        title: what the images show.
+        title: the subject of the images.
         modality: how they were taken.
         classes: the labels of the data, as they are.
     """
@@ -37,14 +37,14 @@ class Wanted:
     classes: Sequence[str]
 
 
-def card_prompt(wanted: Wanted) -> str:
-    """What the model is asked."""
+def card_prompt(request: CardRequest) -> str:
+    """The prompt for the model: the images, the classes, the form of the reply and the rules."""
     attributes = ", ".join(get_args(Attribute))
-    classes = "\n".join(f"- {label}" for label in wanted.classes)
+    classes = "\n".join(f"- {label}" for label in request.classes)
     return f"""You describe classes of medical images for readers who must tell them apart.
 
-Images: {wanted.title}
-Modality: {wanted.modality}
+Images: {request.title}
+Modality: {request.modality}
 Classes, to be used exactly as they are written:
 {classes}
 
@@ -64,37 +64,37 @@ Rules: each ATTRIBUTE is one of {attributes}. Say only what can be seen in such 
 is followed by the short name of its source in square brackets. Name no patient and no single image."""
 
 
-def write_card(ask: Ask, wanted: Wanted, path: Path, *, model: str, licence: str, attempts: int = 3) -> Path:
-    """Ask for a card until it is sound, write it, and return its path.
+def write_card(ask: Ask, request: CardRequest, path: Path, *, model: str, licence: str, attempts: int = 3) -> Path:
+    """Ask for a card until a reply has no fault, write it, and return its path.
 
     Args:
         ask: the model.
-        wanted: the card.
-        path: of the card, ``NAME.yaml``; ``NAME.prompt.txt`` (``prompt-K``: the corrections asked for) and
-            ``NAME.reply-K.txt`` are kept beside it.
+        request: the card to be written.
+        path: of the card, ``NAME.yaml``; ``NAME.prompt.txt`` (``prompt-K`` asks for corrections) and
+            ``NAME.reply-K.txt`` are saved beside it.
         model: the name and version of the model, for the card.
         licence: of the card.
         attempts: replies that are read before giving up.
 
     Raises:
-        UserError: the card exists already, the model cannot be reached, or no reply made a sound card; the last draft
-            is kept as ``NAME.draft.yaml``.
+        UserError: the card exists already, the model cannot be reached, or all replies have faults; the last draft is
+            saved as ``NAME.draft.yaml``.
     """
     if path.exists():
         raise UserError(f"{path} exists already; choose another --out, or remove it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in (*path.parent.glob(f"{path.stem}.reply-*.txt"), *path.parent.glob(f"{path.stem}.prompt*.txt")):
-        old.unlink()  # of an earlier try that gave up
-    said = prompt = card_prompt(wanted)
+        old.unlink()  # of an earlier attempt that failed
+    text = prompt = card_prompt(request)
     for attempt in range(1, attempts + 1):
-        _beside(path, "prompt" if attempt == 1 else f"prompt-{attempt}").write_text(said, encoding="utf-8")
-        reply = ask(said)
+        _beside(path, "prompt" if attempt == 1 else f"prompt-{attempt}").write_text(text, encoding="utf-8")
+        reply = ask(text)
         _beside(path, f"reply-{attempt}").write_text(reply, encoding="utf-8")
         try:
-            _keep(_parse(reply), wanted, path, model, licence)
+            _save(_parse(reply), request, path, model, licence)
         except (KnowledgeError, ValueError) as error:
             faults = str(error)
-            said = f"{prompt}\n\nYour last reply was:\n{reply}\n\nIt cannot be used:\n{faults}\nReply again, corrected."
+            text = f"{prompt}\n\nYour last reply was:\n{reply}\n\nIt cannot be used:\n{faults}\nReply again, corrected."
         else:
             return path
     raise UserError(
@@ -103,15 +103,11 @@ def write_card(ask: Ask, wanted: Wanted, path: Path, *, model: str, licence: str
     )
 
 
-def _keep(told: dict[str, Any], wanted: Wanted, path: Path, model: str, licence: str) -> None:
-    """Check what was told as every card is checked, and put it in its place.
-
-    Raises:
-        KnowledgeError: it is no sound card of the classes that were asked for.
-    """
+def _save(content: dict[str, Any], request: CardRequest, path: Path, model: str, licence: str) -> None:
+    """Check the content of a reply as every card is checked, and put it in its place."""
     draft = path.with_name(f"{path.stem}.draft.yaml")
-    draft.write_text(_yaml(told, wanted, model, licence), encoding="utf-8")
-    check_against(read_card(draft), draft.name, wanted.classes)
+    draft.write_text(_yaml(content, request, model, licence), encoding="utf-8")
+    check_against(read_card(draft), draft.name, request.classes)
     os.replace(draft, path)
 
 
@@ -120,11 +116,7 @@ def _beside(path: Path, what: str) -> Path:
 
 
 def _parse(reply: str) -> dict[str, Any]:
-    """The JSON object in a reply, which may stand in a fence or between sentences.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The JSON object in a reply, which may stand in a fence or between sentences; ValueError without one."""
     decoder = json.JSONDecoder()
     for match in list(re.finditer(r"\{", reply))[:50]:
         try:
@@ -136,16 +128,16 @@ def _parse(reply: str) -> dict[str, Any]:
     raise ValueError('the reply holds no JSON object with "classes"')
 
 
-def _yaml(told: dict[str, Any], wanted: Wanted, model: str, licence: str) -> str:
-    """The card as YAML: what the model told, and the provenance that it has no say in."""
+def _yaml(content: dict[str, Any], request: CardRequest, model: str, licence: str) -> str:
+    """The card as YAML: the content from the model, and the provenance from us."""
     card = {
-        "title": wanted.title,
-        "modality": wanted.modality,
+        "title": request.title,
+        "modality": request.modality,
         "written_by": {"kind": "model", "name": model},
         "checked_by": None,
         "date": date.today(),
         "licence": licence,
-        **{key: told.get(key) for key in ("sources", "biases", "classes")},
+        **{key: content.get(key) for key in ("sources", "biases", "classes")},
     }
     return yaml.safe_dump(card, sort_keys=False, allow_unicode=True, width=110)
 
@@ -155,13 +147,13 @@ def endpoint(model: str, url: str, *, key: str = "", timeout: float = 120.0, ret
 
     Args:
         model: the name that the endpoint knows it by.
-        url: of the endpoint, such as ``http://localhost:8000/v1``.
+        url: of the endpoint, for example ``http://localhost:8000/v1``.
         key: sent as bearer token; local servers need none.
         timeout: seconds for one reply.
         retries: further tries after a time-out, a rate limit or a fault of the server, with growing pauses.
 
     Raises:
-        UserError: the package ``openai`` is missing; when it is asked: the endpoint cannot be reached or refuses.
+        UserError: the package ``openai`` is missing; on a call: the endpoint cannot be reached or refuses.
     """
     try:
         import openai

@@ -1,17 +1,22 @@
 """The policy of a recipe or of a run."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torch
+from huggingface_hub import snapshot_download
 from peft import LoraConfig
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers.image_utils import SizeDict
 
 from vrft.errors import PolicyError, RunError, first_line
 from vrft.knowledge import Injection
-from vrft.policies.families import frame_of
-from vrft.policies.loading import LoadedPolicy, load_policy, place_of
+from vrft.policies.families import KNOWN, frame_of, known_config
+from vrft.policies.loading import LoadedPolicy, bound_pixels, is_adapter, load_policy, place_of
 from vrft.policies.templates import check_envelope, prompt_end
-from vrft.recipe import ENVELOPES, Policy, Recipe, TaskSection
+from vrft.recipe import Policy, Recipe, TaskSection
 from vrft.runs import RunDirectory
 from vrft.sample import Sample
 from vrft.tasks.task_sections import LocalizationTask
@@ -51,6 +56,55 @@ def load_for(recipe: Recipe, trained: Path | None, *, training: bool = False) ->
         image_cache_gb=section.image_cache_gb,
         trust_remote_code=section.trust_remote_code,
     )
+
+
+def policy_without_weights(section: Policy) -> LoadedPolicy:
+    """The policy of a recipe with parameters on the ``meta`` device, from files of this machine alone.
+
+    Of a model of ``KNOWN`` whose files are not here, the processor is a stub without a tokenizer (None).
+
+    Raises:
+        PolicyError: its configuration or processor is not on this machine, and it is not in ``KNOWN``.
+    """
+    place = place_of(section.model)
+    trusted = {"trust_remote_code": section.trust_remote_code}
+    options = {"local_files_only": True, "revision": section.revision, **trusted}
+    try:
+        config = AutoConfig.from_pretrained(place, **options)
+        processor = AutoProcessor.from_pretrained(place, padding_side="left", **options)
+    except (OSError, ValueError, KeyError, ImportError):
+        if section.model not in KNOWN:
+            raise PolicyError(
+                f"policy.model {section.model!r}: a plan needs its configuration and its processor, which are not on "
+                f"this machine, and a plan downloads nothing. Download them without the weights (hf download "
+                f"{section.model} --exclude '*.safetensors'), or give a directory that holds them. Planned without "
+                f"any file: {', '.join(KNOWN)}."
+            ) from None
+        bounds = SizeDict(shortest_edge=56 * 56, longest_edge=16384 * 28 * 28)
+        config, processor = known_config(section.model), SimpleNamespace(tokenizer=None)
+        processor.image_processor = SimpleNamespace(size=bounds)
+    if section.max_pixels is not None:
+        bound_pixels(processor, section.max_pixels)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, **trusted)
+    return LoadedPolicy(model, processor, place)
+
+
+def weights_are_here(name: str, revision: str | None = None) -> bool:
+    """Whether all weights of a policy, and of the base of its adapters, are on this machine as safetensors."""
+    place = Path(place_of(name))
+    if not place.is_dir():
+        try:
+            place = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        except (OSError, ValueError):
+            return False
+    if is_adapter(place):
+        stated = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
+        base = weights_are_here(stated["base_model_name_or_path"], stated.get("revision"))
+        return base and (place / "adapter_model.safetensors").is_file()
+    index = place / "model.safetensors.index.json"
+    shards = json.loads(index.read_text())["weight_map"].values() if index.is_file() else ["model.safetensors"]
+    return all((place / shard).is_file() for shard in set(shards))
 
 
 PLAIN_LORA: dict[str, Any] = {
@@ -101,14 +155,13 @@ def check_budget(recipe: Recipe, injection: Injection, sample: Sample) -> None:
     """
     tokenizer = _pretrained(AutoTokenizer, recipe.policy, "tokenizer")
     allowed = recipe.knowledge.max_tokens if recipe.knowledge else 0
-    for told in sorted(
-        {recipe.told(arm, training=training) for arm in recipe.arm_names() for training in (True, False)}
-    ):
-        known = injection.into(sample, told).knowledge
+    arms = [(arm, training) for arm in recipe.arm_names() for training in (True, False)]
+    for prompt in sorted({recipe.condition_of(arm, training=training).prompt for arm, training in arms}):
+        known = injection.apply(sample, prompt).knowledge
         tokens = len(tokenizer(known.prompt if known else "").input_ids)
         if tokens > allowed:
             raise PolicyError(
-                f"the knowledge in the prompt takes {tokens} tokens ({told}), and knowledge.max_tokens is {allowed}; "
+                f"the knowledge in the prompt takes {tokens} tokens ({prompt}), and knowledge.max_tokens is {allowed}; "
                 f"name fewer knowledge.attributes, or allow more."
             )
 
@@ -119,7 +172,7 @@ def orders_of(recipe: Recipe) -> list[str]:
     for arm in recipe.arm_names():
         if arm != "majority":
             of_stages = [stage.task.envelope for stage in recipe.stages_of(arm) if stage.task is not None]
-            orders |= dict.fromkeys([ENVELOPES.get(arm, recipe.task.envelope), *of_stages])
+            orders |= dict.fromkeys([recipe.condition_of(arm).envelope or recipe.task.envelope, *of_stages])
     return list(orders)
 
 

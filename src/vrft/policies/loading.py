@@ -22,7 +22,7 @@ from transformers.image_utils import SizeDict
 
 from vrft.boxes import Size
 from vrft.errors import PolicyError, first_line
-from vrft.picture_log import PictureLog
+from vrft.image_log import ImageLog
 from vrft.policies.families import family_of, processed_size
 from vrft.policies.image_cache import ImageCache, default_folder
 from vrft.policies.templates import prompt_end, render_prompt
@@ -57,7 +57,7 @@ class LoadedPolicy:
     trust_remote_code: bool = False
     cache: ImageCache | None = None
     """The cache of resized images; None without a cache."""
-    pictures: PictureLog = field(default_factory=PictureLog)
+    image_log: ImageLog = field(default_factory=ImageLog)
     """Notes on unusual images among those that were opened, such as images of a single value."""
 
     @property
@@ -85,7 +85,7 @@ class LoadedPolicy:
             image = open_image(sample)
             size = image.size
         if not isinstance(sample.image, Grey):  # empty on purpose
-            self.pictures.note(image, sample.id, lambda: read_as(sample))
+            self.image_log.note(image, sample.id, lambda: read_as(sample))
         return image, size
 
     def prompt(self, task: TrainableTask, sample: Sample, size: Size) -> str:

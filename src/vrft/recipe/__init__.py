@@ -5,16 +5,10 @@ the data it names; all faults are reported together, before anything is loaded. 
 that decides a result, and is itself a recipe.
 """
 
-from vrft.recipe.checking import check_stage, read_recipe
+from vrft.recipe.arms import ARMS, Arm, Condition
+from vrft.recipe.checking import check_recipe, check_stage, read_recipe
 from vrft.recipe.comparison import (
-    ARMS,
-    CELLS,
-    CONTROLS,
-    ENVELOPES,
     FACTORS,
-    INFORMED,
-    PERCEIVING,
-    TESTED_OTHERWISE,
     Ablation,
     ArmChange,
     Budget,
@@ -22,7 +16,7 @@ from vrft.recipe.comparison import (
     Sft,
     Sweep,
     Validate,
-    called,
+    name_of_arm,
 )
 from vrft.recipe.opening import (
     box_reader,
@@ -37,8 +31,13 @@ from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     LOSSES,
     BoxData,
+    FuzzyReward,
+    IouReward,
     Lora,
     Policy,
+    RecitationReward,
+    Reward,
+    Rewards,
     RftStage,
     SftStage,
     TaskSection,
@@ -48,22 +47,23 @@ from vrft.recipe.sections import (
 
 __all__ = [
     "ARMS",
-    "CELLS",
-    "CONTROLS",
-    "ENVELOPES",
     "FACTORS",
-    "INFORMED",
     "LOSSES",
-    "PERCEIVING",
-    "TESTED_OTHERWISE",
     "Ablation",
+    "Arm",
     "ArmChange",
     "BoxData",
     "Budget",
+    "Condition",
     "Evaluation",
+    "FuzzyReward",
+    "IouReward",
     "Lora",
     "Policy",
     "Recipe",
+    "RecitationReward",
+    "Reward",
+    "Rewards",
     "RftStage",
     "Sft",
     "SftStage",
@@ -72,10 +72,11 @@ __all__ = [
     "Validate",
     "box_reader",
     "build_task",
-    "called",
+    "check_recipe",
     "check_stage",
     "known_classes",
     "longest_answer",
+    "name_of_arm",
     "names_of_samples",
     "open_knowledge",
     "open_source",

@@ -14,12 +14,14 @@ from pydantic import ValidationError
 
 from vrft.data import Source
 from vrft.errors import DataError, Fault, KnowledgeError, RecipeError
-from vrft.recipe.comparison import ARMS, PERCEIVING, TESTED_OTHERWISE, ArmChange, called
+from vrft.recipe.arms import ARMS
+from vrft.recipe.comparison import ArmChange, name_of_arm
 from vrft.recipe.opening import build_task, open_knowledge, open_source
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import RftStage, SftStage, texts_of
 from vrft.response import parse, render
-from vrft.rewards import APPLIES, missing_for
+from vrft.rewards import APPLIES, REWARDS, missing_for
+from vrft.rewards.custom import check_custom
 from vrft.tasks import Classification, Grading, Localization
 from vrft.tasks.task_sections import ClassificationTask, GradingTask, LocalizationTask
 from vrft.typed import Keys, Loader, YamlError, fault_of, read_yaml, validate
@@ -31,13 +33,16 @@ Check = Callable[["Recipe"], Iterable[tuple[Keys, str]]]
 """What is wrong with a recipe: the keys of a place in it, and a message."""
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = (), *, also: Check | None = None) -> Recipe:
+def read_recipe(
+    path: Path, overrides: Sequence[str] = (), *, source: Source | None = None, also: Check | None = None
+) -> Recipe:
     """Read and check a recipe.
 
     Args:
         path: of the YAML file.
         overrides: ``key=value`` texts with dots between keys (``stages.0.steps=50``); the value is YAML.
-        also: what a command asks of a recipe besides.
+        source: of the samples, in place of the section ``data``.
+        also: further checks of a command.
 
     Raises:
         RecipeError: anything is wrong with it; all faults together.
@@ -50,13 +55,34 @@ def read_recipe(path: Path, overrides: Sequence[str] = (), *, also: Check | None
         faults += _override(raw, override, places)
     unfit = list(_unfit_rewards(raw, places, path))
     recipe, more = validate(Recipe, raw, places, path)
-    faults += more
-    faults += unfit if recipe is None else list(_cross_check(recipe, places, path))
+    faults += [*more, *unfit]
+    if recipe is not None:
+        reported = {fault.message for fault in unfit}
+        faults += [fault for fault in _cross_check(recipe, places, path, source) if fault.message not in reported]
     if recipe is not None and not faults and also is not None:
         faults = [Fault(place_of(places, keys, path), message) for keys, message in also(recipe)]
     if faults or recipe is None:
         raise RecipeError(faults)
     return recipe
+
+
+def check_recipe(recipe: Recipe, *, source: Source | None = None, also: Check | None = None) -> None:
+    """Check a recipe that was built in a program, as ``read_recipe`` checks a file.
+
+    Args:
+        recipe: the recipe.
+        source: of the samples, in place of the section ``data``.
+        also: further checks of a command.
+
+    Raises:
+        RecipeError: anything is wrong with it; all faults together, each with the key in place of a line.
+    """
+    path = Path(recipe.name)
+    faults = list(_cross_check(recipe, {}, path, source))
+    if not faults and also is not None:
+        faults = [Fault(f"{path}: {'.'.join(map(str, keys))}", message) for keys, message in also(recipe)]
+    if faults:
+        raise RecipeError(faults)
 
 
 def place_of(places: Mapping[Keys, str], keys: Keys, path: Path) -> str:
@@ -80,8 +106,8 @@ def _override(raw: dict[str, Any], override: str, places: dict[Keys, str]) -> li
         if isinstance(place, list) and isinstance(key, int) and key < len(place):
             place = place[key]
         elif isinstance(place, dict):
-            if not isinstance(place.get(key), (dict, list)):
-                place[key] = {}
+            if not isinstance(place.get(key), (dict, list)):  # a reward may be its weight alone
+                place[key] = {"weight": place[key]} if isinstance(place.get(key), (int, float)) else {}
             place = place[key]
         else:
             return [Fault(where, f"{'.'.join(map(str, keys[: depth + 1]))} is not in the recipe.")]
@@ -95,24 +121,27 @@ def _override(raw: dict[str, Any], override: str, places: dict[Keys, str]) -> li
 
 
 def _unfit_rewards(raw: dict[str, Any], places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
-    """Rewards that do not apply to the task, told from the raw keys: other faults may leave no recipe to check."""
-    task, stages = raw.get("task"), raw.get("stages")
-    kind = task.get("kind") if isinstance(task, dict) else None
-    if kind not in ("classification", "grading", "localization") or not isinstance(stages, list):
-        return
-    for index, stage in enumerate(stages):
-        if not isinstance(stage, dict) or stage.get("task") is not None:
+    """Rewards that do not apply to the task, by the raw keys: other faults may leave no recipe to check."""
+    stages, custom = raw.get("stages"), raw.get("custom")
+    custom = custom if isinstance(custom, dict) else {}
+    for index, stage in enumerate(stages if isinstance(stages, list) else ()):
+        task = (stage.get("task") or raw.get("task")) if isinstance(stage, dict) else None
+        kind = task.get("kind") if isinstance(task, dict) else None
+        if kind not in VALIDATED or not isinstance(stage.get("rewards"), dict):
             continue
-        rewards = stage.get("rewards")
-        for reward in rewards if isinstance(rewards, dict) else ():
-            if reward in APPLIES and kind not in APPLIES[reward]:
-                keys: Keys = ("stages", index, "rewards", reward)
-                yield _unfit(reward, kind, f"stages.{index}.rewards", places.get(keys, f"{path}:1"))
+        for reward in stage["rewards"]:
+            keys: Keys = ("stages", index, "rewards", reward)
+            at = place_of(places, keys, path)
+            yield from _check_reward(str(reward), kind, f"stages.{index}.rewards", at, custom)
 
 
-def _unfit(reward: str, kind: str, dotted: str, where: str) -> Fault:
-    fit = [name for name, kinds in APPLIES.items() if kind in kinds]
-    return Fault(where, f"{dotted} has {reward!r}, which does not apply to {kind}; expected {', '.join(fit)}.")
+def _check_reward(reward: str, kind: str, dotted: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:
+    """Whether there is such a reward, and it applies to the kind of task."""
+    fit = [name for name, kinds in APPLIES.items() if kind in kinds] + [str(name) for name in custom]
+    if reward in fit:
+        return
+    why = f", which does not apply to {kind}" if reward in APPLIES else ", which is no reward"
+    yield Fault(where, f"{dotted} has {reward!r}{why}; expected {', '.join(fit)}.", reward, fit)
 
 
 def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> Iterator[Fault]:
@@ -127,11 +156,11 @@ def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> 
             elif stage.task is not None:
                 yield Fault(where, "think_from is card, but nothing is known of what another task asks.")
     for index, name in enumerate(names):
-        if recipe.knowledge is None and recipe.told(name, training=True) != "none":
+        if recipe.knowledge is None and recipe.arm(name).needs_knowledge:
             yield Fault(at("arms", index), f"arms.{index} is {name}, but the recipe has no knowledge.")
-        elif name in TESTED_OTHERWISE and "rft+PA_p" not in names[:index]:
-            told = f"arms.{index} is {name}, which tests the policy of rft+PA_p; name that before it."
-            yield Fault(at("arms", index), told)
+        elif (trained := recipe.trained_as(name)) != name and trained not in names[:index]:
+            text = f"arms.{index} is {name}, which tests the policy of {trained}; name that before it."
+            yield Fault(at("arms", index), text)
     if recipe.knowledge is None:
         return
     if isinstance(recipe.task, LocalizationTask):
@@ -140,7 +169,7 @@ def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> 
     try:
         injection = open_knowledge(recipe, source)
         if injection and "swapped" in names:
-            injection.told("swapped")
+            injection.texts_for("swapped")
     except KnowledgeError as error:
         where = at("knowledge", "card")
         yield from (replace(one, where=where, message=f"{one.where}: {one.message}") for one in error.faults)
@@ -150,17 +179,38 @@ def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> 
 
 def _check_recitation(recipe: Recipe, stage: RftStage, dotted: str, where: str) -> Iterator[Fault]:
     """Whether there is something to recite."""
-    if "recitation" in stage.rewards and recipe.knowledge is None:
+    recitation = stage.rewards.recitation
+    if recitation is None:
+        return
+    if recipe.knowledge is None:
         yield Fault(where, f"{dotted} pays for recitation, but the recipe has no knowledge.")
-    elif "recitation" in stage.rewards and stage.task is not None:
+    elif stage.task is not None:
         yield Fault(where, f"{dotted} pays for recitation, but nothing is known of what another task asks.")
-    elif stage.recite_model is not None and stage.recite != "embedding":
-        yield Fault(where, f"recite is {stage.recite}, which takes no recite_model; expected recite: embedding.")
-    elif "recitation" in stage.rewards and (missing := missing_for(stage.recite, stage.recite_model)):
+    elif recitation.model is not None and recitation.measure != "embedding":
+        measure = f"{dotted}.recitation.measure is {recitation.measure}"
+        yield Fault(where, f"{measure}, which takes no model; expected measure: embedding.")
+    elif missing := missing_for(recitation.measure, recitation.model):
         yield Fault(where, f"{missing}.")
 
 
-def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iterator[Fault]:
+def _check_custom(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
+    """Rewards of the user: their names, their use and the text of their files."""
+    stages: list[RftStage | SftStage] = [*recipe.stages]
+    for arm in recipe.arm_names():
+        with suppress(ValueError):  # an arm whose changes are wrong has a fault of its own
+            stages += recipe.stages_of(arm)
+    used = {name for stage in stages if isinstance(stage, RftStage) for name in stage.weights()}
+    for name, where in recipe.custom.items():
+        if name in REWARDS:
+            yield Fault(at("custom", name), f"custom.{name} has the name of a built-in reward; choose another name.")
+        elif name not in used:
+            yield Fault(at("custom", name), f"custom.{name} is not used: no stage and no arm names it in its rewards.")
+        yield from check_custom(name, where, at("custom", name))
+
+
+def _cross_check(
+    recipe: Recipe, places: Mapping[Keys, str], path: Path, source: Source | None = None
+) -> Iterator[Fault]:
     """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
 
     def at(*keys: str | int) -> str:
@@ -170,11 +220,11 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
     if not recipe.own_stages():
         yield Fault(at("stages"), "every stage is on another task; one must train the task of the recipe.")
         return
-    told = set[str]()
+    reported = set[str]()
     for index, stage in enumerate(recipe.stages):
         where = at("stages", index, "rewards")
-        for fault in check_stage(stage, kind, f"stages.{index}.rewards", where):
-            told.add(fault.message)
+        for fault in check_stage(stage, kind, f"stages.{index}.rewards", where, recipe.custom):
+            reported.add(fault.message)
             yield fault
         if isinstance(stage, RftStage):
             yield from _check_recitation(recipe, stage, f"stages.{index}.rewards", where)
@@ -187,11 +237,13 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                 yield Fault(at("stages", index, "data"), str(error))
     if len(recipe.own_stages()) == len(recipe.stages):
         for index, arm in enumerate(recipe.arms):
-            if arm in PERCEIVING or (isinstance(arm, ArmChange) and arm.perception):
-                yield Fault(at("arms", index), f"arms.{index} is {called(arm)}, but no stage has a task of its own.")
+            perceives = arm.perception if isinstance(arm, ArmChange) else ARMS[arm].needs_other_task
+            if perceives:
+                name = name_of_arm(arm)
+                yield Fault(at("arms", index), f"arms.{index} is {name}, but no stage has a task of its own.")
     if {"sft", "sft+PA_p"} & set(recipe.arm_names()):
-        faults = check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"))
-        yield from (fault for fault in faults if fault.message not in told)  # those it has from the last stage
+        faults = check_stage(recipe.stages_of("sft")[0], kind, "sft", at("sft", "think"), ())
+        yield from (fault for fault in faults if fault.message not in reported)  # those it has from the last stage
     for index, arm in enumerate(recipe.arms):
         if isinstance(arm, ArmChange):
             where = at("arms", index, "set")
@@ -203,8 +255,8 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                 continue
             try:
                 last = recipe.stages_of(arm.name)[-1]
-                yield from check_stage(last, kind, f"arms.{index}.set.rewards", where)
-                if isinstance(last, RftStage) and {"rewards", "recite", "recite_model"} & set(arm.set):
+                yield from check_stage(last, kind, f"arms.{index}.set.rewards", where, recipe.custom)
+                if isinstance(last, RftStage) and "rewards" in arm.set:
                     yield from _check_recitation(recipe, last, f"arms.{index}.set.rewards", where)
             except ValidationError as error:
                 for one in error.errors():
@@ -213,6 +265,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
                     yield fault_of(Recipe, ("arms", index, "set", *inner), shown, places, path)
             except ValueError:
                 yield Fault(where, f"arms.{index}.name is {arm.name!r}, which another arm has too.")
+    yield from _check_custom(recipe, at)
     yield from _check_training(recipe, at)
     if len(set(recipe.arm_names())) != len(recipe.arms):
         yield Fault(at("arms"), f"arms names an arm twice: {', '.join(recipe.arm_names())}.")
@@ -226,7 +279,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
         yield Fault(at("policy", "model"), f"policy.model is {model!r}, but there is no {model}/config.json.")
 
     try:
-        source = open_source(recipe)
+        source = source or open_source(recipe)
     except DataError as error:
         yield Fault(at("data"), str(error))
         return
@@ -257,7 +310,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
     try:
         task = build_task(recipe, source)
     except KnowledgeError:
-        return  # told already
+        return  # reported already
     except ValueError as error:
         key = "labels" if isinstance(recipe.task, ClassificationTask) else "names"
         yield Fault(at("task", key), f"{error}.")
@@ -272,7 +325,7 @@ def _cross_check(recipe: Recipe, places: Mapping[Keys, str], path: Path) -> Iter
             yield Fault(at("task", "levels"), f"task.levels is {task.levels}; the data has {source.levels} grades.")
 
 
-def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault]:
+def _check_objective(stage: RftStage, dotted: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:
     """Keys of the objective that contradict each other, or would have no effect."""
     if stage.loss == "cispo" and (stage.clip_high is None or stage.clip_high < 1):
         yield Fault(where, f"{dotted}: loss cispo needs clip_high, the largest ratio, 1 or more (such as 5).")
@@ -282,45 +335,57 @@ def _check_objective(stage: RftStage, dotted: str, where: str) -> Iterator[Fault
     if stage.loss == "luspo" and not sequence:
         yield Fault(where, f"{dotted}: loss luspo needs importance_sampling: sequence.")
     if sequence and stage.loss not in ("grpo", "sapo", "luspo"):
-        told = f"loss {stage.loss} averages over tokens, and importance_sampling: sequence gives one ratio a completion"
-        yield Fault(where, f"{dotted}: {told}; expected loss grpo, sapo or luspo, or importance_sampling: token.")
+        text = f"loss {stage.loss} averages over tokens, and importance_sampling: sequence gives one ratio a completion"
+        yield Fault(where, f"{dotted}: {text}; expected loss grpo, sapo or luspo, or importance_sampling: token.")
     if stage.save_every % stage.updates_per_batch:
-        told = "a run that resumes samples a batch of rollouts anew"
+        text = "a run that resumes samples a batch of rollouts anew"
         yield Fault(
             where,
             f"{dotted}: save_every is {stage.save_every}; expected a multiple of updates_per_batch, "
-            f"{stage.updates_per_batch}: {told}.",
+            f"{stage.updates_per_batch}: {text}.",
         )
     if stage.loss == "rejection":
         if stage.updates_per_batch > 1 or stage.dynamic_sampling:
-            told = "loss rejection takes updates_per_batch: 1 and dynamic_sampling: 0"
-            yield Fault(where, f"{dotted}: {told}, so that what is learnt is the policy's own.")
-        if not any(weight > 0 for weight in stage.rewards.values()):
+            text = "loss rejection takes updates_per_batch: 1 and dynamic_sampling: 0"
+            yield Fault(where, f"{dotted}: {text}, so that what is learnt is the policy's own.")
+        if not any(weight > 0 for weight in stage.weights().values()):
             yield Fault(where, f"{dotted}: loss rejection needs a reward of positive weight.")
-    if stage.loss == "vespo" and stage.rollouts == "vllm" and stage.vllm_correction.startswith("sequence"):
-        yield Fault(where, f"{dotted}: loss vespo takes vllm_correction none, token_truncate or token_mask.")
+        yield from _unbounded(stage, f"{dotted}: loss rejection", where, custom)
+    if stage.loss == "vespo" and stage.rollouts == "vllm" and stage.vllm.correction.startswith("sequence"):
+        yield Fault(where, f"{dotted}: loss vespo takes vllm.correction none, token_truncate or token_mask.")
+
+
+def _unbounded(stage: RftStage | SftStage, needs: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:
+    """Custom rewards of positive weight, of which nobody knows the most that they can pay, where that is needed."""
+    weights = stage.weights() if isinstance(stage, RftStage) else {}
+    for name in custom:
+        if weights.get(name, 0.0) > 0:
+            why = "accepts completions by the most that rewards can pay, which is not known of the custom reward"
+            yield Fault(where, f"{needs} {why} {name!r}; leave it out.")
 
 
 def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
     """Precision, validation and loggers, which concern every stage."""
     stages: list[RftStage | SftStage] = []
     for arm in recipe.arm_names():
-        with suppress(ValueError):  # an arm whose changes are wrong is told of elsewhere
+        with suppress(ValueError):  # an arm whose changes are wrong is reported elsewhere
             stages += recipe.stages_of(recipe.trained_as(arm))
     if recipe.policy.dtype == "float16" and stages:
-        told = "policy.dtype is 'float16', in which gradients overflow"
-        yield Fault(at("policy", "dtype"), f"{told}; training needs auto, bfloat16 or float32.")
+        text = "policy.dtype is 'float16', in which gradients overflow"
+        yield Fault(at("policy", "dtype"), f"{text}; training needs auto, bfloat16 or float32.")
     for index, tracker in enumerate(recipe.report_to):
         if find_spec(tracker) is None:
             yield Fault(
                 at("report_to", index), f"report_to has {tracker}, which is not installed; install vrft[{tracker}]."
             )
     if "rejection" in recipe.arm_names() and any(
-        not any(weight > 0 for weight in stage.rewards.values())
+        not any(weight > 0 for weight in stage.weights().values())
         for stage in recipe.own_stages()
         if isinstance(stage, RftStage)
     ):
         yield Fault(at("arms"), "arms has rejection, which needs a reward of positive weight in every stage.")
+    for stage in recipe.own_stages() if "rejection" in recipe.arm_names() else ():
+        yield from _unbounded(stage, "arms has rejection, which", at("arms"), recipe.custom)
     if not isinstance(recipe.own_stages()[-1], RftStage) and "rejection" in recipe.arm_names():
         yield Fault(at("arms"), "arms has rejection, which needs a last stage of kind rft.")
     section = recipe.validate
@@ -328,53 +393,63 @@ def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
         return
     known = VALIDATED[recipe.task.kind]
     if section.metric is not None and section.metric not in known:
-        told = f"validate.metric is {section.metric!r}; expected one of {', '.join(known)}."
-        yield Fault(at("validate", "metric"), told, section.metric, known)
+        text = f"validate.metric is {section.metric!r}; expected one of {', '.join(known)}."
+        yield Fault(at("validate", "metric"), text, section.metric, known)
     schedules = {stage.lr_schedule for stage in stages} - {"constant"}
     if section.patience is not None and schedules:
-        told = f"lr_schedule is {min(schedules)}, which needs to know the last step, and patience ends a stage earlier"
-        yield Fault(at("validate", "patience"), f"validate.patience: {told}; expected constant.")
+        text = f"lr_schedule is {min(schedules)}, which needs to know the last step, and patience ends a stage earlier"
+        yield Fault(at("validate", "patience"), f"validate.patience: {text}; expected constant.")
     if (section.keep == "best" or section.patience) and recipe.evaluation.split == "validation":
-        told = "validate chooses by the validation split, on which evaluation.split then reports"
-        yield Fault(at("evaluation", "split"), f"{told}; expected test, or neither keep: best nor patience.")
+        text = "validate chooses by the validation split, on which evaluation.split then reports"
+        yield Fault(at("evaluation", "split"), f"{text}; expected test, or neither keep: best nor patience.")
 
 
-def check_stage(stage: RftStage | SftStage, kind: str, dotted: str, where: str) -> Iterator[Fault]:
+def check_stage(
+    stage: RftStage | SftStage, kind: str, dotted: str, where: str, custom: Iterable[str]
+) -> Iterator[Fault]:
+    """What is wrong with a stage as it stands in a recipe.
+
+    Args:
+        stage: of the recipe, or of an arm.
+        kind: of the recipe's task.
+        dotted: the keys of its rewards, for messages.
+        where: the place in the recipe.
+        custom: the names of the user's rewards.
+    """
     asked = stage.task.kind if stage.task is not None else kind
     if stage.balance and asked == "localization":
-        told = "balance is true, which shows each class equally often, and a localization has none; leave it out."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+        text = "balance is true, which shows each class equally often, and a localization has none; leave it out."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     sequences = stage.batch_size if isinstance(stage, SftStage) else stage.prompts_per_step * stage.group_size
     if stage.micro_batch is not None and sequences % stage.micro_batch:
         yield Fault(where, f"a step has {sequences} sequences, which micro_batch {stage.micro_batch} does not divide.")
     if (stage.max_tokens or stage.max_seconds) and stage.lr_schedule != "constant":
-        told = f"lr_schedule is {stage.lr_schedule}, which needs to know the last step, and max_tokens or max_seconds "
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}end the stage earlier; expected constant.")
-    rises = isinstance(stage, RftStage) and isinstance(stage.iou_threshold, list)
-    if (stage.max_tokens or stage.max_seconds) and rises:
-        told = "iou_threshold rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}.")
+        text = f"lr_schedule is {stage.lr_schedule}, which needs to know the last step, and max_tokens or max_seconds "
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}end the stage earlier; expected constant.")
+    iou = stage.rewards.iou if isinstance(stage, RftStage) else None
+    if (stage.max_tokens or stage.max_seconds) and iou and isinstance(iou.threshold, list):
+        text = "rises over all steps, and max_tokens or max_seconds end the stage earlier; give one value"
+        yield Fault(where, f"{dotted}.iou.threshold {text}.")
     if isinstance(stage, SftStage):
         for text in texts_of(stage.think):
             if parse(render(text, "x")).problems:
                 yield Fault(where, f"the think text {text!r} breaks the envelope; write plain words without tags.")
         return
-    yield from _check_objective(stage, dotted.removesuffix(".rewards"), where)
-    for reward in stage.rewards:
-        if asked not in APPLIES[reward]:
-            yield _unfit(reward, asked, dotted, where)
+    yield from _check_objective(stage, dotted.removesuffix(".rewards"), where, custom)
+    for reward in stage.weights():
+        yield from _check_reward(reward, asked, dotted, where, custom)
     if stage.rollouts == "vllm" and find_spec("vllm") is None:
-        told = "rollouts: vllm needs vLLM and a GPU; install vrft[vllm], or leave it at transformers."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+        text = "rollouts: vllm needs vLLM and a GPU; install vrft[vllm], or leave it at transformers."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     if stage.dynamic_sampling and not stage.shared_prefix:
-        told = "dynamic_sampling needs shared_prefix: true, or leave it at 0."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+        text = "dynamic_sampling needs shared_prefix: true, or leave it at 0."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     if stage.dynamic_sampling and (stage.scale_rewards == "batch" or stage.aggregation == "normalize_then_sum"):
-        told = "dynamic_sampling changes the groups of a step, and advantages that are scaled by the step with them; "
-        told += "expected scale_rewards group or none, with aggregation sum_then_normalize."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
+        text = "dynamic_sampling changes the groups of a step, and advantages that are scaled by the step with them; "
+        text += "expected scale_rewards group or none, with aggregation sum_then_normalize."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
     if stage.aggregation == "normalize_then_sum" and stage.scale_rewards != "group":
-        told = f"scale_rewards is {stage.scale_rewards!r}; with aggregation normalize_then_sum expected group."
-        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {told}")
-    if not any(stage.rewards.values()):
+        text = f"scale_rewards is {stage.scale_rewards!r}; with aggregation normalize_then_sum expected group."
+        yield Fault(where, f"{dotted.removesuffix('.rewards')}: {text}")
+    if not any(stage.weights().values()):
         yield Fault(where, f"{dotted} weighs every reward 0; nothing would be learnt.")

@@ -1,52 +1,13 @@
-"""What is compared: the arms by name, how they are evaluated, and what an ablation crosses."""
+"""Sections of a recipe on the comparison: further arms, SFT, validation, evaluation, the ablation."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from vrft.knowledge import Told
+from vrft.recipe.arms import ARMS
 from vrft.recipe.sections import Positive
 from vrft.rewards import AGGREGATIONS, REWARDS, SCALINGS
 from vrft.typed import Section
-
-ARMS = {
-    "majority": "the most frequent label, the median grade, or the best constant box, of the training split",
-    "base": "the policy as it is loaded",
-    "sft": "supervised fine-tuning on the same data, with as many steps and sequences as `rft`",
-    "rft": "the stages of the recipe, without those on another task",
-    "rejection": "as `rft`, but the likelihood of its own completions that earn full reward: no policy gradient",
-    "blind": "as `rft`, every image grey, in training and at test: does the task need the image?",
-    "nothink": "as `rft`, the answer alone: does the task need reasons?",
-    "thinkafter": "as `rft`, the reasons after the answer, which they cannot help",
-    "base+PA_p": "as `base`, with what is known of the classes in the prompt",
-    "sft+PA_p": "as `sft`, with what is known in the prompt, in training and at test",
-    "rft+PA_p": "as `rft`, with what is known in the prompt, in training and at test",
-    "without": "the policy of `rft+PA_p`, tested without what is known: a control",
-    "swapped": "the policy of `rft+PA_p`, tested with descriptions exchanged between the classes: a control",
-    "irrelevant": "the policy of `rft+PA_p`, tested with as many words about something else: a control",
-    "PA_pi": "only the stages on another task: what localization alone teaches, zero-shot",
-    "rft+PA_pi": "all stages: first those on another task (perception), then those of `rft`",
-    "rft+extra": "as `rft`, with as many more steps as the stages on another task have: a control",
-    "rft+shuffled": "as `rft+PA_pi`, the targets of the other task permuted between its images: a control",
-}
-"""The arms that a recipe can name, and what each is."""
-
-
-INFORMED = ("base+PA_p", "sft+PA_p", "rft+PA_p")
-"""Arms that are told what is known, in training and at test."""
-
-PERCEIVING = ("PA_pi", "rft+PA_pi", "rft+extra", "rft+shuffled")
-"""Arms that need a stage on another task."""
-
-ENVELOPES = {"nothink": "no-think", "thinkafter": "answer-think"}
-"""Arms whose completions have blocks of their own, and which."""
-
-TESTED_OTHERWISE: dict[str, Told] = {
-    "without": "none",
-    "swapped": "swapped",
-    "irrelevant": "irrelevant",
-}
-"""Arms that are no training of their own: the policy of `rft+PA_p`, and what its prompts hold at test."""
 
 
 class ArmChange(Section):
@@ -57,12 +18,12 @@ class ArmChange(Section):
     set: dict[str, Any] = {}
     """Keys of the last stage and their new values, such as `{rewards: {fuzzy: 1.0, format: 0.5}}`."""
     knowledge: bool = False
-    """What is known of the classes stands in the prompt, in training and at test."""
+    """The card stands in the prompt, in training and at test."""
     perception: bool = False
     """The stages on another task come first."""
 
 
-def called(arm: str | ArmChange) -> str:
+def name_of_arm(arm: str | ArmChange) -> str:
     """The name of an arm of a recipe."""
     return arm if isinstance(arm, str) else arm.name
 
@@ -99,6 +60,8 @@ class Validate(Section):
 
 
 class Evaluation(Section):
+    """How the arms are measured."""
+
     split: Literal["train", "validation", "test"] = "test"
     """What is evaluated; choose settings on `validation`."""
     limit: Positive | None = None
@@ -114,29 +77,12 @@ class Evaluation(Section):
 
 
 FACTORS = {
-    "PA_p": "what is known of the classes stands in the prompt",
+    "PA_p": "the card stands in the prompt",
     "PA_pi": "the stages on another task, such as localization, come first",
     "MFRS": "near misses of a grade earn part of the reward: `fuzzy` in the place of `accuracy`",
-    "recite": "reciting what is known is paid for, or against",
+    "recite": "reciting the card is paid for, or against",
 }
-"""What an ablation crosses, and what each adds to plain V-RFT."""
-
-CELLS = ("rft", "rft+PA_p", "rft+PA_pi")
-"""Arms that are cells of a factorial."""
-
-CONTROLS = (
-    "majority",
-    "base",
-    "sft",
-    "blind",
-    "nothink",
-    "thinkafter",
-    "rft+extra",
-    "rft+shuffled",
-    "without",
-    "swapped",
-)
-"""Arms that an ablation sets beside the cells of its factorial, unless the recipe names others."""
+"""The factors of an ablation, and what each adds to plain V-RFT."""
 
 
 class Sweep(Section):
@@ -153,7 +99,7 @@ class Sweep(Section):
 
 
 class Budget(Section):
-    """What the trained arms of an ablation have in common."""
+    """How the trained arms of an ablation are matched."""
 
     match: Literal["stages", "steps", "tokens", "seconds"] = "stages"
     """`stages`: each stage as the recipe says, so that further stages cost more. Otherwise the last stage of every arm
@@ -163,13 +109,13 @@ class Budget(Section):
 
 
 class Ablation(Section):
-    """What `vrft ablate` compares."""
+    """Settings of `vrft ablate`."""
 
     factors: Annotated[list[Literal[*FACTORS]], Field(min_length=1)] | None = None  # type: ignore[valid-type]
-    """What is crossed; without it all that apply."""
+    """The factors that are crossed; without it all that apply."""
     recite: Annotated[float, Field(gt=0)] = 0.2
     """Weight of the recitation reward, taken with both signs."""
-    controls: list[Literal[*(arm for arm in ARMS if arm not in CELLS)]] | None = None  # type: ignore[valid-type]
+    controls: list[Literal[*(name for name, arm in ARMS.items() if arm.role != "cell")]] | None = None  # type: ignore[valid-type]
     """The arms beside the factorial; without it those of `majority`, `base`, `sft`, `blind`, `nothink`, `thinkafter`,
     `rft+extra`, `rft+shuffled`, `without` and `swapped` that apply."""
     sweep: Sweep | None = None

@@ -12,7 +12,7 @@ from vrft.data.table import Columns, TableReader
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError
-from vrft.knowledge import ELSEWHERE, Injection, check_against, read_card
+from vrft.knowledge import UNRELATED, Injection, check_against, read_card
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     BoxData,
@@ -21,6 +21,7 @@ from vrft.recipe.sections import (
     MasksData,
     MedMNISTData,
     PhantomData,
+    PythonData,
     RftStage,
     SftStage,
     VOCData,
@@ -54,6 +55,8 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         if kind == "localization":
             raise DataError("medmnist has no boxes; task.kind must be classification or grading.")
         return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
+    if isinstance(data, PythonData):
+        raise DataError("data.source is python, a source in a program; give it to vrft.run(recipe, source=...).")
     if kind == "grading":
         raise DataError(f"{data.source} gives boxes with labels; task.kind must be localization or classification.")
     return BoxSource(
@@ -62,7 +65,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         find=data.find,
         region=data.region,
         margin=data.margin,
-        shared_out=data.splits == "hash",
+        hash_splits=data.splits == "hash",
         **reading_of(data),
         unusable=data.unusable,
     )
@@ -70,7 +73,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
 
 def reading_of(data: Data) -> dict[str, Any]:
     """How the image files of a section are read: ``window`` and ``page`` of ``read_image``."""
-    if not isinstance(data, BoxData):
+    if isinstance(data, PhantomData | MedMNISTData | PythonData):
         return {"window": None, "page": None}
     return {"window": (data.window[0], data.window[1]) if data.window else None, "page": data.page}
 
@@ -119,14 +122,14 @@ def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
         raise DataError(f"knowledge.irrelevant describes {min(shared)!r} too; name a card about something else.")
     return Injection(
         texts,
-        called=_called(recipe, source),
+        display_names=_display_names(recipe, source),
         label_first=section.label_first,
         shuffle=section.shuffle,
-        other=[other.text_of(label) for label in other.classes] if other else ELSEWHERE,
+        other=[other.text_of(label) for label in other.classes] if other else UNRELATED,
     )
 
 
-def _called(recipe: Recipe, source: Source) -> dict[str, str]:
+def _display_names(recipe: Recipe, source: Source) -> dict[str, str]:
     """How grades are written, by their number, where their names hold numerals."""
     section, levels = recipe.task, source.levels or 0
     if not isinstance(section, GradingTask):

@@ -1,4 +1,4 @@
-"""The recipe as a whole: which stages each arm has, what it is told and shown, and what arms share."""
+"""The recipe as a whole: the stages and the condition of each arm, and what arms share."""
 
 import warnings
 from dataclasses import replace
@@ -7,19 +7,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field
 
-from vrft.knowledge import Told
-from vrft.recipe.comparison import (
-    ARMS,
-    ENVELOPES,
-    INFORMED,
-    TESTED_OTHERWISE,
-    Ablation,
-    ArmChange,
-    Evaluation,
-    Sft,
-    Validate,
-    called,
-)
+from vrft.recipe.arms import ARMS, Arm, Condition
+from vrft.recipe.comparison import Ablation, ArmChange, Evaluation, Sft, Validate, name_of_arm
 from vrft.recipe.sections import (
     Data,
     KnowledgeSection,
@@ -39,12 +28,16 @@ warnings.filterwarnings("ignore", message='Field name "validate" in "Recipe" sha
 TRACKERS = ("tensorboard", "trackio", "wandb")
 """What can show the log of a stage while it trains, each an extra of the same name."""
 
+CustomFunction = Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]
+
 SFT_RATES = {"whole": 1e-5, "adapters": 1e-4, "tiny": 3e-4}
 """Learning rates of the `sft` arm by what is trained, where the recipe has none: those in common use for all weights
 of a vision-language model and for its adapters, and the rate that the shipped recipes have for the embedded policy."""
 
 
 class Recipe(Section):
+    """The description of a run; all that decides a result is in it."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+_.-]*$")]
     """Of the run: `runs/NAME` is its directory."""
     data: Data
@@ -52,7 +45,7 @@ class Recipe(Section):
     task: TaskSection
     """What is asked."""
     knowledge: KnowledgeSection | None = None
-    """What the policy is told about the classes, in the arms with `PA_p`."""
+    """Prior knowledge about the classes, in the prompts of the arms with `PA_p`."""
     policy: Policy = Policy()
     """What is trained."""
     stages: Annotated[list[Stage], Field(min_length=1)]
@@ -61,6 +54,8 @@ class Recipe(Section):
     """The training of the arm `sft`."""
     arms: Annotated[list[Literal[*ARMS] | ArmChange], Field(min_length=1)] = ["majority", "base", "sft", "rft"]  # type: ignore[valid-type]
     """What is compared, in order."""
+    custom: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], CustomFunction] = {}
+    """Rewards of your own by name, each `FILE.py:FUNCTION`. The file is run when a stage trains with the reward."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
     """One training of each trained arm for each seed."""
     evaluation: Evaluation = Evaluation()
@@ -73,78 +68,86 @@ class Recipe(Section):
     """What `vrft ablate` compares; `vrft run` passes over it."""
 
     def arm_names(self) -> list[str]:
-        return [called(arm) for arm in self.arms]
+        """The names of the arms, in order."""
+        return [name_of_arm(arm) for arm in self.arms]
 
-    def stages_of(self, arm: str) -> list[RftStage | SftStage]:
+    def arm(self, name: str) -> Arm:
+        """What an arm trains and how it is tested.
+
+        Raises:
+            ValueError: no arm of the recipe has the name, or two have it.
+        """
+        if name in ARMS:
+            return ARMS[name]
+        (change,) = (arm for arm in self.arms if isinstance(arm, ArmChange) and arm.name == name)
+        return Arm("a further arm of the recipe", "changed", Condition("card" if change.knowledge else "none"))
+
+    def stages_of(self, name: str) -> list[RftStage | SftStage]:
         """The stages of an arm, every value written out; empty for an arm that is not trained."""
-        if arm in ("majority", "base", "base+PA_p", *TESTED_OTHERWISE):
-            return []
+        kind = self.arm(name).stages
         own, other = self.own_stages(), [stage for stage in self.stages if stage.task is not None]
-        if arm in ("rft", "rft+PA_p", "blind", *ENVELOPES):
+        if kind == "none":
+            return []
+        if kind == "task":
             return own
-        if arm in ("sft", "sft+PA_p"):
+        if kind == "sft":
             return [self._matched_sft()]
-        if arm == "rejection":
+        if kind == "rejection":
             return [self._rejection(stage) for stage in own]
-        if arm == "PA_pi":
+        if kind == "other_tasks":
             return other
-        if arm == "rft+PA_pi":
+        if kind == "all":
             return list(self.stages)
-        if arm == "rft+extra":
-            more = own[-1].steps + sum(stage.steps for stage in other)
-            return [*own[:-1], own[-1].model_copy(update={"steps": more})]
-        if arm == "rft+shuffled":
+        if kind == "extended":
+            steps = own[-1].steps + sum(stage.steps for stage in other)
+            return [*own[:-1], own[-1].model_copy(update={"steps": steps})]
+        if kind == "shuffled":
             shuffled = {"shuffle_targets": True}
             return [stage.model_copy(update=shuffled) if stage.task is not None else stage for stage in self.stages]
-        (change,) = (a for a in self.arms if isinstance(a, ArmChange) and a.name == arm)
+        (change,) = (arm for arm in self.arms if isinstance(arm, ArmChange) and arm.name == name)
         before, last = (other if change.perception else []) + own[:-1], own[-1]
         return [*before, type(last).model_validate({**last.model_dump(), **change.set})]
 
-    def trained_as(self, arm: str) -> str:
+    def condition_of(self, name: str, *, training: bool = False) -> Condition:
+        """How the samples of the recipe's task are put to the policy of an arm, in training or at test."""
+        arm = self.arm(name)
+        return arm.condition if training or arm.test_condition is None else arm.test_condition
+
+    def trained_as(self, name: str) -> str:
         """The arm whose policy an arm tests."""
-        return "rft+PA_p" if arm in TESTED_OTHERWISE else arm
+        return self.arm(name).policy_of or name
 
-    def task_of(self, arm: str, task: TrainableTask) -> TrainableTask:
-        """The task as an arm is asked it: some arms answer without reasons, or before them."""
-        return replace(task, order=ENVELOPES[arm]) if arm in ENVELOPES else task
+    def task_of(self, name: str, task: TrainableTask) -> TrainableTask:
+        """The task with the envelope of an arm's condition."""
+        envelope = self.condition_of(name).envelope
+        return replace(task, order=envelope) if envelope else task
 
-    def training_of(self, arm: str, stage: int) -> tuple[Any, ...]:
-        """What decides the weights of an arm after a stage, beside the seed; arms where it is equal share them."""
-        stages = self.stages_of(arm)[: stage + 1]
-        if all(one.task is not None for one in stages):  # what an arm is told and shown concerns the recipe's own task
+    def training_of(self, name: str, stage: int) -> tuple[Any, ...]:
+        """All that decides the weights of an arm after a stage, beside the seed; arms where it is equal share them."""
+        stages = self.stages_of(name)[: stage + 1]
+        if all(one.task is not None for one in stages):  # a condition concerns the recipe's own task
             return (stages,)
-        return stages, self.told(arm, training=True), ENVELOPES.get(arm), self.sees(arm)
+        return stages, self.condition_of(name, training=True)
 
     def perceptions(self) -> list[tuple[str, int]]:
         """For each different training on other tasks, the first arm that has it and its last stage of that kind."""
         seen: list[Any] = []
         found = []
-        for arm in self.arm_names():
-            stages = self.stages_of(arm)
+        for name in self.arm_names():
+            stages = self.stages_of(name)
             last = max((index for index, stage in enumerate(stages) if stage.task is not None), default=-1)
             if last >= 0 and stages[: last + 1] not in seen:
                 seen.append(stages[: last + 1])
-                found.append((arm, last))
+                found.append((name, last))
         return found
 
-    def has_seeds(self, arm: str) -> bool:
-        """Whether an arm differs by seed; what is not trained does not."""
-        return bool(self.stages_of(self.trained_as(arm)))
+    def has_seeds(self, name: str) -> bool:
+        """Whether an arm differs by seed; an arm that is not trained does not."""
+        return bool(self.stages_of(self.trained_as(name)))
 
-    def seeds_of(self, arm: str) -> list[int]:
-        """The seeds that an arm is run with: one where it does not differ by seed."""
-        return self.seeds if self.has_seeds(arm) else self.seeds[:1]
-
-    def told(self, arm: str, *, training: bool = False) -> Told:
-        """What stands in the prompts of an arm, in training or at test."""
-        if arm in TESTED_OTHERWISE:
-            return "card" if training else TESTED_OTHERWISE[arm]
-        informed = [one.name for one in self.arms if isinstance(one, ArmChange) and one.knowledge]
-        return "card" if arm in (*INFORMED, *informed) else "none"
-
-    def sees(self, arm: str) -> bool:
-        """Whether an arm is shown the images of the recipe's task, or grey ones in their place."""
-        return arm != "blind"
+    def seeds_of(self, name: str) -> list[int]:
+        """The seeds of an arm: one where it does not differ by seed."""
+        return self.seeds if self.has_seeds(name) else self.seeds[:1]
 
     def own_stages(self) -> list[RftStage | SftStage]:
         """The stages on the task of the recipe."""

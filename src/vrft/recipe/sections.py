@@ -1,14 +1,15 @@
 """The sections of a recipe that say what a run is made of: data, task, knowledge, policy and stages."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
 from vrft.knowledge import Attribute
-from vrft.rewards import AGGREGATIONS, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, REWARDS, SCALINGS
+from vrft.rewards import AGGREGATIONS, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, SCALINGS
 from vrft.tasks.task_sections import ClassificationTask, GradingTask, LocalizationTask
 from vrft.textfiles import ENCODINGS
 from vrft.typed import Section
@@ -21,6 +22,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SplitSizes(Section):
+    """How many samples each split has."""
+
     train: Positive = 2048
     """Samples to train on."""
     validation: Positive = 256
@@ -71,11 +74,11 @@ class _Boxes(Section):
     root: str
     """The folder of the data set."""
     find: list[str] = []
-    """The labels that are looked for, or told apart; without it all."""
+    """The labels to find, or to distinguish; without it all."""
     splits: Literal["own", "hash"] = "own"
     """Those of the set, or 60%, 20% and 20% of all images by a hash of their names, for sets that lack a split."""
     region: Literal["crop", "box"] = "crop"
-    """Classification of regions: a box is cut out, or shown in the whole image and told in the question."""
+    """Classification of regions: a box is cut out, or the whole image is shown and the question holds the box."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
     """Of a crop: what is shown around the box, as a share of its longer side."""
     unusable: Literal["skip", "refuse"] = "skip"
@@ -90,7 +93,8 @@ class _Boxes(Section):
 
 class _Texts(_Boxes):
     encoding: Literal[*ENCODINGS] | None = None  # type: ignore[valid-type]
-    """Of annotation files that are not UTF-8; without it what can be told for sure is read, and the rest refused."""
+    """Of annotation files that are not UTF-8; without it an encoding is used that is certain, or the file is
+    refused."""
 
 
 class VOCData(_Texts):
@@ -173,7 +177,17 @@ class TableData(_Texts):
 
 
 BoxData = VOCData | COCOData | YOLOData | MasksData | TableData
-Data = Annotated[PhantomData | MedMNISTData | BoxData, Field(discriminator="source")]
+
+
+class PythonData(Section):
+    """A source of the user's own: an object that is given to `vrft.run(recipe, source=...)` (`vrft.Source`)."""
+
+    source: Literal["python"]
+    name: str = ""
+    """Of the data set, for the reader of the report."""
+
+
+Data = Annotated[PhantomData | MedMNISTData | PythonData | BoxData, Field(discriminator="source")]
 
 # --- task -----------------------------------------------------------------------------------------------------------
 
@@ -184,12 +198,12 @@ TaskSection = Annotated[ClassificationTask | GradingTask | LocalizationTask, Fie
 
 
 class KnowledgeSection(Section):
-    """What the policy is told about the classes (PA_p), in the arms that have it."""
+    """Prior knowledge about the classes (PA_p), in the prompts of the arms that have it."""
 
     card: Annotated[str, Field(min_length=1)]
     """A shipped card, a file, or `phantom`: what the code names of generated images mean."""
     attributes: Annotated[list[Attribute], Field(min_length=1)] | None = None
-    """The attributes that are told; without it the whole card."""
+    """The attributes in the prompt; without it the whole card."""
     label_first: bool = True
     """A line is `label: text`; otherwise `text label`, as the embedded policy was taught."""
     shuffle: bool = False
@@ -220,6 +234,8 @@ class Lora(Section):
 
 
 class Policy(Section):
+    """The policy that is trained."""
+
     model: Annotated[str, Field(min_length=1)] = "tiny"
     """`tiny` (embedded), a name on the Hugging Face hub, or a directory."""
     revision: str | None = None
@@ -241,6 +257,8 @@ class Policy(Section):
 
 
 class Optimiser(Section):
+    """Keys that stages of both kinds have: AdamW, the size of a pass, limits and checkpoints."""
+
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -292,24 +310,99 @@ class _Stage(Optimiser):
     """Permute the targets between the images: a control, from which nothing can be seen."""
 
 
+class Reward(Section):
+    """A reward and its weight; a number alone is the weight."""
+
+    weight: float = 1.0
+    """What the reward is multiplied by. With 0 it is measured and logged, and pays nothing."""
+
+
+class FuzzyReward(Reward):
+    """The fuzzy reward of grades."""
+
+    schedule: Literal[*FUZZY_SCHEDULES] = "table"  # type: ignore[valid-type]
+    """What it pays by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
+
+
+class IouReward(Reward):
+    """The reward of the overlap of boxes."""
+
+    measure: Literal[*OVERLAPS] = "iou"  # type: ignore[valid-type]
+    """How overlap is measured: `giou` and `diou` tell near from far where boxes do not touch."""
+    threshold: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.0
+    """Overlap below it earns nothing; of two values it rises from the first to the second over the stage."""
+
+
+class RecitationReward(Reward):
+    """The reward of reciting the card; a negative weight penalizes it."""
+
+    measure: Literal[*RECITATIONS] = "bleu"  # type: ignore[valid-type]
+    """How the reasoning is compared with the knowledge."""
+    model: str | None = None
+    """Of `measure: embedding`: a directory of sentence-transformers; without it the model in the extra's package."""
+    against: Literal["class", "card"] = "class"
+    """The reasoning is compared with what is known of the true class, or with the whole card."""
+
+
+_from_weight = BeforeValidator(lambda value: value if isinstance(value, (dict, Reward)) else {"weight": value})
+PlainReward = Annotated[Reward, _from_weight]
+
+
+class Rewards(Section):
+    """The rewards of a stage by name. A number is short for `{weight: NUMBER}`."""
+
+    model_config = ConfigDict(extra="allow")  # the names of `custom`, which the recipe as a whole checks
+    __pydantic_extra__: dict[str, PlainReward] = Field(init=False)
+
+    accuracy: PlainReward | None = None
+    """The answer is right."""
+    fuzzy: Annotated[FuzzyReward, _from_weight] | None = None
+    """The grade is near the true grade."""
+    iou: Annotated[IouReward, _from_weight] | None = None
+    """The boxes overlap the true boxes."""
+    f1: PlainReward | None = None
+    """Boxes are found, and few are found wrongly."""
+    format: PlainReward | None = None
+    """The completion has the form that was asked for."""
+    recitation: Annotated[RecitationReward, _from_weight] | None = None
+    """The reasoning repeats the knowledge; a negative weight penalises it."""
+
+    def named(self) -> dict[str, Reward]:
+        """The rewards that are given, by name."""
+        return {name: reward for name, reward in self if reward is not None}
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.named():
+            raise PydanticCustomError("no_rewards", "name at least one reward")
+        return self
+
+    @model_serializer
+    def _plain(self) -> dict[str, Any]:
+        return {
+            name: reward.weight if type(reward) is Reward else reward.model_dump()
+            for name, reward in self.named().items()
+        }
+
+
+class Vllm(Section):
+    """How vLLM samples completions."""
+
+    memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Its share of a GPU's memory, for its weights and its cache."""
+    correction: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "sequence_mask"
+    """Weigh by the probability under the policy over that under vLLM, of tokens or completions; ratios above the cap
+    are cut to it (Yao et al. 2025, truncated IS) or left out (arXiv 2510.18855)."""
+    cap: Annotated[float, Field(gt=0)] = 3.0
+    """The largest ratio."""
+
+
 class RftStage(_Stage):
     """Reinforcement fine-tuning: GRPO on rule-based rewards."""
 
     kind: Literal["rft"]
-    rewards: Annotated[dict[Literal[*REWARDS], float], Field(min_length=1)] = {"accuracy": 1.0, "format": 0.5}  # type: ignore[valid-type]
-    """The weight of each reward; the reward of a completion is the weighted sum."""
-    fuzzy_schedule: Literal[*FUZZY_SCHEDULES] = "table"  # type: ignore[valid-type]
-    """What the fuzzy reward pays by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
-    overlap: Literal[*OVERLAPS] = "iou"  # type: ignore[valid-type]
-    """How the iou reward measures overlap: `giou` and `diou` tell near from far where boxes do not touch."""
-    recite: Literal[*RECITATIONS] = "bleu"  # type: ignore[valid-type]
-    """How the recitation reward compares the reasoning with the knowledge."""
-    recite_model: str | None = None
-    """Of `recite: embedding`: a directory of sentence-transformers; without it the model in the extra's package."""
-    recite_against: Literal["class", "card"] = "class"
-    """The recitation reward compares with what is known of the true class, or with the whole card."""
-    iou_threshold: Share | Annotated[list[Share], Field(min_length=2, max_length=2)] = 0.0
-    """The iou reward pays nothing below it; of two values it rises from the first to the second over the stage."""
+    rewards: Rewards = Rewards(accuracy=Reward(weight=1.0), format=Reward(weight=0.5))
+    """Each reward with its weight; the reward of a completion is the weighted sum."""
     steps: Positive = 200
     """Optimiser steps."""
     prompts_per_step: Positive = 4
@@ -350,17 +443,34 @@ class RftStage(_Stage):
     """Encode the prompt and image of a group once, where the model can; each pass is equal up to rounding."""
     rollouts: Literal["transformers", "vllm"] = "transformers"
     """What samples completions; `vllm` runs beside the training on the same GPUs, and caches prompts itself."""
-    vllm_memory: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    """Of `rollouts: vllm`: its share of a GPU's memory, for its weights and its cache."""
-    vllm_correction: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = (
-        "sequence_mask"
-    )
-    """Of `rollouts: vllm`: weigh by the probability under the policy over that under vLLM, of tokens or completions;
-    ratios above the cap are cut to it (Yao et al. 2025, truncated IS) or left out (arXiv 2510.18855)."""
-    vllm_cap: Annotated[float, Field(gt=0)] = 3.0
-    """Of `vllm_correction`: the largest ratio."""
+    vllm: Vllm = Vllm()
+    """Of `rollouts: vllm`."""
     dynamic_sampling: Annotated[int, Field(ge=0)] = 0
     """How many times in a step groups without advantage are replaced by groups of fresh prompts (as in DAPO)."""
+
+    moved: ClassVar[Mapping[str, str]] = {
+        "fuzzy_schedule": "rewards.fuzzy.schedule",
+        "overlap": "rewards.iou.measure",
+        "iou_threshold": "rewards.iou.threshold",
+        "recite": "rewards.recitation.measure",
+        "recite_model": "rewards.recitation.model",
+        "recite_against": "rewards.recitation.against",
+        "vllm_memory": "vllm.memory",
+        "vllm_correction": "vllm.correction",
+        "vllm_cap": "vllm.cap",
+    }
+
+    def weights(self) -> dict[str, float]:
+        """The weight of each reward that the stage names, in the order of `Rewards`."""
+        return {name: reward.weight for name, reward in self.rewards.named().items()}
+
+    def reweighted(self, weights: Mapping[str, float]) -> dict[str, Any]:
+        """The rewards as a recipe writes them, with these weights; a reward keeps its other keys."""
+        plain = self.rewards.model_dump()
+        return {
+            name: plain[name] | {"weight": weight} if isinstance(plain.get(name), dict) else weight
+            for name, weight in weights.items()
+        }
 
 
 class SftStage(_Stage):

@@ -85,10 +85,10 @@ def _starts(low: float, high: float) -> list[float]:
 
 def _with_legend(canvas: Image.Image, answer: Sequence[Box] | None, truth: Sequence[Box] | None) -> Image.Image:
     said = "answer: not read" if answer is None else "answer: dashed" if answer else "answer: no box"
-    told = "" if truth is None else "truth: white line     " if truth else "truth: no box     "
+    label = "" if truth is None else "truth: white line     " if truth else "truth: no box     "
     page = Image.new("RGB", (canvas.width, canvas.height + 22), SHADOW)
     page.paste(canvas)
     pen = ImageDraw.Draw(page)
-    pen.text((6, canvas.height + 5), told, fill=TRUTH)
-    pen.text((6 + pen.textlength(told), canvas.height + 5), said, fill=ANSWER)
+    pen.text((6, canvas.height + 5), label, fill=TRUTH)
+    pen.text((6 + pen.textlength(label), canvas.height + 5), said, fill=ANSWER)
     return page

@@ -175,6 +175,34 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def score(rows: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Score rows of plain data, as ``vrft score`` scores lines.
+
+    Args:
+        rows: each with the keys ``completion``, ``target`` and, where ``defaults`` lacks it, ``task``; for boxes
+            ``image_size`` (width and height in pixels). Further keys that count are in ``ROW_KEYS``.
+        defaults: a row's keys and values, for rows that lack them (``RowScorer``).
+
+    Returns:
+        for each row a number for each reward that applies, the ``answer`` that was read (None where none was), and the
+        ``problems``, a list of codes.
+
+    Raises:
+        ValueError: a row is at fault; the message has its position, from 0, and what was expected.
+
+    >>> rows = [{"completion": "<think>x</think><answer>Stage II</answer>", "target": 3}]
+    >>> score(rows, {"task": {"kind": "grading", "levels": 5}})
+    [{'format': 1.0, 'accuracy': 0.0, 'fuzzy': 0.25, 'answer': 2, 'problems': []}]
+    """
+    scorer, scores = RowScorer(defaults), []
+    for index, row in enumerate(rows):
+        try:
+            scores.append(scorer.score(row))
+        except ValueError as error:
+            raise ValueError(f"row {index}: {error}") from None
+    return scores
+
+
 def score_lines(
     lines: Iterable[bytes], name: str, defaults: Mapping[str, Any] | None = None
 ) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ class PeakMemory:
             Path("/proc/self/clear_refs").write_text("5")  # Linux: start the high-water mark anew
 
     def peak_mb(self) -> float:
+        """The peak in MB (2**20 bytes)."""
         if torch.cuda.is_available():
             return round(torch.cuda.max_memory_allocated() / 2**20, 1)
         status = Path("/proc/self/status")

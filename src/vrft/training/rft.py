@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from peft import PeftModel
+from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from vrft.boxes import Size
@@ -28,11 +29,12 @@ from vrft.errors import UserError
 from vrft.policies import LoadedPolicy, check_envelope
 from vrft.processes import all_of, is_main
 from vrft.progress import Reporter
-from vrft.recipe import RftStage
+from vrft.recipe import FuzzyReward, IouReward, RecitationReward, Reward, RftStage
 from vrft.response import parse
 from vrft.rewards import REWARDS, advantage_parts
 from vrft.rewards.advantages import ZERO_ADVANTAGE, Floats
 from vrft.rewards.columns import text_of
+from vrft.rewards.custom import load_custom
 from vrft.runs import StageDirectory
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
@@ -45,12 +47,16 @@ from vrft.training.stage import begin_stage, finish_stage, frozen_copy, lazy_dat
 from vrft.training.trainer_arguments import grpo_options, trainer_options
 from vrft.training.validation import Validation
 
-OPTIONS: dict[str, Callable[[RftStage], dict[str, Any]]] = {
-    "fuzzy": lambda stage: {"schedule": stage.fuzzy_schedule},
-    "recitation": lambda stage: {"recite": stage.recite, "recite_model": stage.recite_model},
-    "iou": lambda stage: {"measure": stage.overlap, "threshold": stage.iou_threshold},
-}
-"""The options of single rewards in a stage."""
+
+def reward_options(reward: Reward) -> dict[str, Any]:
+    """The keys of a reward in a recipe, as its function takes them."""
+    if isinstance(reward, FuzzyReward):
+        return {"schedule": reward.schedule}
+    if isinstance(reward, IouReward):
+        return {"measure": reward.measure, "threshold": reward.threshold}
+    if isinstance(reward, RecitationReward):
+        return {"recite": reward.measure, "recite_model": reward.model}
+    return {}
 
 
 class Scorer:
@@ -65,9 +71,20 @@ class Scorer:
         callback: receives the metrics and the rollouts.
         prompt_end: the beginning of the policy's turn that the chat template writes (``LoadedPolicy.prompt_end``);
             rewards read it together with the completion, and rollouts have it as a column unless it is empty.
+        custom: the user's rewards, by name (``vrft.rewards.custom``).
+
+    Raises:
+        UserError: the file of a custom reward cannot be run.
     """
 
-    def __init__(self, stage: RftStage, task: TrainableTask, callback: StageCallback, prompt_end: str = "") -> None:
+    def __init__(
+        self,
+        stage: RftStage,
+        task: TrainableTask,
+        callback: StageCallback,
+        prompt_end: str = "",
+        custom: Mapping[str, str] | None = None,
+    ) -> None:
         self.stage, self.task, self.callback, self.prompt_end = stage, task, callback, prompt_end
         self.paid: dict[str, list[float | None]] = {}
         self.accepted: list[bool] = []
@@ -75,20 +92,21 @@ class Scorer:
         self.step = 0
         self.sampled: list[dict[str, Any]] = []
         """The completions of all processes in the current step, which may sample several times."""
-        self.functions = [self._function(name) for name in stage.rewards]
+        self.weights = stage.weights()
+        self.custom = {name: load_custom(name, where) for name, where in (custom or {}).items() if name in self.weights}
+        self.functions = [self._function(name, reward) for name, reward in stage.rewards.named().items()]
 
-    def _function(self, name: str) -> Callable[..., list[float | None]]:
+    def _function(self, name: str, section: Reward) -> Callable[..., list[float | None]]:
         options = {"order": self.task.order, "prompt_end": self.prompt_end}
-        options |= self.task.columns | OPTIONS.get(name, lambda stage: {})(self.stage)
+        options |= self.task.columns | reward_options(section)
+        function = self.custom.get(name) or REWARDS[name]
+        whole_card = isinstance(section, RecitationReward) and section.against == "card"
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
-            if name == "recitation":
-                against = self.stage.recite_against
-                known = [one and (one.own if against == "class" else one.card) for one in columns["known"]]
-                columns = {**columns, "knowledge": known}
-            paid = REWARDS[name](completions, target=target, **{**columns, **options})
+            knowledge = [known and (known.card if whole_card else known.own) for known in columns["known"]]
+            paid = function(completions, target=target, **{**columns, "knowledge": knowledge, **options})
             self.paid[name] = paid
-            if len(self.paid) == len(self.stage.rewards):
+            if len(self.paid) == len(self.weights):
                 self._log_step(completions, target, columns)
             return paid
 
@@ -96,10 +114,10 @@ class Scorer:
         return reward
 
     def _log_step(self, completions: Sequence[Any], target: Sequence[Any], columns: dict[str, Any]) -> None:
-        names = list(self.stage.rewards)
+        names = list(self.weights)
         rewards = np.array([[np.nan if r is None else r for r in self.paid[name]] for name in names]).T
         self.paid = {}
-        weights = np.array([self.stage.rewards[name] for name in names])
+        weights = np.array(list(self.weights.values()))
         self.accepted = accepted_completions(rewards, weights, self.stage.accept)
         own = [
             {
@@ -138,7 +156,7 @@ class Scorer:
         """The metrics of all completions of the step so far, for the log."""
         rewards = np.array([row["rewards"] for row in self.sampled])
         reasonings = [parse(row["completion"], prompt_end=self.prompt_end).think or "" for row in self.sampled]
-        group_size, names = self.stage.group_size, self.stage.rewards
+        group_size, names = self.stage.group_size, self.weights
         scaling = {"scale_rewards": self.stage.scale_rewards, "aggregation": self.stage.aggregation}
         metrics = reward_metrics(rewards, weights, group_size, **scaling)
         self.callback.extra |= {"rewards": dict(zip(names, metrics.pop("rewards"), strict=True)), **metrics}
@@ -214,6 +232,8 @@ def train_rft(
     label: str = "rft",
     validation: Validation | None = None,
     trackers: Mapping[str, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    custom: Mapping[str, str] | None = None,
 ) -> StageResult:
     """Train ``policy`` in place for one stage; continues from the newest complete checkpoint of ``directory``.
 
@@ -228,19 +248,33 @@ def train_rft(
         label: the name of the stage in messages.
         validation: how the policy is validated during training.
         trackers: the loggers (``trainer_options``).
+        callbacks: further callbacks of the trainer.
+        custom: the user's rewards, by name (``vrft.rewards.custom``).
 
     Returns:
         The cost of the stage, and the step whose policy it ends with.
 
     Raises:
-        UserError: the stage is not possible with this policy or these processes, or cannot continue.
+        UserError: the stage is not possible with this policy or these processes, or cannot continue;
+            or a custom reward fails.
     """
     callback, checkpoint = begin_stage(
         policy, stage, directory, seed=seed, reporter=reporter, label=label, validation=validation
     )
     assert isinstance(callback.stage, RftStage)
     stage = callback.stage  # with fewer steps where the budget is spent
-    trainer = make_trainer(policy, stage, task, samples, directory, callback, seed=seed, trackers=trackers)
+    trainer = make_trainer(
+        policy,
+        stage,
+        task,
+        samples,
+        directory,
+        callback,
+        seed=seed,
+        trackers=trackers,
+        callbacks=callbacks,
+        custom=custom,
+    )
     return finish_stage(trainer, policy, directory, callback, checkpoint)
 
 
@@ -254,6 +288,8 @@ def make_trainer(
     *,
     seed: int,
     trackers: Mapping[str, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    custom: Mapping[str, str] | None = None,
     plain: type[GRPOTrainer] = SeededTrainer,
 ) -> GRPOTrainer:
     """Create the trainer of a stage, with every option that changes a result written out.
@@ -285,7 +321,7 @@ def make_trainer(
     batches = -(-stage.steps // stage.updates_per_batch)
     order = stage_order(stage, samples, batches * stage.prompts_per_step, seed)
     dataset = lazy_dataset(policy, samples, order, row)
-    scorer = Scorer(stage, task, callback, end)
+    scorer = Scorer(stage, task, callback, end, custom)
     sequences = stage.prompts_per_step * stage.group_size
     options = trainer_options(stage, directory, seed, sequences, compute=policy.compute, trackers=trackers)
     reason = "shared_prefix is false"
@@ -307,7 +343,7 @@ def make_trainer(
             beta=stage.kl if adapters else 0.0,  # in full training the reference is set below
         ),
         train_dataset=dataset,
-        callbacks=[callback],
+        callbacks=[callback, *callbacks],
         peft_config=policy.lora,
     )
     if stage.kl and not adapters:

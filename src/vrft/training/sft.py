@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from vrft.boxes import Size
@@ -67,6 +68,7 @@ def train_sft(
     label: str = "sft",
     validation: Validation | None = None,
     trackers: Mapping[str, Any] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> StageResult:
     """Train ``policy`` in place for one stage; continues from the newest complete checkpoint of ``directory``.
 
@@ -96,7 +98,7 @@ def train_sft(
         processing_class=policy.processor,
         args=SFTConfig(**options, **sft_options()),
         train_dataset=lazy_dataset(policy, samples, order, row),
-        callbacks=[callback],
+        callbacks=[callback, *callbacks],
         peft_config=policy.lora,
     )
     trainer._total_train_tokens = callback.tokens  # TRL counts from 0 after a resume

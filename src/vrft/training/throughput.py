@@ -31,7 +31,7 @@ from vrft.errors import UserError
 from vrft.policies import LoadedPolicy, load_policy, model_inputs, quiet_libraries
 from vrft.policies.loading import TINY
 from vrft.progress import Reporter
-from vrft.recipe import RftStage
+from vrft.recipe import FuzzyReward, Reward, Rewards, RftStage
 from vrft.runs import StageDirectory
 from vrft.sample import Sample, open_image
 from vrft.tasks import Grading
@@ -309,7 +309,7 @@ def _time(pipe: Connection, shape: Shape, folder: Path, steps: int, seed: int, s
     task, samples = Grading(5), _samples(shape, policy)
     stage = RftStage(
         kind="rft",
-        rewards={"fuzzy": 1.0, "format": 0.5},
+        rewards=Rewards(fuzzy=FuzzyReward(), format=Reward(weight=0.5)),
         steps=steps + 1,
         prompts_per_step=shape.prompts,
         group_size=shape.group,

@@ -190,18 +190,18 @@ def rollout_options(stage: RftStage, suppressed: Sequence[int]) -> dict[str, Any
     """The arguments of the sampling engine, and the tokens that it must never write, in the form of each engine."""
     if stage.rollouts == "transformers":
         return {"use_vllm": False, "generation_kwargs": {"suppress_tokens": list(suppressed)}}
-    corrected = stage.vllm_correction != "none"
+    corrected = stage.vllm.correction != "none"
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": stage.vllm_memory,
+        "vllm_gpu_memory_utilization": stage.vllm.memory,
         "vllm_model_impl": "vllm",
         "vllm_tensor_parallel_size": 1,
         "vllm_max_model_length": None,  # as the model's configuration says
         "vllm_structured_outputs_regex": None,
         "vllm_importance_sampling_correction": corrected,
-        "vllm_importance_sampling_mode": stage.vllm_correction if corrected else "sequence_mask",
-        "vllm_importance_sampling_clip_max": stage.vllm_cap,
+        "vllm_importance_sampling_mode": stage.vllm.correction if corrected else "sequence_mask",
+        "vllm_importance_sampling_clip_max": stage.vllm.cap,
         "vllm_importance_sampling_clip_min": None,
         "generation_kwargs": {"logit_bias": dict.fromkeys(suppressed, -100.0)},
     }
@@ -256,7 +256,7 @@ def grpo_options(stage: RftStage, suppressed: Sequence[int], accumulated: int) -
         "use_transformers_continuous_batching": False,
         "scale_rewards": stage.scale_rewards,
         "multi_objective_aggregation": stage.aggregation,
-        "reward_weights": list(stage.rewards.values()),
+        "reward_weights": list(stage.weights().values()),
         "shuffle_dataset": False,  # the dataset is in order already
         "disable_dropout": True,
         "log_completions": False,  # the rollouts are kept in a file of ours

@@ -1,0 +1,260 @@
+"""Cache keys: a trained stage or an evaluation is kept under a hash of all that decides its result.
+
+A key holds the policy, the stages up to it, the samples with their pixels, the condition of the arm, the seed, the
+machine (threads, processes, GPUs, versions of libraries), and the code that reads answers and computes rewards, with
+the files of a user's own rewards. Runs with equal keys share the result; an edited reward or image gives another key.
+
+Pixels: an image file is known by its size and the time of its last change, so that a large data set need not be read;
+a file that was only touched counts as changed. Generated images are known by the code that draws them, and images of a
+source of the user's own that come from no file by their bytes.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vrft
+from vrft.data import MedMNISTSource, PhantomSource, Source
+from vrft.experiment.opened import Experiment, Stage, own_task_of
+from vrft.knowledge import PromptKnowledge
+from vrft.policies import place_of
+from vrft.processes import process_count
+from vrft.recipe import Condition, Policy, RftStage, SftStage
+from vrft.runs import KEPT_BY
+from vrft.sample import Sample, file_of, open_image
+from vrft.tasks import TrainableTask
+
+CacheKey = str
+"""20 hexadecimal digits."""
+
+READING = ("response", "tasks", "boxes.py", "images.py", "knowledge/inject.py")
+"""The code that makes prompts and reads answers and images, below the package."""
+
+REWARDS = ("rewards",)
+"""The code of the rewards."""
+
+IGNORED_OF_STAGE = {"save_every", "loader_workers"}
+"""Keys of a stage that change no weight. Nor does ``log_every``, but in a stage that ends with a budget, where the
+budget is checked with each line of the log."""
+
+IGNORED_OF_DATA = {"samples", "root", "download"}
+"""Keys of data on where samples are and how many: the samples themselves are part of a key."""
+
+VERSIONS = {library: version(library) for library in ("vrft", "torch", "transformers", "trl", "peft")}
+
+
+def machine_facts(threads: int, gpus: float | None = None, *, processes: int | None = None) -> dict[str, Any]:
+    """The part of a key that depends on the machine: rounding differs with it, and so do weights in their last bits.
+
+    Args:
+        threads: of one process.
+        gpus: of one job, where the recipe says so.
+        processes: that train together; without it those of this run.
+    """
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    processes = processes or process_count()
+    return {"threads": threads, "processes": processes, "gpus": gpus, "device": device, "versions": VERSIONS}
+
+
+class CacheKeys:
+    """The keys of all stages and evaluations of an experiment.
+
+    Args:
+        experiment: the opened recipe.
+        machine: of ``machine_facts``.
+        matched: the arms are matched by the section ``ablation.budget``.
+    """
+
+    def __init__(self, experiment: Experiment, machine: dict[str, Any], *, matched: bool = True) -> None:
+        self.experiment, self.recipe, self.machine, self.matched = experiment, experiment.recipe, machine, matched
+        self.train = samples_digest(experiment.train_samples, experiment.source)
+        self.test = samples_digest(experiment.test_samples, experiment.source)
+        self.policy = _policy_facts(self.recipe.policy)
+        self.knowledge = experiment.injection.facts() if experiment.injection else None
+        self._digests: dict[tuple[str, str], str] = {}
+        self._stages: dict[tuple[str, int], tuple[CacheKey, ...]] = {}
+
+    def stages(self, arm: str, seed: int) -> tuple[CacheKey, ...]:
+        """The keys of the stages of an arm, in order; each holds those before it."""
+        recipe, budget = self.recipe, self.recipe.ablation.budget
+        arm = recipe.trained_as(arm)
+        if (arm, seed) in self._stages:
+            return self._stages[arm, seed]
+        stages, keys = recipe.stages_of(arm), list[CacheKey]()
+        for index in range(len(stages)):
+            facts = self._stage_facts(arm, index) | {"seed": seed, "machine": self.machine}
+            if index == len(stages) - 1 and self.is_limited(arm):
+                spent = budget.amount or self.stages("rft", seed)[-1]
+                facts |= {"match": budget.match, "amount": spent}
+            keys.append(_hash(facts | {"before": keys[-1] if keys else None}))
+        self._stages[arm, seed] = tuple(keys)
+        return self._stages[arm, seed]
+
+    def is_limited(self, arm: str) -> bool:
+        """Whether the last stage of an arm ends with the budget; ``rft`` is the arm that others are matched to."""
+        budget = self.recipe.ablation.budget
+        return self.matched and budget.match != "stages" and not (budget.amount is None and arm == "rft")
+
+    def evaluation(self, arm: str, seed: int) -> CacheKey:
+        """The key of the predictions of an arm."""
+        condition = self.recipe.condition_of(arm)
+        stages = self.stages(arm, seed)
+        facts: dict[str, Any] = {"trained": stages[-1] if stages else self.policy, "data": self._data_facts(None)}
+        facts |= {"train": self.train if arm == "majority" else None, "test": self.test}
+        facts |= {"tokens": self.recipe.evaluation_tokens} | self._condition_facts(condition)
+        return self._evaluation_key(arm, facts)
+
+    def perception(self, arm: str, seed: int, index: int) -> CacheKey:
+        """The key of the predictions of an arm after a stage on another task, on that task."""
+        name = self.recipe.perceptions()[0][0] if arm == "majority" else arm
+        stage = self.recipe.stages_of(name)[index]
+        task, _ = self.experiment.stage_task_and_source(stage)
+        facts: dict[str, Any] = {"trained": None if arm == "majority" else self.stages(arm, seed)[index]}
+        facts |= {
+            "data": self._data_facts(stage),
+            "task": _task_facts(task),
+            "question": stage.task and stage.task.question,
+        }
+        facts |= {"train": self._digest(stage, "train"), "test": self._digest(stage, self.recipe.evaluation.split)}
+        facts |= {"limit": self.recipe.evaluation.limit}
+        return self._evaluation_key(arm, facts)
+
+    def _evaluation_key(self, arm: str, facts: dict[str, Any]) -> CacheKey:
+        common = {"rules": KEPT_BY, "code": code_digest(*READING), "batch": self.recipe.evaluation.batch_size}
+        return _hash(facts | common | {"majority": arm == "majority", "machine": self.machine})
+
+    def _stage_facts(self, arm: str, index: int) -> dict[str, Any]:
+        """All that a stage depends on, beside the stages before it."""
+        recipe = self.recipe
+        stage = recipe.stages_of(arm)[index]
+        by_log = self.matched and recipe.ablation.budget.match in ("tokens", "seconds")
+        by_log = by_log or bool(stage.max_tokens or stage.max_seconds)
+        ignored = {"loader_workers"} if by_log else IGNORED_OF_STAGE | {"log_every"}
+        facts: dict[str, Any] = {
+            "rules": KEPT_BY,
+            "code": code_digest(*READING, *(REWARDS if isinstance(stage, RftStage) else ())),
+            "policy": self.policy,
+            "stage": stage.model_dump(exclude=ignored | {"task", "data"}),
+            "data": self._data_facts(stage),
+        }
+        if isinstance(stage, RftStage) and recipe.custom:
+            used = {name: where for name, where in recipe.custom.items() if name in stage.weights()}
+            digests = {name: self.experiment.custom[name] for name in used}
+            facts["custom"] = {"digests": digests, "functions": used}
+        if recipe.validate is not None:
+            samples = samples_digest(self.experiment.validation_samples(stage), self._source(stage))
+            batch = recipe.evaluation.batch_size  # pads, and so decides the last bits
+            settings = {"samples": samples, "batch": batch, "tokens": recipe.evaluation_tokens}
+            facts["validate"] = recipe.validate.model_dump() | settings
+        if stage.task is not None:
+            task, _ = self.experiment.stage_task_and_source(stage)
+            asked = _task_facts(task) | {"question": stage.task.question}
+            return facts | {"task": asked, "train": self._digest(stage, "train")}
+        condition = recipe.condition_of(arm, training=True)
+        recited = isinstance(stage, RftStage) and "recitation" in stage.weights()
+        recited = recited or (isinstance(stage, SftStage) and stage.think_from == "card")
+        knowledge = self._knowledge_facts("card" if condition.prompt == "none" and recited else condition.prompt)
+        return facts | {"train": self.train} | self._condition_facts(condition) | {"knowledge": knowledge}
+
+    def _condition_facts(self, condition: Condition) -> dict[str, Any]:
+        """How the samples of the recipe's task are put to the policy."""
+        knowledge = self._knowledge_facts(condition.prompt)
+        return {"task": _task_facts(self.experiment.task), "condition": vars(condition), "knowledge": knowledge}
+
+    def _data_facts(self, stage: Stage | None) -> dict[str, Any]:
+        """How images are read, beside which samples there are and where they lie."""
+        data = (stage.data if stage else None) or self.recipe.data
+        return data.model_dump(exclude=IGNORED_OF_DATA)
+
+    def _knowledge_facts(self, prompt: PromptKnowledge) -> dict[str, Any] | None:
+        """The prior knowledge, as far as a prompt holds it."""
+        if prompt == "none" or self.knowledge is None:
+            return None
+        return {key: value for key, value in self.knowledge.items() if key != "other" or prompt == "irrelevant"}
+
+    def _source(self, stage: Stage) -> Source:
+        return self.experiment.stage_task_and_source(stage)[1]
+
+    def _digest(self, stage: Stage, split: str) -> str:
+        key = (own_task_of(stage), split)
+        if key not in self._digests:
+            self._digests[key] = samples_digest(self.experiment.samples_of(stage, split), self._source(stage))
+        return self._digests[key]
+
+
+def _policy_facts(section: Policy) -> dict[str, Any]:
+    """The policy that everything starts from; of a directory the sizes and times of its files."""
+    place = Path(place_of(section.model))
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+    embedded = section.model == "tiny"  # its files come with this version
+    stats = {str(path.relative_to(place)): _stat(path)[: 1 if embedded else 2] for path in files}
+    return section.model_dump(exclude={"image_cache_gb"}) | {"files": stats}
+
+
+def _task_facts(task: TrainableTask) -> dict[str, Any]:
+    """The class and the settings of a task, with those that come from its data and a card."""
+    return {"class": type(task).__name__, **json.loads(json.dumps(vars(task), default=str))}
+
+
+def samples_digest(samples: Iterable[Sample], source: Source) -> str:
+    """A hash of samples: names, questions, targets, regions, and the pixels as the module says."""
+    stats: dict[Path, list[int]] = {}
+    drawn: Any = None
+    if isinstance(source, MedMNISTSource):
+        drawn = _stat(source.path)
+    elif isinstance(source, PhantomSource):
+        drawn = code_digest("data/phantom.py")
+    rows = []
+    for sample in samples:
+        file = file_of(sample)
+        if file is not None and file.path not in stats:
+            stats[file.path] = _stat(file.path)
+        pixels = stats[file.path] if file is not None else drawn or _pixels(sample)
+        rows.append([sample.id, sample.question, sample.target, sample.region, pixels])
+    return _hash(rows)
+
+
+def _stat(path: Path) -> list[int]:
+    """Size in bytes, and time of the last change in nanoseconds; empty where there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return []
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _pixels(sample: Sample) -> str:
+    image = open_image(sample)
+    return hashlib.sha256(image.tobytes() + str(image.size).encode()).hexdigest()
+
+
+@lru_cache
+def code_digest(*parts: str) -> str:
+    """A hash of the code of modules and packages below ``vrft``; comments, docstrings and layout do not count."""
+    root = Path(vrft.__file__).parent
+    digest = hashlib.sha256()
+    for part in parts:
+        place = root / part
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                    node.body = [line for line in node.body if not _is_docstring(line)]
+            digest.update(f"{path.relative_to(root).as_posix()} {ast.dump(tree)}".encode())
+    return digest.hexdigest()
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _hash(facts: Any) -> CacheKey:
+    """A hash of plain data."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]

@@ -1,0 +1,360 @@
+"""An experiment: the recipe with its data opened, which trains and evaluates the policies of its arms."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vrft.boxes import rescale
+from vrft.data import Source
+from vrft.data.annotations import BoxSource, format_counts
+from vrft.errors import DataError, RunError
+from vrft.evaluation.predictions import answers, predict, predict_majority
+from vrft.evaluation.summary import figures_of
+from vrft.image_log import ImageLog
+from vrft.knowledge import Injection, read_card
+from vrft.policies import LoadedPolicy
+from vrft.policies.from_recipe import check_budget, check_envelopes, frame_for, load_for
+from vrft.processes import is_main
+from vrft.progress import Reporter
+from vrft.recipe import (
+    Condition,
+    Recipe,
+    RftStage,
+    SftStage,
+    TaskSection,
+    build_task,
+    longest_answer,
+    open_knowledge,
+    open_source,
+)
+from vrft.rewards.custom import custom_digest
+from vrft.rewards.perfect import read_back
+from vrft.runs import StageDirectory, write_jsonl
+from vrft.sample import Grey, Sample, read_as, size_of
+from vrft.tasks import Localization, TrainableTask
+from vrft.training import Validation, train_rft, train_sft
+
+Stage = RftStage | SftStage
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A recipe with its task, its samples and its prior knowledge."""
+
+    recipe: Recipe
+    task: TrainableTask
+    source: Source
+    train_samples: list[Sample]
+    test_samples: list[Sample]
+    """The samples of the split that is evaluated."""
+    injection: Injection | None
+    reporter: Reporter
+    callbacks: Sequence[Any] = ()
+    """Callbacks of transformers' trainers, for every stage."""
+    custom: Mapping[str, str] = field(default_factory=dict)
+    """The digests of the files of the user's rewards when the run began, by the names of the rewards."""
+    image_log: ImageLog = field(default_factory=ImageLog)
+    """Unusual images among those that its policies were shown."""
+    stage_sources: dict[str, tuple[TrainableTask, Source]] = field(default_factory=dict)
+    """The tasks and sources of stages with a task of their own; each is opened once."""
+    stage_samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
+    """Samples by what a stage asks and where from (``""`` for the recipe's own), and by split; each is read once."""
+
+    def stage_task_and_source(self, stage: Stage) -> tuple[TrainableTask, Source]:
+        """The task and the source of a stage."""
+        if stage.task is None:
+            return self.task, self.source
+        key = own_task_of(stage)
+        if key not in self.stage_sources:
+            source = open_source(self.recipe, stage)
+            frame = frame_for(self.recipe, stage.task)
+            self.stage_sources[key] = build_task(self.recipe, source, stage=stage, frame=frame), source
+        return self.stage_sources[key]
+
+    def samples_of(self, stage: Stage, split: str) -> list[Sample]:
+        """The samples of a split with the question of a stage."""
+        key = (own_task_of(stage), split)
+        if key not in self.stage_samples:
+            _, source = self.stage_task_and_source(stage)
+            self.stage_samples[key] = _with_question(source.samples(split), stage.task or self.recipe.task)
+        return self.stage_samples[key]
+
+    def stage_dataset(self, arm: str, stage: Stage, seed: int) -> tuple[TrainableTask, list[Sample]]:
+        """The task and the training samples of a stage of an arm, under the condition of the arm.
+
+        Raises:
+            DataError: there are no samples.
+        """
+        if stage.task is None:
+            task, samples = self.recipe.task_of(arm, self.task), self.train_samples
+        else:
+            task, samples = self.stage_task_and_source(stage)[0], self.samples_of(stage, "train")
+        if not samples:
+            raise DataError("the data of a stage has no samples in train.")
+        if stage.shuffle_targets:
+            order = np.random.default_rng([seed, 0x5F1E]).permutation(len(samples))
+            samples = [_with_target_of(sample, samples[other]) for sample, other in zip(samples, order, strict=True)]
+        if stage.task is None:
+            samples = self.apply(self.recipe.condition_of(arm, training=True), samples)
+        return task, samples
+
+    def apply(self, condition: Condition, samples: list[Sample]) -> list[Sample]:
+        """Samples with the prompt and the image of a condition."""
+        if condition.image == "grey":
+            samples = [replace(sample, image=Grey(sample)) for sample in samples]
+        return [self.injection.apply(sample, condition.prompt) for sample in samples] if self.injection else samples
+
+    def validation_samples(self, stage: Stage) -> list[Sample]:
+        """The samples that a stage is validated on, evenly spread over the split.
+
+        Raises:
+            DataError: there are none.
+        """
+        assert self.recipe.validate is not None
+        samples = self.samples_of(stage, "validation")
+        if not samples:
+            raise DataError("validate needs a validation split, and the data has none (data.splits: hash makes one).")
+        count = min(len(samples), self.recipe.validate.samples)
+        return [samples[index * len(samples) // count] for index in range(count)]
+
+    def perception_samples(self, stage: Stage) -> list[Sample]:
+        """The evaluated samples of a stage with a task of its own."""
+        evaluation = self.recipe.evaluation
+        return self.samples_of(stage, evaluation.split)[: evaluation.limit]
+
+    def groups(self) -> list[str]:
+        """The image of each evaluated sample; samples of one image are resampled together."""
+        return [str(sample.facts.get("image", sample.id)) for sample in self.test_samples]
+
+    def annotation_statistics(self) -> dict[str, Any]:
+        """Counts of the annotations in the sources of boxes, which are also reported, and who wrote the card."""
+        sources = {"data": self.source}
+        for index, stage in enumerate(self.recipe.stages):
+            if stage.task is not None:
+                _, sources[f"stages.{index}"] = self.stage_task_and_source(stage)
+        counted = {
+            name: source.annotation_counts() for name, source in sources.items() if isinstance(source, BoxSource)
+        }
+        reported: list[Any] = []
+        for name, splits in counted.items():
+            for split, counts in splits.items() if splits not in reported else ():
+                self.reporter.say(f"  {name}, {split}: {format_counts(counts)}")
+            reported.append(splits)
+        facts: dict[str, Any] = {"boxes": counted}
+        if self.recipe.knowledge and self.recipe.knowledge.card != "phantom":
+            name = self.recipe.knowledge.card
+            card = read_card(name).model_dump(mode="json")
+            facts["card"] = {"name": name, **{key: card[key] for key in ("written_by", "checked_by")}}
+        return facts
+
+    def image_warnings(self) -> dict[str, list[str]]:
+        """The names of the unusual images, by kind; only of images that are still read in the same way."""
+        named = {name for names in self.image_log.names().values() for name in names}
+        known = [self.train_samples, self.test_samples, *self.stage_samples.values()] if named else []
+        return self.image_log.names(
+            {(sample.id, read_as(sample)) for samples in known for sample in samples if sample.id in named}
+        )
+
+    def train(
+        self, arm: str, index: int, stage: Stage, place: StageDirectory, before: StageDirectory | None, seed: int
+    ) -> None:
+        """Train a stage of an arm; goes on from the newest checkpoint in its directory.
+
+        Args:
+            arm: its name.
+            index: of the stage in the arm, from 0.
+            stage: may be shorter than in the recipe, where a budget is matched.
+            place: the directory of the stage.
+            before: that of the stage before it; None for the first.
+            seed: of the run.
+
+        Raises:
+            UserError: the stage cannot be trained, or the file of a custom reward has changed since the run began.
+        """
+        if custom_digest(self.recipe.custom) != self.custom:
+            raise RunError("the file of a custom reward was changed while the run was going on; begin it again.")
+        policy = load_for(self.recipe, before.policy if before else None, training=True)
+        policy.image_log = self.image_log
+        place.path.mkdir(parents=True, exist_ok=True)
+        task, samples = self.stage_dataset(arm, stage, seed)
+        options: dict[str, Any] = {
+            "seed": seed,
+            "reporter": self.reporter,
+            "label": f"{arm}, seed {seed}, stage {index + 1} ({stage.kind})",
+            "validation": self._validation(arm, stage, task),
+            "trackers": self._trackers(arm, index, seed, place),
+            "callbacks": self.callbacks,
+        }
+        if isinstance(stage, RftStage):
+            train_rft(policy, stage, task, samples, place, custom=self.recipe.custom, **options)
+        else:
+            train_sft(policy, stage, task, samples, place, **options)
+
+    def evaluate(self, arm: str, seed: int, load: Callable[[], LoadedPolicy], path: Path) -> None:
+        """Predict the evaluated samples under the test condition of an arm.
+
+        Args:
+            arm: its name; ``majority`` needs no policy.
+            seed: of the run.
+            load: gives the policy.
+            path: the predictions, one JSON object a sample.
+        """
+        condition = self.recipe.condition_of(arm)
+        task, samples = self.recipe.task_of(arm, self.task), self.apply(condition, self.test_samples)
+        limit, label = self.recipe.evaluation_tokens, f"{arm}, seed {seed}, evaluation"
+        self._predict(arm, load, task, (self.train_samples, samples), path, limit, label)
+
+    def evaluate_perception(
+        self, arm: str, seed: int, stage: Stage, load: Callable[[], LoadedPolicy], path: Path
+    ) -> None:
+        """Predict the evaluated samples of a stage with a task of its own; the arguments are those of ``evaluate``."""
+        task, _ = self.stage_task_and_source(stage)
+        samples = self.samples_of(stage, "train"), self.perception_samples(stage)
+        label = f"{arm}, seed {seed}, {task.kind}"
+        self._predict(arm, load, task, samples, path, longest_answer(stage), label)
+
+    def _predict(
+        self,
+        arm: str,
+        load: Callable[[], LoadedPolicy],
+        task: TrainableTask,
+        samples: tuple[list[Sample], list[Sample]],
+        path: Path,
+        max_tokens: int,
+        label: str,
+    ) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        train, test = samples
+        if arm == "majority":
+            if is_main():
+                write_jsonl(path, predict_majority(task, train, test))
+            return
+        policy = load()
+        policy.image_log = self.image_log
+        batch_size = self.recipe.evaluation.batch_size
+        predict(
+            policy, task, test, path, batch_size=batch_size, max_tokens=max_tokens, reporter=self.reporter, label=label
+        )
+
+    def _validation(self, arm: str, stage: Stage, task: TrainableTask) -> Validation | None:
+        """The validation of a stage of an arm: under its training condition, on samples of the validation split."""
+        section = self.recipe.validate
+        if section is None:
+            return None
+        samples = self.validation_samples(stage)
+        if stage.task is None:
+            samples = self.apply(self.recipe.condition_of(arm, training=True), samples)
+        longest = longest_answer(stage) if stage.task is not None else self.recipe.evaluation_tokens
+        options = {"batch_size": self.recipe.evaluation.batch_size, "max_tokens": longest}
+
+        def measure(policy: LoadedPolicy) -> dict[str, float]:
+            batches = answers(policy, task, samples, **options)
+            return figures_of(task, [row for rows in batches for row in rows])
+
+        metric = section.metric if section.metric in task.metrics else task.metrics[0]
+        return Validation(section, metric, measure)
+
+    def _trackers(self, arm: str, index: int, seed: int, place: StageDirectory) -> dict[str, Any]:
+        """Experiment trackers that also receive the log of a stage, and the name of the run there."""
+        trackers = list(self.recipe.report_to)
+        if "tensorboard" in trackers:
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(place.path / "tensorboard")
+        if "wandb" in trackers:
+            os.environ["WANDB_PROJECT"] = self.recipe.name
+        run_name = f"{arm}-seed-{seed}" + (f"-stage-{index + 1}" if len(self.recipe.stages_of(arm)) > 1 else "")
+        return {"report_to": trackers, "project": self.recipe.name, "run_name": run_name}
+
+
+def open_experiment(
+    recipe: Recipe, reporter: Reporter, *, source: Source | None = None, callbacks: Sequence[Any] = ()
+) -> Experiment:
+    """Open the data of a recipe, and check that targets, knowledge and envelopes fit the policy.
+
+    Args:
+        recipe: checked by ``read_recipe``.
+        reporter: receives counts and warnings.
+        source: of the samples, in place of the section ``data``.
+        callbacks: for the trainers of every stage.
+
+    Raises:
+        UserError: data or policy cannot be used.
+    """
+    source = source or open_source(recipe)
+    task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
+    train = _with_question(source.samples("train"), recipe.task)
+    test = _with_question(source.samples(recipe.evaluation.split), recipe.task)[: recipe.evaluation.limit]
+    if not train or not test:
+        hint = ""
+        if isinstance(source, BoxSource):
+            found = "; ".join(f"{name}: {format_counts(counts)}" for name, counts in source.annotation_counts().items())
+            hint = f" (data.splits: hash shares all images out anew). Found: {found}"
+        raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
+    custom = custom_digest(recipe.custom)
+    experiment = Experiment(recipe, task, source, train, test, None, reporter, callbacks, custom)
+    if len(set(experiment.groups())) < 2:
+        raise DataError(f"the {recipe.evaluation.split} split has one image, and an interval needs two or more.")
+    _check_all_targets(experiment)
+    injection = open_knowledge(recipe, source)
+    if injection is not None:
+        check_budget(recipe, injection, train[0])
+    check_envelopes(recipe)
+    return replace(experiment, injection=injection)
+
+
+def own_task_of(stage: Stage) -> str:
+    """The task and the data of a stage as a text; "" where they are those of the recipe."""
+    return "" if stage.task is None else stage.model_dump_json(include={"task", "data"})
+
+
+def _check_all_targets(experiment: Experiment) -> None:
+    """Check the targets of all samples that are trained on, validated on or evaluated.
+
+    Raises:
+        DataError: a right answer would not earn the full reward, or there is nothing to validate on.
+    """
+    recipe = experiment.recipe
+    stages = {own_task_of(stage): stage for arm in recipe.arm_names() for stage in recipe.stages_of(arm)}
+    samples: dict[str, list[Sample]] = {"": [*experiment.train_samples, *experiment.test_samples]}
+    for key, stage in stages.items():
+        if stage.task is not None:
+            samples[key] = [*experiment.samples_of(stage, "train"), *experiment.perception_samples(stage)]
+        if recipe.validate is not None:
+            samples[key] += experiment.validation_samples(stage)
+    for key, used in samples.items():
+        task = experiment.stage_task_and_source(stages[key])[0] if key else experiment.task
+        _check_targets(task, used, experiment.reporter)
+
+
+def _check_targets(task: TrainableTask, samples: Sequence[Sample], reporter: Reporter) -> None:
+    """Check that a right answer earns the full reward, before a policy is loaded.
+
+    Raises:
+        DataError: it does not, for some targets; the message says how many, and shows the first.
+    """
+    found = read_back(task, samples)
+    if faults := found.unpaid:
+        raise DataError(
+            f"{faults[0]}; a right answer to {len(faults)} of the targets would not earn the full reward. "
+            f"Rename labels or grades that cannot be distinguished, or mend the boxes."
+        )
+    if isinstance(task, Localization) and found.share < 0.99:
+        overlap = f"a right answer overlaps by {found.share:.3f} on average"
+        reporter.say(f"  boxes are rounded in the frame {task.frame!r}: {overlap}")
+
+
+def _with_target_of(sample: Sample, other: Sample) -> Sample:
+    """A sample with the target of another; boxes keep their place in shares of the image."""
+    if not isinstance(other.target, tuple):
+        return replace(sample, target=other.target)
+    here, there = size_of(sample), size_of(other)
+    return replace(sample, target=tuple(rescale(box, there, here) for box in other.target))
+
+
+def _with_question(samples: Iterable[Sample], section: TaskSection) -> list[Sample]:
+    """Samples with the question of a section, where it has one."""
+    question = section.question
+    return [replace(sample, question=question) for sample in samples] if question else list(samples)

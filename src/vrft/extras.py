@@ -1,0 +1,38 @@
+"""The packages of the extra ``vrft[train]``, and the sentence that names those that are missing."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from vrft.errors import UserError
+
+REPORTING = ("jinja2", "pandas", "plotly", "pyarrow", "pyDOE3", "statsmodels")
+"""Needed to write a report."""
+
+TRAINING = (
+    *("torch", "torchvision", "transformers", "trl", "peft", "accelerate", "datasets"),
+    *("filelock", "pebble", "psutil"),
+    *REPORTING,
+)
+"""Needed to train and evaluate."""
+
+
+def need(command: str, packages: Sequence[str] = TRAINING) -> None:
+    """Make sure that the packages of a command are there, without importing them.
+
+    Raises:
+        UserError: some are missing; the message names them and the extra.
+    """
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise UserError(without_training(f"vrft {command}", missing))
+
+
+def without_training(what: str, missing: Sequence[str]) -> str:
+    """The sentence of something that lacks packages.
+
+    >>> without_training("vrft run", ["torch", "trl"])
+    "vrft run needs torch, trl; pip install 'vrft[train]'."
+    >>> without_training("vrft run", TRAINING)
+    "vrft run needs torch, torchvision, transformers, trl and 12 more packages; pip install 'vrft[train]'."
+    """
+    more = f" and {len(missing) - 4} more packages" if len(missing) > 5 else ""
+    return f"{what} needs {', '.join(missing[:4] if more else missing)}{more}; pip install 'vrft[train]'."
