@@ -1,4 +1,4 @@
-"""How long images take to be opened and processed: each time anew, kept for the first time, and found again.
+"""The time to open and process an image: without the cache, when it is added to the cache, and from the cache.
 
 python benchmarks/image_cache.py [--json]
 """
@@ -34,23 +34,23 @@ def main() -> None:
             path = Path(folder) / f"{index}.jpg"
             coarse.resize((width, height)).save(path, quality=92)
             samples.append(Sample(str(index), path, "", 0, "train"))
-        policy.processor.image_processor([policy.open(samples[0])[0]], return_tensors="pt")  # what is paid only once
+        policy.processor.image_processor([policy.open(samples[0])[0]], return_tensors="pt")  # warm-up
         seconds = {}
-        for name in ("anew", "first", "again"):
-            policy.cache = None if name == "anew" else ImageCache(Path(folder) / "cache", 10**10)
+        for name in ("without", "first", "again"):
+            policy.cache = None if name == "without" else ImageCache(Path(folder) / "cache", 10**10)
             began = time.perf_counter()
             for sample in samples:
                 image, _ = policy.open(sample)
                 policy.processor.image_processor([image], return_tensors="pt")
             seconds[name] = (time.perf_counter() - began) / len(samples)
     result = {"size": [width, height], "max_pixels": options.max_pixels, "seconds_per_image": seconds}
-    result["ratio"] = seconds["anew"] / seconds["again"]
+    result["ratio"] = seconds["without"] / seconds["again"]
     if options.json:
         print(json.dumps(result))
         return
-    for name, took in seconds.items():
-        print(f"{name:6}{1000 * took:8.1f} ms an image")
-    print(f"found again, an image takes {result['ratio']:.1f} times less")
+    for name, value in seconds.items():
+        print(f"{name:8}{1000 * value:8.1f} ms an image")
+    print(f"from the cache, an image takes {result['ratio']:.1f} times less")
 
 
 if __name__ == "__main__":

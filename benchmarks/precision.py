@@ -1,4 +1,4 @@
-"""What float32 weights under bfloat16 autocast keep, and bfloat16 weights lose.
+"""The loss of precision with float32 weights under bfloat16 autocast, and with bfloat16 weights.
 
     python benchmarks/precision.py [--json]
 
@@ -29,15 +29,15 @@ BATCH = 8
 
 
 def sft(folder: Path, policy: LoadedPolicy, steps: int, rate: float) -> list[float]:
-    """Train a policy; returns the loss of each step."""
+    """Train a policy for some steps at a learning rate; returns the loss of each step."""
     samples = list(
         PhantomSource("grading", family="shifted", sizes={"train": 256, "validation": 0, "test": 0}).samples("train")
     )
     stage = SftStage(kind="sft", steps=steps, batch_size=BATCH, learning_rate=rate, save_every=steps)
-    place = StageDirectory(folder)
-    place.path.mkdir(parents=True)
-    train_sft(policy, stage, Grading(5), samples, place, seed=0, reporter=Reporter(quiet=True))
-    return [row["loss"] for row in read_jsonl(place.log)]
+    directory = StageDirectory(folder)
+    directory.path.mkdir(parents=True)
+    train_sft(policy, stage, Grading(5), samples, directory, seed=0, reporter=Reporter(quiet=True))
+    return [row["loss"] for row in read_jsonl(directory.log)]
 
 
 def losses(folder: Path) -> dict[str, float]:
@@ -54,24 +54,28 @@ def moved(folder: Path) -> dict[str, float]:
     shares = {}
     for name, dtype in (("master", torch.float32), ("pure_bfloat16", torch.bfloat16)):
         policy = load_policy("tiny", training=True, dtype="bfloat16")
-        if dtype == torch.bfloat16:  # as it would be loaded without master weights, and trained without autocast
+        if dtype == torch.bfloat16:  # loaded without master weights, and trained without autocast
             policy.model.to(dtype)
             policy.compute = torch.float32
-        before = {key: one.detach().clone() for key, one in policy.model.named_parameters()}
+        before = {key: weight.detach().clone() for key, weight in policy.model.named_parameters()}
         sft(folder / f"moved-{name}", policy, 3, 1e-5)
-        changed = sum(int((one != before[key]).sum()) for key, one in policy.model.named_parameters())
-        shares[name] = changed / sum(one.numel() for one in before.values())
+        changed = sum(int((weight != before[key]).sum()) for key, weight in policy.model.named_parameters())
+        shares[name] = changed / sum(weight.numel() for weight in before.values())
     return shares
 
 
 def lost_in_merging(folder: Path, rate: float) -> float:
-    """Of adapters that were trained 20 steps, the norm of what is lost in bfloat16 over that of their update."""
+    """For adapters after 20 steps: the norm of the loss from rounding to bfloat16 over the norm of their update."""
     lora = lora_config(Policy.model_validate({"lora": {"rank": 16}}))
     policy = load_policy("tiny", training=True, dtype="bfloat16", lora=lora)
     sft(folder / f"merged-{rate}", policy, 20, rate)
     assert isinstance(policy.model, PeftModel)
-    layers = [one for one in policy.model.modules() if hasattr(one, "lora_A") and hasattr(one, "get_delta_weight")]
-    updates = [(one.base_layer.weight.detach().bfloat16(), one.get_delta_weight("default").detach()) for one in layers]
+    layers = [
+        layer for layer in policy.model.modules() if hasattr(layer, "lora_A") and hasattr(layer, "get_delta_weight")
+    ]
+    updates = [
+        (layer.base_layer.weight.detach().bfloat16(), layer.get_delta_weight("default").detach()) for layer in layers
+    ]
     lost = sum(
         float((((base.float() + delta).bfloat16().float() - base.float()) - delta).norm() ** 2)
         for base, delta in updates
@@ -94,8 +98,8 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
         return
-    for what, figures in result.items():
-        print(f"{what}: {', '.join(f'{key} {value:.4g}' for key, value in figures.items())}")
+    for title, values in result.items():
+        print(f"{title}: {', '.join(f'{key} {value:.4g}' for key, value in values.items())}")
 
 
 if __name__ == "__main__":

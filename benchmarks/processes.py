@@ -1,11 +1,10 @@
-"""One process, two, and two with weights in shares (FSDP2): how far are loss and weights apart?
+"""The differences of loss and weights between one process, two, and two with sharded weights (FSDP2).
 
     python benchmarks/processes.py [--json]
     torchrun --nproc_per_node 2 benchmarks/processes.py --work FOLDER [--fsdp] [MODE ...]
 
-The first trains small stages of every mode three times, over gloo, and prints a line for each; the second is what it
-runs in each process. accelerate offers FSDP2 on accelerators alone, and is told here that the processor is one; the
-rest is its own code.
+The first command trains small stages of every mode three times, over gloo, and prints a line for each; it starts the
+second in each process. accelerate offers FSDP2 only on accelerators, so its state is patched for the CPU.
 """
 
 import argparse
@@ -52,26 +51,28 @@ MODES: dict[str, tuple[type, dict[str, Any], bool]] = {
 }
 
 
-SHARED_OUT = ["sft", "sft, adapters", "rft, shared prefix, kl", "rft, repeated prompts, kl"]
+SHARDED = ["sft", "sft, adapters", "rft, shared prefix, kl", "rft, repeated prompts, kl"]
 """Modes that are also tried with FSDP2."""
 
 
-def train(mode: str, place: StageDirectory) -> None:
+def train(mode: str, directory: StageDirectory) -> None:
+    """Train a stage of a mode."""
     kind, options, adapters = MODES[mode]
     stage = kind(kind=kind.model_fields["kind"].annotation.__args__[0], steps=STEPS, learning_rate=1e-4, **options)
     samples = list(PhantomSource("grading", sizes={"train": 16, "validation": 0, "test": 0}).samples("train"))
     lora = lora_config(Policy.model_validate({"lora": LORA})) if adapters else None
     policy = load_policy("tiny", training=True, lora=lora)
-    place.path.mkdir(parents=True, exist_ok=True)
+    directory.path.mkdir(parents=True, exist_ok=True)
     run: Any = train_rft if kind is RftStage else train_sft
-    run(policy, stage, Grading(5), samples, place, seed=0, reporter=Reporter(quiet=True), label=mode)
+    run(policy, stage, Grading(5), samples, directory, seed=0, reporter=Reporter(quiet=True), label=mode)
 
 
 def folder_of(mode: str) -> str:
+    """The folder name of a mode."""
     return mode.replace(", ", "-").replace(" ", "_")
 
 
-def share_weights_out() -> None:
+def patch_accelerate_for_fsdp() -> None:
     """Let accelerate use FSDP2 between processes without a GPU."""
     os.environ |= {
         "ACCELERATE_USE_FSDP": "true",
@@ -80,19 +81,19 @@ def share_weights_out() -> None:
         "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
         "FSDP_RESHARD_AFTER_FORWARD": "true",
     }
-    begin = AcceleratorState.__init__
+    original = AcceleratorState.__init__
 
-    def begin_with_fsdp(self: Any, *args: Any, **options: Any) -> None:
-        begin(self, *args, **options)
+    def init_with_fsdp(self: Any, *args: Any, **options: Any) -> None:
+        original(self, *args, **options)
         if self._shared_state.get("distributed_type") == DistributedType.MULTI_CPU:
             self._shared_state["distributed_type"] = DistributedType.FSDP
             self._shared_state["fsdp_plugin"] = options.get("fsdp_plugin") or FullyShardedDataParallelPlugin()
 
-    AcceleratorState.__init__ = begin_with_fsdp
+    AcceleratorState.__init__ = init_with_fsdp
 
 
-def work(folder: Path, modes: list[str]) -> None:
-    """Train modes one after another, in whatever process this is."""
+def train_all(folder: Path, modes: list[str]) -> None:
+    """Train modes one after another in this process."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     join_processes()
@@ -104,24 +105,25 @@ def launch(folder: Path, *options: str) -> None:
     """Train in two processes.
 
     Raises:
-        RuntimeError: they failed; the message is the end of what they said.
+        RuntimeError: they failed; the message is the end of their output.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
     command += ["--rdzv_endpoint", "127.0.0.1:0", __file__, "--work", str(folder), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    told: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run(command, env=environment, check=False, **told)
+    output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(command, env=environment, check=False, **output)
     if done.returncode:
         raise RuntimeError(done.stdout[-4000:])
 
 
-def weights_of(place: Path) -> dict[str, torch.Tensor]:
-    adapters = place / "policy" / "adapter_model.safetensors"
-    return load_file(adapters if adapters.exists() else place / "policy" / "model.safetensors")
+def weights_of(directory: Path) -> dict[str, torch.Tensor]:
+    """The weights or adapters that a stage has saved."""
+    adapters = directory / "policy" / "adapter_model.safetensors"
+    return load_file(adapters if adapters.exists() else directory / "policy" / "model.safetensors")
 
 
-def apart(one: Path, other: Path) -> dict[str, float]:
-    """The largest difference of a logged loss, and the norm of the weights' difference over that of the update."""
+def differences(one: Path, other: Path) -> dict[str, float]:
+    """The largest difference of a logged loss, and the norm of the difference of weights over that of the update."""
     start = load_file(TINY / "model.safetensors")
     ours, theirs = weights_of(one), weights_of(other)
     if set(ours) != set(theirs):
@@ -137,33 +139,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--work", type=Path, help="train in this process")
-    parser.add_argument("--fsdp", action="store_true", help="with --work: share weights out")
+    parser.add_argument("--fsdp", action="store_true", help="with --work: shard the weights")
     parser.add_argument("modes", nargs="*", help="with --work: which; without any all")
     given = parser.parse_args()
     if given.work:
         if given.fsdp:
-            share_weights_out()
-        work(given.work, given.modes or list(MODES))
+            patch_accelerate_for_fsdp()
+        train_all(given.work, given.modes or list(MODES))
         return
     with TemporaryDirectory() as folder:
         one, two, shares = (Path(folder) / name for name in ("one", "two", "fsdp"))
         launch(two)
-        launch(shares, "--fsdp", *SHARED_OUT)
-        work(one, list(MODES))
+        launch(shares, "--fsdp", *SHARDED)
+        train_all(one, list(MODES))
         table = {}
         for mode in MODES:
             place = folder_of(mode)
             last = read_jsonl(one / place / "log.jsonl")[-1]["loss"]
-            table[mode] = {"loss": last, "two": apart(one / place, two / place)}
-            if mode in SHARED_OUT:
-                table[mode]["fsdp2"] = apart(one / place, shares / place)
+            table[mode] = {"loss": last, "two": differences(one / place, two / place)}
+            if mode in SHARDED:
+                table[mode]["fsdp2"] = differences(one / place, shares / place)
     if given.json:
         print(json.dumps({"torch": torch.__version__, "steps": STEPS, "modes": table}, indent=1))
         return
     print(f"{'mode':36}{'last loss':>12}{'two: loss':>12}{'weights':>10}{'FSDP2: loss':>14}{'weights':>10}")
     for mode, row in table.items():
-        figures = [(row.get(kind), what) for kind in ("two", "fsdp2") for what in ("loss", "weights")]
-        cells = [f"{of[what]:.1e}" if of else "" for of, what in figures]
+        values = [(row.get(kind), key) for kind in ("two", "fsdp2") for key in ("loss", "weights")]
+        cells = [f"{pair[key]:.1e}" if pair else "" for pair, key in values]
         print(f"{mode:36}{row['loss']:12.5f}{cells[0]:>12}{cells[1]:>10}{cells[2]:>14}{cells[3]:>10}")
 
 

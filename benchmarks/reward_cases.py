@@ -1,11 +1,11 @@
-"""How rewards pay on real completions: ``python benchmarks/reward_cases.py --cases CASES.jsonl [--json] [--write]``.
+"""Rewards of real completions: ``python benchmarks/reward_cases.py --cases CASES.jsonl [--json] [--write]``.
 
-Each case holds a completion, its task and target, and what a careful reader wants it to earn. Ours are compared with
-the rewards that ship with TRL (``accuracy_reward``, ``think_format_reward``) and with the substring match that many
-public trainers use. ``--write`` puts the table into docs/reward_cases.md.
+Each case has a completion, its task and target, and the expected reward. Our rewards are compared with TRL's rewards
+(``accuracy_reward``, ``think_format_reward``) and with the substring match that many public trainers use. ``--write``
+writes the table to docs/reward_cases.md.
 
-TRL's accuracy reward verifies mathematics; it is here because trainers of vision-language models use it for labels,
-grades and boxes as well. It is given the target as its text, the way such trainers do.
+TRL's accuracy reward verifies mathematics; it is included because trainers of vision-language models use it for labels,
+grades and boxes as well. It receives the target as text, as in such trainers.
 """
 
 import argparse
@@ -20,16 +20,16 @@ from trl.rewards import think_format_reward as trl_format
 from vrft.rewards.scoring import RowScorer
 
 PAGE = Path(__file__).parents[1] / "docs" / "reward_cases.md"
-SLACK = 1e-3
-LONGEST = 10_000
-"""Characters; TRL's verifier takes minutes on a completion that never ends, so longer ones are left out for all."""
+TOLERANCE = 1e-3
+MAX_CHARACTERS = 10_000
+"""Longer completions are left out for all rewards, since TRL's verifier takes minutes on them."""
 
 Case = dict[str, Any]
 Reward = Callable[[Case], float | None]
 
 
 def read_cases(path: Path) -> list[Case]:
-    """The cases, each with its completion written out."""
+    """Read the cases, with repeated parts of completions expanded."""
     cases = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for case in cases:
         if isinstance(written := case["completion"], dict):
@@ -39,15 +39,17 @@ def read_cases(path: Path) -> list[Case]:
 
 
 def message(case: Case) -> list[list[dict[str, str]]]:
+    """The completion as a batch of one conversation."""
     return [[{"role": "assistant", "content": case["completion"]}]]
 
 
 def text_of_target(case: Case) -> str:
+    """The target as text; boxes as JSON."""
     return case["target"] if isinstance(case["target"], str) else json.dumps(case["target"])
 
 
 def answer_name(case: Case) -> str | None:
-    """The reward that judges the answer in this case."""
+    """The reward of the answer in this case; None where only the format is checked."""
     return next((name for name in ("accuracy", "fuzzy", "iou") if name in case["want"]), None)
 
 
@@ -64,62 +66,63 @@ FORMAT: dict[str, Reward] = {
 }
 
 
-def tally(cases: list[Case], reward: Reward, wanted: Callable[[Case], float]) -> dict[str, int]:
-    """How often a reward pays what is wanted, too much, too little, or does not judge."""
+def count_outcomes(cases: list[Case], reward: Reward, expected: Callable[[Case], float]) -> dict[str, int]:
+    """The number of cases with the expected reward, too much, too little, or no reward."""
     counts = {"cases": len(cases), "right": 0, "too much": 0, "too little": 0, "none": 0}
     for case in cases:
-        paid, want = reward(case), wanted(case)
-        if paid is None:
+        earned, want = reward(case), expected(case)
+        if earned is None:
             counts["none"] += 1
-        elif abs(paid - want) <= SLACK:
+        elif abs(earned - want) <= TOLERANCE:
             counts["right"] += 1
         else:
-            counts["too much" if paid > want else "too little"] += 1
+            counts["too much" if earned > want else "too little"] += 1
     return counts
 
 
 def compare(cases: list[Case]) -> dict[str, dict[str, dict[str, int]]]:
-    """The tallies by what is judged (the answers by kind of task, the format) and by reward."""
-    cases = [case for case in cases if len(case["completion"]) <= LONGEST]
+    """The counts by kind of task (answers) or ``format``, and by reward."""
+    cases = [case for case in cases if len(case["completion"]) <= MAX_CHARACTERS]
     results: dict[str, dict[str, dict[str, int]]] = {}
     for kind in dict.fromkeys(case["task"]["kind"] for case in cases):
-        judged = [case for case in cases if case["task"]["kind"] == kind and answer_name(case)]
+        checked = [case for case in cases if case["task"]["kind"] == kind and answer_name(case)]
         results[kind] = {
-            name: tally(judged, reward, lambda case: case["want"][str(answer_name(case))])
+            name: count_outcomes(checked, reward, lambda case: case["want"][str(answer_name(case))])
             for name, reward in ANSWER.items()
         }
-    judged = [case for case in cases if "format" in case["want"]]
+    checked = [case for case in cases if "format" in case["want"]]
     results["format"] = {
-        name: tally(judged, reward, lambda case: case["want"]["format"]) for name, reward in FORMAT.items()
+        name: count_outcomes(checked, reward, lambda case: case["want"]["format"]) for name, reward in FORMAT.items()
     }
     return results
 
 
 def table(results: dict[str, dict[str, dict[str, int]]]) -> str:
+    """The counts as a table in Markdown."""
     columns = ["cases", "right", "too much", "too little", "none"]
-    lines = [f"| judged | reward | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
-    for judged, rewards in results.items():
+    lines = [f"| checked | reward | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
+    for checked, rewards in results.items():
         for name, counts in rewards.items():
-            lines.append(f"| {judged} | {name} | {' | '.join(str(counts[column]) for column in columns)} |")
+            lines.append(f"| {checked} | {name} | {' | '.join(str(counts[column]) for column in columns)} |")
     return "\n".join(lines)
 
 
 def page(results: dict[str, dict[str, dict[str, int]]]) -> str:
-    return f"""# What rewards pay on real completions
+    """The page docs/reward_cases.md."""
+    return f"""# Rewards of real completions
 
 Written by `benchmarks/reward_cases.py`. Completions of the kinds that vision-language models write (fenced boxes,
-Python literals, negated labels, ranges of grades, two envelopes, ...), each with what a careful reader wants it to
-earn.
+Python literals, negated labels, ranges of grades, two envelopes, ...), each with its expected reward.
 
-- **right**: the reward pays what is wanted (to {SLACK}); **too much** and **too little** say how it errs; **none**: it
-  does not judge the case.
-- *vrft* pays by task: `accuracy` for labels and questions, `fuzzy` for grades, `iou` for boxes.
-- *TRL `accuracy_reward`* verifies mathematical answers; it is given the target as text, as trainers do that use it for
-  everything. *substring* pays 1 where the target stands anywhere in the completion.
-- Completions longer than {LONGEST:,} characters are left out for all.
+- **right**: the reward is as expected (to {TOLERANCE}), or **too much**, or **too little**; **none**: the reward
+  does not apply to the case.
+- *vrft* is `accuracy` for labels and questions, `fuzzy` for grades, and `iou` for boxes.
+- *TRL `accuracy_reward`* verifies mathematical answers; it receives the target as text, as in trainers that use it for
+  all tasks. *substring* is 1 where the completion contains the target.
+- Completions longer than {MAX_CHARACTERS:,} characters are left out for all rewards.
 
-The cases are those that this project's own rewards were built on, so *right everywhere* says that the conventions
-are kept, not that no completion can be misread.
+The rewards of this project were developed on these cases, so *right* for all cases shows that the conventions hold, not
+that no completion can be misread.
 
 {table(results)}
 """

@@ -1,8 +1,8 @@
-"""How fast ``vrft score`` is: ``python benchmarks/score_lines.py [--lines 100000] [--json]``.
+"""The speed of ``vrft score``: ``python benchmarks/score_lines.py [--lines 100000] [--json]``.
 
-Times the command (start included, one process) on lines of text tasks, then the rewards in one process beside those
-that ship with TRL on the same completions, and the growth of time with the length of one completion (4 times as long
-should take 4 times as long).
+Times the command (start included, one process) on lines of text tasks, then the rewards in one process compared with
+TRL's rewards on the same completions, and the growth of time with the length of a completion (4 times the length should
+take 4 times as long).
 """
 
 import argparse
@@ -43,19 +43,19 @@ LONG = {
 
 
 def rows(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Completions of ordinary length (about 60 tokens), some right, some wrong, some unreadable."""
-    draw = random.Random(seed)
+    """Completions of about 60 tokens, some right, some wrong, some unreadable."""
+    rng = random.Random(seed)
     made = []
     for index in range(count):
         task, answers, targets = TASKS[index % len(TASKS)]
-        think = " ".join(draw.choices(WORDS, k=40))
-        completion = f"<think>{think}</think>\n<answer>{draw.choice(answers)}</answer>"
-        made.append({"id": index, "task": task, "completion": completion, "target": draw.choice(targets)})
+        think = " ".join(rng.choices(WORDS, k=40))
+        completion = f"<think>{think}</think>\n<answer>{rng.choice(answers)}</answer>"
+        made.append({"id": index, "task": task, "completion": completion, "target": rng.choice(targets)})
     return made
 
 
 def command_speed(count: int) -> float:
-    """Lines a second of the whole command."""
+    """Lines per second of the command."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows(count)), encoding="utf-8")
@@ -64,17 +64,18 @@ def command_speed(count: int) -> float:
         return count / (time.perf_counter() - began)
 
 
-def seconds(work: Callable[[], Any], repeats: int = 5) -> float:
+def seconds(function: Callable[[], Any], repeats: int = 5) -> float:
+    """The median seconds of a call."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
-        work()
+        function()
         times.append(time.perf_counter() - began)
     return median(times)
 
 
 def against_trl(count: int) -> dict[str, float]:
-    """Times of TRL's rewards divided by ours, on the same completions as messages."""
+    """The time of TRL's rewards divided by ours, on the same completions as messages."""
     graded = [row for row in rows(3 * count) if row["task"]["kind"] == "grading"]
     messages = [[{"role": "assistant", "content": row["completion"]}] for row in graded]
     targets = [row["target"] for row in graded]
@@ -86,7 +87,7 @@ def against_trl(count: int) -> dict[str, float]:
 
 
 def growth(characters: int) -> dict[str, float]:
-    """Time for a completion 4 times as long, divided by 4 times the time for the shorter one: 1 is linear."""
+    """The time of a completion of 4 times the length, divided by 4 times the time of the shorter: 1 is linear."""
     scorer = RowScorer()
     ratios = {}
     for name, (task, target, unit) in LONG.items():
@@ -104,7 +105,7 @@ def growth(characters: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=100_000)
-    parser.add_argument("--characters", type=int, default=250_000, help="of the shorter completion of the growth")
+    parser.add_argument("--characters", type=int, default=250_000, help="of the shorter completion")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     results = {

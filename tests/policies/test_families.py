@@ -41,7 +41,7 @@ def test_the_processed_size_is_that_of_the_processor(size: tuple[int, int]):
     assert processed_size(size, SimpleNamespace(model_type="other"), None) == size
 
 
-def test_a_region_is_told_in_the_frame_of_the_family():
+def test_a_region_is_written_in_the_frame_of_the_family():
     image, task = Image.new("RGB", (224, 224)), Classification(("RBC", "WBC"))
     sample = Sample("a", lambda: image, "Which cell?", "WBC", "test", region=(20, 40, 100, 120))
     prompt = load_policy("tiny").prompt(task, sample, image.size)

@@ -76,7 +76,7 @@ def odd_pictures(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", ["deep", "deep-turned", "turned", "palette", "alpha"])
 @pytest.mark.parametrize("region", [None, (3, 5, 103, 125)])
-def test_odd_files_are_given_as_they_are_without_a_cache(tmp_path, policy, name, region):
+def test_unusual_files_equal_those_without_a_cache(tmp_path, policy, name, region):
     (tmp_path / "files").mkdir()
     path = odd_pictures(tmp_path / "files")[name]
     sample = Sample("a", ImageFile(path, region, window=(900, 2000)), "What?", "x", "train")
@@ -106,7 +106,7 @@ def test_windows_and_pages_are_kept_apart(tmp_path, policy):
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_pictures_of_one_value_are_noted_each_time_that_they_are_met_anew(tmp_path, policy, cached):
+def test_images_of_one_value_are_noted_in_each_new_run(tmp_path, policy, cached):
     Image.new("RGB", (300, 200), "navy").save(tmp_path / "a.png")
     Image.fromarray(np.array([[np.nan, 0.5], [0.2, 1]], np.float32)).resize((90, 90), 0).save(tmp_path / "b.tif")
     samples = [replace(sample_of(tmp_path / name), id=name) for name in ("a.png", "b.tif")]
@@ -120,7 +120,7 @@ def test_pictures_of_one_value_are_noted_each_time_that_they_are_met_anew(tmp_pa
         assert policy.image_log.names() == {BLANK: ["a.png"], NOT_FINITE: ["b.tif"]}
 
 
-def test_the_key_tells_content_regions_and_settings_apart(tmp_path, policy):
+def test_the_key_depends_on_content_region_and_settings(tmp_path, policy):
     policy.cache = ImageCache(tmp_path / "cache", 10**9)
     path = picture(tmp_path, (300, 200))
     policy.open(sample_of(path))

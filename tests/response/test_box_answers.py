@@ -108,7 +108,7 @@ def test_a_box_is_read_however_it_is_written(answer: str, boxes: tuple):
         ("normal", None, "unreadable_box"),
     ],
 )
-def test_what_is_odd_is_told(answer: str, boxes: tuple | None, problem: str):
+def test_irregular_boxes_have_a_problem_code(answer: str, boxes: tuple | None, problem: str):
     reading = read_boxes(answer, "pixel", SIZE)
     assert reading.answer == boxes
     assert problem in reading.problems

@@ -213,7 +213,7 @@ def test_names_of_many_kinds(names: list[str], answers: list[str], grade: int):
 
 
 @pytest.mark.parametrize("names", [["I", "1", "II"], ["Grade 2", "Grade II"], ["5-33%", "5 33%"], ["mild", "Mild."]])
-def test_a_scale_that_cannot_be_told_apart_is_refused(names: list[str]):
+def test_a_scale_with_ambiguous_names_is_refused(names: list[str]):
     with pytest.raises(ValueError, match="cannot be distinguished"):
         read_grade("x", len(names), names)
 
@@ -228,7 +228,7 @@ def test_names_that_differ_in_accents_alone_are_read_as_they_are_written():
     assert read_label("Réponse : côté", ["côte", "côté"]).answer is None
 
 
-def test_a_letter_is_told_from_the_word_that_is_written_like_it():
+def test_a_letter_differs_from_the_word_with_the_same_spelling():
     choices = {letter: f"text {letter}" for letter in "ABCDE"}
     assert [read_choice(text, choices).answer for text in ("A resposta é B", "É", "E")] == ["B", None, "E"]
     assert read_yes_no("答案是：否", {"yes": ["是"], "no": ["否"]}).answer == "no"

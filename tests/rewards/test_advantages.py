@@ -70,7 +70,7 @@ def test_a_completion_that_no_reward_applies_to_has_no_advantage_and_changes_non
     assert not advantage_parts(np.full((4, 1), np.nan), np.ones(1), 4).any()
 
 
-def test_unknown_names_are_told():
+def test_unknown_names_are_errors():
     for wrong in ({"scale_rewards": "all"}, {"aggregation": "first"}):
         with pytest.raises(ValueError, match="expected one of"):
             advantage_parts(np.zeros((4, 1)), np.ones(1), 4, **wrong)

@@ -48,7 +48,7 @@ def test_names_that_hold_numerals_are_written_as_they_are():
     assert "from 0" not in task.prompt("What?")
 
 
-def test_a_target_that_is_read_as_another_is_told():
+def test_a_target_that_is_read_as_another_is_reported():
     (fault,) = read_back(Classification(("A", "a")), [sample_of("a"), sample_of("a")]).unpaid
     assert "written as '<think>x</think><answer>a</answer>', is not read back" in str(fault)
 
@@ -62,7 +62,7 @@ def test_boxes_of_any_size_are_read_back(drawn: tuple[float, float, float, float
     assert read_back(Localization(frame), [sample_of((box,))]).unpaid == []
 
 
-def test_what_rounding_costs_is_told():
+def test_the_loss_from_rounding_is_reported():
     small, large = sample_of(((10.0, 10.0, 13.0, 13.0),)), sample_of(((0.0, 0.0, 2000.0, 1500.0),))
     task = Localization("thousand")
     assert read_back(task, [large]).share == read_back(task, []).share == 1

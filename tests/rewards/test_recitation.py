@@ -44,7 +44,7 @@ def test_a_directory_without_a_model_is_named(tmp_path):
         recitation_reward([written("a")], knowledge="a", recite="embedding", recite_model=str(tmp_path))
 
 
-def test_what_embeddings_lack_is_told_with_the_way_to_mend_it(monkeypatch):
+def test_a_missing_package_of_embeddings_is_named_with_its_extra(monkeypatch):
     monkeypatch.setattr("vrft.rewards.recitation.find_spec", lambda name: None)
     assert missing_for("bleu") is None
     assert "pip install 'vrft[embeddings]'" in (missing_for("embedding") or "")

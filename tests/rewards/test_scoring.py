@@ -1,4 +1,4 @@
-"""Rows and lines: what a line leaves out, and what is told of a wrong one."""
+"""Rows and lines: defaults of a line, and the messages for invalid lines."""
 
 import json
 from typing import Any
@@ -128,7 +128,7 @@ def test_further_keys_and_empty_lines_are_let_through():
         ({**BOXES, "target": 3}, "expected a list of boxes"),
     ],
 )
-def test_a_wrong_line_is_told_with_its_number_after_what_went_before(line: Any, message: str):
+def test_an_invalid_line_is_named_after_the_lines_before_it(line: Any, message: str):
     scores = score_lines(lines(RIGHT, b"", line, RIGHT), "rows.jsonl")
     assert next(scores)["accuracy"] == 1
     with pytest.raises(DataError) as error:

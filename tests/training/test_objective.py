@@ -167,7 +167,7 @@ def test_loss_and_gradient_are_those_of_the_objective_in_words(tmp_path: Path, k
 
 
 @pytest.mark.parametrize(("clip", "clip_high"), [(0.2, None), (0.1, 0.5)])
-def test_the_log_tells_the_share_of_tokens_that_the_clip_holds_back(tmp_path: Path, clip: float, clip_high: Any):
+def test_the_log_has_the_share_of_clipped_tokens(tmp_path: Path, clip: float, clip_high: Any):
     policy, stage = load_policy("tiny", dtype="float32"), stage_of(clip=clip, clip_high=clip_high)
     trainer, step = trainer_of(policy, stage, tmp_path), step_of(policy)
     start = log_probs_of(trainer, step).detach()
@@ -254,11 +254,11 @@ def test_a_step_of_rejection_is_a_step_of_likelihood_on_what_is_accepted(
         seen.update(batch, accepted=torch.tensor(trainer.accepted()))
         return batch
 
-    def met(callback: Any, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
+    def checked(callback: Any, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
         seen["gradient"] = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
     monkeypatch.setattr(SeededTrainer, "_generate_and_score_completions", sampled)
-    monkeypatch.setattr(StageCallback, "on_pre_optimizer_step", met)
+    monkeypatch.setattr(StageCallback, "on_pre_optimizer_step", checked)
     keys = {"loss": "rejection", "rewards": {"format": 1.0}, "shared_prefix": shared, "micro_batch": micro}
     logged(tmp_path, max_grad_norm=1e9, **keys)
     assert 0 < seen["accepted"].sum() < len(seen["accepted"])

@@ -108,12 +108,12 @@ def test_small_steps_move_float32_weights_and_hardly_any_in_bfloat16(tmp_path: P
     train(policy, StageDirectory(tmp_path), {**SFT, "steps": 3, "learning_rate": RATE})
     (trainer,) = trainers
     state = trainer.optimizer.state
-    moved, met = 0, 0
+    moved, expected = 0, 0
     for name, one in trainer.model.named_parameters():
         if one in state:
             steered = state[one]["exp_avg_sq"] > 0
             moved += int(((one != start[name]) & steered).sum())
-            met += int(steered.sum())
+            expected += int(steered.sum())
     pure = load_policy("tiny").model.to(torch.bfloat16).train()
     before = {name: one.detach().clone() for name, one in pure.named_parameters()}
     optimiser = torch.optim.AdamW(pure.parameters(), lr=RATE, betas=BETAS, eps=EPSILON, weight_decay=0.0)
@@ -127,8 +127,8 @@ def test_small_steps_move_float32_weights_and_hardly_any_in_bfloat16(tmp_path: P
         for name, one in pure.named_parameters()
         if one in optimiser.state
     ]
-    shares = moved / met, sum(int((a & b).sum()) for a, b in own) / sum(int(b.sum()) for _, b in own)
-    assert met > 0.9 * sum(one.numel() for one in start.values())
+    shares = moved / expected, sum(int((a & b).sum()) for a, b in own) / sum(int(b.sum()) for _, b in own)
+    assert expected > 0.9 * sum(one.numel() for one in start.values())
     assert shares[0] > 0.99
     assert shares[1] < 0.10
 
@@ -194,9 +194,9 @@ def faults(path: Path, *overrides: str) -> str:
 
 
 def test_float16_is_refused_for_training_and_not_for_evaluation(small_recipe: Path):
-    told = faults(small_recipe, "policy.dtype=float16")
-    assert "policy.dtype is 'float16', in which gradients overflow; training needs auto, bfloat16 or float32" in told
-    assert "--set policy.dtype=float16: " in told
+    message = faults(small_recipe, "policy.dtype=float16")
+    assert "policy.dtype is 'float16', in which gradients overflow; training needs auto, bfloat16 or float32" in message
+    assert "--set policy.dtype=float16: " in message
     recipe = read_recipe(small_recipe, ["policy.dtype=float16", "arms=[majority, base]"])
     assert types_of(load_for(recipe, None).model) == {torch.float16}
 
@@ -207,11 +207,11 @@ def test_a_rate_that_breaks_the_policy_ends_the_stage_with_what_to_try(tmp_path:
     with pytest.raises(TrainingError) as error:
         train(load_policy("tiny", training=True), place, {**keys, "steps": 5, "learning_rate": 1e30, "save_every": 1})
 
-    told = str(error.value)
-    assert told.startswith(f"{keys['kind']}: ")
-    assert "not finite" in told
-    assert "in step 2; in step 1: " in told
-    assert "Try a lower learning_rate, more warmup_steps, a lower max_grad_norm, or policy.dtype: float32." in told
+    message = str(error.value)
+    assert message.startswith(f"{keys['kind']}: ")
+    assert "not finite" in message
+    assert "in step 2; in step 1: " in message
+    assert "Try a lower learning_rate, more warmup_steps, a lower max_grad_norm, or policy.dtype: float32." in message
     assert not place.policy.exists()
     assert not place.done.exists()
     assert place.checkpoint() == place.path / "checkpoint-1"
@@ -246,7 +246,7 @@ def test_a_stage_whose_loss_is_not_finite_keeps_its_last_checkpoint_and_goes_on_
 
 
 def test_a_logged_loss_that_is_not_finite_ends_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Where gradients are kept elsewhere, as DeepSpeed does, the log tells."""
+    """Where gradients are kept elsewhere, as DeepSpeed does, the log shows it."""
     compute = SFTTrainer.compute_loss
 
     def breaks(self: Any, *arguments: Any, **options: Any) -> Any:

@@ -16,7 +16,7 @@ import torch
 from vrft.runs import read_json, read_jsonl
 
 BENCH = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "processes.py"))
-MODES, SHARED_OUT, apart, folder_of = (BENCH[name] for name in ("MODES", "SHARED_OUT", "apart", "folder_of"))
+MODES, SHARDED, differences, folder_of = (BENCH[name] for name in ("MODES", "SHARDED", "differences", "folder_of"))
 
 LOSS, WEIGHTS = 1e-5, 2e-3
 """Tolerances: of the loss, absolute; of the weights, the norm of their difference over that of the update. AdamW's
@@ -30,8 +30,8 @@ def torchrun(*arguments: str, wait: bool = True) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     if wait:
-        told, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, told[-4000:]
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output[-4000:]
     return process
 
 
@@ -40,16 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The stages of all modes, trained by one process, by two, and by two with weights in shares."""
     place = tmp_path_factory.mktemp("processes")
     BENCH["launch"](place / "two")
-    BENCH["launch"](place / "fsdp", "--fsdp", *SHARED_OUT)
+    BENCH["launch"](place / "fsdp", "--fsdp", *SHARDED)
     threads = torch.get_num_threads()
-    BENCH["work"](place / "one", list(MODES))
+    BENCH["train_all"](place / "one", list(MODES))
     torch.set_num_threads(threads)
     return place
 
 
 def assert_equal(one: Path, other: Path) -> None:
     """Losses and weights within the tolerances; what is counted exactly."""
-    between = apart(one, other)
+    between = differences(one, other)
     assert between["loss"] <= LOSS
     assert between["weights"] <= WEIGHTS
     for row, twin in zip(read_jsonl(one / "log.jsonl"), read_jsonl(other / "log.jsonl"), strict=True):
@@ -63,7 +63,7 @@ def test_two_processes_train_what_one_does(folder: Path, mode: str):
     assert_equal(folder / "one" / folder_of(mode), folder / "two" / folder_of(mode))
 
 
-@pytest.mark.parametrize("mode", SHARED_OUT)
+@pytest.mark.parametrize("mode", SHARDED)
 def test_weights_that_are_shared_out_train_to_the_same(folder: Path, mode: str):
     assert_equal(folder / "one" / folder_of(mode), folder / "fsdp" / folder_of(mode))
 
@@ -107,9 +107,9 @@ def test_a_killed_process_ends_the_run_with_one_line_and_one_process_goes_on_to_
         time.sleep(0.05)
     second = [one for one in psutil.Process(run.pid).children() if one.environ().get("RANK") == "1"]
     second[0].send_signal(signal.SIGKILL)
-    told, _ = run.communicate(timeout=120)
+    output, _ = run.communicate(timeout=120)
     assert run.returncode != 0
-    (line,) = [line for line in told.splitlines() if line.startswith("vrft: ")]
+    (line,) = [line for line in output.splitlines() if line.startswith("vrft: ")]
     assert "one of the 2 processes was ended" in line
     assert "--resume" in line
     assert len(read_jsonl(found[0].parents[1] / "log.jsonl")) < 12
@@ -130,20 +130,20 @@ def test_a_killed_process_ends_the_run_with_one_line_and_one_process_goes_on_to_
         (["--set", "data.source=nowhere"], "expected one of"),
     ],
 )
-def test_what_processes_cannot_do_is_told_once(tmp_path: Path, changes: list[str], words: str):
+def test_what_processes_cannot_do_is_reported_once(tmp_path: Path, changes: list[str], words: str):
     recipe = tmp_path / "two.yaml"
     recipe.write_text(RECIPE.replace("STEPS", "2"))
     run = torchrun("-m", "vrft", "run", str(recipe), "--out", str(tmp_path / "run"), *changes, wait=False)
-    told, _ = run.communicate(timeout=120)
+    output, _ = run.communicate(timeout=120)
     assert run.returncode != 0
-    (line,) = [line for line in told.splitlines() if line.startswith("vrft: ")]
+    (line,) = [line for line in output.splitlines() if line.startswith("vrft: ")]
     assert words in line
 
 
 def test_other_commands_take_one_process():
     run = torchrun("-m", "vrft", "ablate", "none.yaml", wait=False)
-    told, _ = run.communicate(timeout=120)
-    assert told.count("vrft ablate takes one process") == 1
+    output, _ = run.communicate(timeout=120)
+    assert output.count("vrft ablate takes one process") == 1
 
 
 def test_shipped_configurations_are_read_by_accelerate():

@@ -38,13 +38,13 @@ def test_copying_shows_and_thinking_does_not():
     assert thought["distinct_2"] == 1 > copied["distinct_2"]
 
 
-def test_words_of_another_class_are_told_from_words_that_both_share():
+def test_words_of_another_class_differ_from_shared_words():
     assert quotes(split_words("There is a dark spot"), "a dark spot", "an oval mass")
     assert not quotes(split_words("There is a dark spot"), "a dark spot", "a dark spot above")
     assert compute_reasoning_metrics(["a dark spot", "an oval mass"], [CARD] * 2, 2)["quotes_other"] == 0.5
 
 
-def test_without_knowledge_only_the_variety_is_told():
+def test_without_knowledge_there_are_only_metrics_of_variety():
     assert set(compute_reasoning_metrics(["x y", ""], [None, None], 2)) == {
         "reasoning_words",
         "distinct_1",

@@ -40,7 +40,7 @@ BUDGETS: dict[str, Callable[[list[dict[str, Any]]], dict[str, Any]]] = {
 
 
 class Clock:
-    """Passes when it is told to."""
+    """A clock that advances on request."""
 
     now = 0.0
 

@@ -174,7 +174,7 @@ def test_kept_images_and_loading_processes_change_no_weight(tmp_path):
         assert all(torch.equal(weights[0][name], others[name]) for name in others)
 
 
-def test_each_engine_is_told_in_its_own_way_never_to_write_a_picture_token(tmp_path):
+def test_each_engine_suppresses_image_tokens_in_its_own_way(tmp_path):
     stock = rollout_options(RftStage(kind="rft"), [5, 7])
     served = rollout_options(RftStage(kind="rft", rollouts="vllm", vllm={"memory": 0.4}), [5, 7])
     assert stock == {"use_vllm": False, "generation_kwargs": {"suppress_tokens": [5, 7]}}

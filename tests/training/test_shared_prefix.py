@@ -282,7 +282,7 @@ def train_dynamically(folder, **options) -> StageDirectory:
     return directory
 
 
-def test_dynamic_sampling_fills_a_step_with_groups_that_teach(tmp_path):
+def test_dynamic_sampling_fills_a_step_with_groups_that_have_an_advantage(tmp_path):
     plain = read_jsonl(train_dynamically(tmp_path / "plain", steps=2).log)
     directory = train_dynamically(tmp_path / "dynamic", steps=2, dynamic_sampling=3)
     rows, rollouts = read_jsonl(directory.log), pd.read_parquet(directory.rollouts)
@@ -347,7 +347,7 @@ def test_a_completion_sees_its_prompt_and_itself_alone():
     ]
 
 
-def test_when_the_prompt_must_be_repeated_the_reason_is_told():
+def test_when_the_prompt_must_be_repeated_there_is_a_reason():
     model = load_policy("tiny").model
     assert cannot_share(model, 8, 64) is None
     assert "whole groups of 8" in (cannot_share(model, 8, 12) or "")

@@ -399,7 +399,7 @@ def test_the_model_of_recitation_says_which_embeddings_compare(tmp_path: Path, m
     }
 
 
-def test_accept_says_which_share_of_the_reward_is_learnt(tmp_path: Path):
+def test_accept_says_which_share_of_the_reward_is_trained_on(tmp_path: Path):
     texts = [*answers(2), "2", *answers(3), "<answer>2</answer>"]  # all; nothing; the envelope; the answer
     learnt = {}
     for share in (1.0, 0.6, 0.3):
@@ -470,7 +470,7 @@ def test_the_longest_completion_is_as_long_as_is_said(tmp_path: Path):
     assert max(len(one) for group in rolled_out(tmp_path, temperature=3.0) for one in group) == 10
 
 
-def test_suppressed_tokens_are_told_to_both_engines(policy: LoadedPolicy, arguments):
+def test_suppressed_tokens_are_passed_to_both_engines(policy: LoadedPolicy, arguments):
     assert len(policy.suppressed) > 2
     stock, served = (arguments(RftStage(kind="rft", rollouts=engine)) for engine in ("transformers", "vllm"))
     assert stock["generation_kwargs"] == {"suppress_tokens": policy.suppressed}
@@ -512,7 +512,7 @@ def test_think_says_what_stands_before_an_answer(tmp_path: Path):
     assert set(several) == {f"<think>{text}</think><answer>3</answer>" for text in ("One.", "Two.")}
 
 
-def test_think_from_card_tells_what_is_known_of_the_class(tmp_path: Path):
+def test_think_from_card_is_the_knowledge_of_the_class(tmp_path: Path):
     (sample,) = graded(3)
     informed = Sample(sample.id, sample.image, sample.question, 3, "train", knowledge=KNOWN)
     for think_from, text in (("card", KNOWN.own), ("text", "One.")):
@@ -546,12 +546,12 @@ ADAPTERS: dict[str, tuple[Any, str, Any]] = {
 def test_a_key_of_the_adapters_changes_this_argument_and_no_other(monkeypatch: pytest.MonkeyPatch, key: str):
     monkeypatch.setattr("vrft.policies.from_recipe.LoraConfig", recorder)
     value, name, expected = ADAPTERS[key]
-    told = []
+    seen = []
     for lora in (Lora(), Lora(**{key: value})):
         with pytest.raises(PassedOn) as caught:
             lora_config(Policy(lora=lora))
-        told.append(caught.value.args[1])
-    plain, changed = told
+        seen.append(caught.value.args[1])
+    plain, changed = seen
     assert {one: changed[one] for one in changed if changed[one] != plain[one]} == {name: expected}
 
 
@@ -591,7 +591,7 @@ ELSEWHERE: dict[str, Callable[..., None]] = {
 """The keys of both kinds of stage that become no argument, and what tests them."""
 
 ELSEWHERE_OF_RFT: dict[str, Callable[..., None]] = {
-    "accept": test_accept_says_which_share_of_the_reward_is_learnt,
+    "accept": test_accept_says_which_share_of_the_reward_is_trained_on,
     "kl": test_kl_is_the_weight_of_the_divergence_from_the_start,
     "shared_prefix": test_shared_prefix_says_which_trainer_runs,
     "rollouts": test_rollouts_says_which_engine_samples,
@@ -611,7 +611,7 @@ OF_REWARDS: dict[str, dict[str, Callable[..., None]]] = {
 }
 ELSEWHERE_OF_SFT: dict[str, Callable[..., None]] = {
     "think": test_think_says_what_stands_before_an_answer,
-    "think_from": test_think_from_card_tells_what_is_known_of_the_class,
+    "think_from": test_think_from_card_is_the_knowledge_of_the_class,
 }
 
 

@@ -175,7 +175,7 @@ def test_a_supervised_target_goes_on_where_the_prompt_ends(
     assert row["completion"] == completion
 
 
-def test_without_an_open_block_an_answer_alone_can_be_taught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_an_open_block_an_answer_alone_can_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     policy = thinking(load_policy("tiny"), "<think>\n\n</think>\n\n")
     row = row_of(policy, tmp_path, Grading(5, order="no-think"), monkeypatch)
     assert row["completion"] == "<answer>2</answer><|im_end|>\n"

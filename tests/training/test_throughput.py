@@ -137,6 +137,6 @@ def test_shapes_are_read_with_names_that_hold_colons_and_slashes():
 @pytest.mark.parametrize(
     "text", ["tiny", "tiny:1/2", ":1/2/3", "tiny:0/2/3", "tiny:1/2/1", "tiny:1/2/3x0", "tiny:a/2/3"]
 )
-def test_a_shape_that_is_none_is_told(text: str):
+def test_an_invalid_shape_is_an_error(text: str):
     with pytest.raises(UserError, match=r"expected MODEL:PROMPT/COMPLETION/GROUP"):
         read_shape(text)

@@ -1,4 +1,4 @@
-"""A library's default decides nothing silently: it is passed, or it is told here why it cannot change a result."""
+"""No default of a library changes a result: each option is passed, or listed here with the reason why it cannot."""
 
 import json
 import os
@@ -239,9 +239,9 @@ def listed(tables: Sequence[Reasons]) -> list[str]:
 def test_every_field_of_a_configuration_is_passed_or_cannot_change_a_result(passed, case: str):
     kind, tables = CASES[case]
     known = {field.name for field in fields(kind)}
-    told = set(passed(case)) | set(listed(tables))
-    assert not (known - told), f"pass, or list with a reason: {sorted(known - told)}"
-    assert not (told - known), f"are no fields any more: {sorted(told - known)}"
+    named = set(passed(case)) | set(listed(tables))
+    assert not (known - named), f"pass, or list with a reason: {sorted(known - named)}"
+    assert not (named - known), f"are no fields any more: {sorted(named - known)}"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -205,7 +205,7 @@ def test_a_stage_that_its_budget_ends_is_validated_at_its_end_also_after_a_kill(
     log = train(stage, place, scripted([0.1, 0.2], **section))
     assert [row["validation"]["accuracy"] if "validation" in row else None for row in log] == [None, 0.1, 0.2]
     assert read_json(place.done)["kept_step"] == 3
-    kill_in("_write", lambda: train(stage, killed, scripted([0.1, 0.2], **section)))
+    kill_in("_write_results", lambda: train(stage, killed, scripted([0.1, 0.2], **section)))
     train(stage, killed, scripted([0.2], **section))
     assert [row.get("validation") for row in read_jsonl(killed.log)] == [row.get("validation") for row in log]
     assert read_json(killed.done)["kept_step"] == 3
@@ -272,7 +272,7 @@ def fault(path: Path, *overrides: str) -> str:
         (["validate={every: 2, keep: first}"], "validate.keep is 'first'; expected one of last, best"),
     ],
 )
-def test_what_cannot_be_validated_is_told_with_its_line(small_recipe: Path, overrides: list[str], words: str):
+def test_what_cannot_be_validated_is_a_fault_with_its_line(small_recipe: Path, overrides: list[str], words: str):
     assert words in fault(small_recipe, *overrides)
 
 

@@ -208,12 +208,10 @@ def _from_coordinates(group: Group) -> _Candidate:
     keyed = {key: number for key, value in group.items if key and (number := number_of(value)) is not None}
     if len(keyed) < 4:
         return None
-    for a, b, c, d in CORNERS:
-        if a in keyed and b in keyed and c in keyed and d in keyed:
-            return keyed[a], keyed[b], keyed[c], keyed[d]
-    for a, b, c, d in SIDES:
-        if a in keyed and b in keyed and c in keyed and d in keyed:
-            return keyed[a], keyed[b], keyed[a] + keyed[c], keyed[b] + keyed[d]
+    for names in (*CORNERS, *SIDES):
+        if all(name in keyed for name in names):
+            x, y, a, b = (keyed[name] for name in names)
+            return (x, y, a, b) if names in CORNERS else (x, y, x + a, y + b)
     return None
 
 

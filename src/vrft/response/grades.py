@@ -24,7 +24,7 @@ from vrft.response.tokens import (
     tokens_of,
     words_in,
 )
-from vrft.response.words import MAX_CHARACTERS, NEGATION, Reading
+from vrft.response.words import MAX_CHARACTERS, NEGATION, Reading, unambiguous
 
 _CARDINALS = {words_in(word)[0]: str(n) for n, words in enumerate(vocabulary.CARDINALS) for word in words.split()}
 _NONE = frozenset(vocabulary.NONE.split())
@@ -143,17 +143,14 @@ class Scale:
 
     def _add_shorter(self, spelt: Sequence[Sequence[str]]) -> None:
         """Add short forms: a name without the words that all names share, or without its numeral or brackets."""
-        shorter: dict[tuple[str, ...], set[int]] = {}
+        shorter: list[tuple[tuple[str, ...], int]] = []
         for grade, name in enumerate(self.names):
             parts = [[word for word in words if word not in self.shared] for words in (spelt[grade], self._words(name))]
             parts += [part for text in _SEPARATOR.split(name) if _has_word(part := self._spelt(text))]
             untitled = [token for token in spelt[grade] if not _is_title([token], 0)]  # "Stage 4A" beside "none"
             parts += [untitled] if any(token[0].isdecimal() for token in untitled) else []
-            for part in parts:
-                shorter.setdefault(tuple(part), set()).add(grade)
-        for sequence, grades in shorter.items():
-            if sequence and len(grades) == 1:
-                self._owners.setdefault(sequence, grades.pop())
+            shorter += [(tuple(part), grade) for part in parts]
+        self._owners = unambiguous(shorter) | self._owners
 
     def named(self, words: Sequence[str], spelt: Sequence[str], index: int) -> tuple[int, int] | None:
         """The longest name that begins at a position, as written or with numerals in digits: (length, grade)."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
 from vrft.response import vocabulary
-from vrft.response.words import normalise
+from vrft.response.words import normalise, unambiguous
 
 T = TypeVar("T")
 
@@ -192,7 +192,4 @@ def _introduces(kind: str, tokens: Sequence[Token], index: int, after_name: bool
 
 def phrases_of(names: Mapping[str, T]) -> Phrases[T]:
     """The phrases of names with their values; a phrase of two values is left out."""
-    owners: dict[tuple[str, ...], set[T]] = {}
-    for name, value in names.items():
-        owners.setdefault(tuple(words_in(name)), set()).add(value)
-    return Phrases((words, next(iter(values))) for words, values in owners.items() if words and len(values) == 1)
+    return Phrases(unambiguous((tuple(words_in(name)), value) for name, value in names.items()).items())

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vrft.sample import Box
 
@@ -84,11 +85,19 @@ def folded_names(names: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
     >>> folded_names([("benign", ["Benign", "harmless"]), ("malignant", ["harmless"])])
     {'benign': 'benign'}
     """
-    owners: dict[str, set[str]] = {}
-    for owner, others in names:
-        for name in others:
-            owners.setdefault(normalise(name), set()).add(owner)
-    return {name: owner.pop() for name, owner in owners.items() if name and len(owner) == 1}
+    return unambiguous((normalise(name), owner) for owner, others in names for name in others)
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def unambiguous(pairs: Iterable[tuple[K, V]]) -> dict[K, V]:
+    """Return the keys with a single value, in order; empty keys are left out."""
+    values: dict[K, set[V]] = {}
+    for key, value in pairs:
+        values.setdefault(key, set()).add(value)
+    return {key: found.pop() for key, found in values.items() if key and len(found) == 1}
 
 
 def mentioned(folded: str, names: Mapping[str, str]) -> tuple[set[str], str]:

@@ -6,6 +6,7 @@ Words are compared in lower case. Distinct-n is that of Li et al. (arXiv 1510.03
 
 import re
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 from sacrebleu.metrics import BLEU
 
@@ -35,11 +36,7 @@ def longest_copy(words: Sequence[str], source: Sequence[str]) -> int:
     >>> longest_copy("it has a smooth margin".split(), "with a smooth margin and".split())
     3
     """
-    longest, row = 0, [0] * (len(source) + 1)  # row[i]: the length of the common run that ends at source word i
-    for word in words:
-        row = [0] + [row[index] + 1 if word == other else 0 for index, other in enumerate(source)]
-        longest = max(longest, *row)
-    return longest
+    return SequenceMatcher(None, words, source, autojunk=False).find_longest_match().size
 
 
 def quotes(words: Sequence[str], text: str, but_not: str = "") -> bool:

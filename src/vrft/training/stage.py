@@ -1,7 +1,6 @@
 """Shared by both trainers: the order of the data, and the beginning, resume and end of a stage."""
 
 import copy
-import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -10,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from datasets import Dataset
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
-from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, set_seed
 
 from vrft.boxes import Size
 from vrft.errors import UserError
@@ -27,13 +25,6 @@ from vrft.tasks import TrainableTask
 from vrft.training.callback import StageCallback, StageResult
 from vrft.training.trainer_arguments import check_processes
 from vrft.training.validation import Validation, Validator
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every random generator of a stage, so that earlier work in this process has no effect."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def sample_order(count: int, needed: int, seed: int) -> list[int]:
@@ -162,7 +153,7 @@ def begin_stage(
     """
     join_processes()
     check_processes(stage)
-    seed_everything(seed)
+    set_seed(seed)  # earlier work in this process has no effect on the stage
     validator = Validator(validation, policy, directory) if validation else None
     callback = StageCallback(directory, stage, reporter, label, validator)
     checkpoint = callback.resume()

@@ -49,7 +49,8 @@ def weighted_score(
     row = {**_plain(extra or {}), **(_row_in(truth) or {"target": truth})}
     if isinstance(task := row.get("task"), str) and task.lstrip().startswith("{"):
         row["task"] = json.loads(task)
-    row["target"] = _from_text(row["target"], scorer.kind_of(row))
+    if isinstance(row["target"], str) and scorer.kind_of(row) == "localization":
+        row["target"] = _from_json(row["target"])
     scores = scorer.score({**row, "completion": completion})
     rewards = {name: scores[name] for name in APPLIES if name in scores}
     used = WEIGHTS[scorer.kind_of(row)] if weights is None else weights
@@ -73,21 +74,16 @@ def _scorer(defaults: Mapping[str, Any]) -> RowScorer:
 def _row_in(truth: Any) -> dict[str, Any] | None:
     """The row in a ground truth, which may be JSON; None where the ground truth is a bare target."""
     if isinstance(truth, str) and truth.lstrip().startswith("{"):
-        try:
-            truth = json.loads(truth)
-        except (ValueError, RecursionError):
-            return None
+        truth = _from_json(truth)
     return truth if isinstance(truth, dict) and "target" in truth else None
 
 
-def _from_text(target: Any, kind: str) -> Any:
-    """Boxes that were passed as a text, as a list; other targets unchanged."""
-    if isinstance(target, str) and kind == "localization":
-        try:
-            target = json.loads(target)
-        except (ValueError, RecursionError):
-            return target
-    return target
+def _from_json(text: str) -> Any:
+    """The value of a text in JSON; the text itself where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _plain(value: Any) -> Any:
