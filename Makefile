@@ -1,15 +1,19 @@
-# make quickstart: install into .venv and run the main job.   make test: install and run the whole suite.
+# make quickstart: install into .venv and run the main job.   make test: install and run the suite.
+# make test-slow: the slow tests, real trainings for the most part; .ci/run runs both.
 # .venv/train and .venv/dev are empty files that say which extra of the package is installed.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check docs clean
+.PHONY: quickstart test test-slow check docs clean
 
 quickstart: .venv/train
 	$(BIN)/vrft run recipes/quickstart.yaml --resume
 
 test: .venv/dev
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow"
+
+test-slow: .venv/dev
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m slow tests
 
 check: .venv/dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from vrft.errors import UserError
 
-REPORTING = ("jinja2", "pandas", "plotly", "pyarrow", "pyDOE3", "statsmodels")
+REPORTING = ("jinja2", "pandas", "plotly", "pyarrow", "pyDOE3")
 """Needed to write a report."""
 
 TRAINING = (
@@ -32,7 +32,7 @@ def without_training(what: str, missing: Sequence[str]) -> str:
     >>> without_training("vrft run", ["torch", "trl"])
     "vrft run needs torch, trl; pip install 'vrft[train]'."
     >>> without_training("vrft run", TRAINING)
-    "vrft run needs torch, torchvision, transformers, trl and 12 more packages; pip install 'vrft[train]'."
+    "vrft run needs torch, torchvision, transformers, trl and 11 more packages; pip install 'vrft[train]'."
     """
     more = f" and {len(missing) - 4} more packages" if len(missing) > 5 else ""
     return f"{what} needs {', '.join(missing[:4] if more else missing)}{more}; pip install 'vrft[train]'."
