@@ -126,6 +126,12 @@ def _task(labels: Any, synonyms: Any, levels: Any, names: Any, answers: Any, cho
     return Grading(int(levels), names, synonyms or {}) if levels else None
 
 
+def short_repr(value: Any) -> str:
+    """The ``repr`` of a value for a message, cut at 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def score_completions(
     completions: Sequence[Any],
     targets: Sequence[Any],

@@ -1,23 +1,23 @@
-"""Rewards of the user: functions in Python files that a recipe names under ``custom``.
+"""Custom rewards: functions in Python files that a recipe names under ``custom``.
 
 ``custom: {short: rewards.py:short}`` names the function ``short`` in the file ``rewards.py``, and a stage uses it by
-its name, as any reward. A file is read but not run while a recipe is checked; it is run when a stage trains with it.
-The digest of the file stands for the reward; modules that it imports are not part of that.
+its name, like any reward. The check of a recipe reads the file without running it; a stage that uses the reward runs
+it. Cache keys contain the digest of the file, but not the modules that it imports.
 
 A function is called as TRL calls a reward: ``short(completions, **columns) -> list[float | None]``. ``completions`` are
-n texts. Of the columns these are lists of length n:
+n texts. These columns are lists of length n:
 
     target: the true label, the true grade (from 0), or the true boxes, each (x1, y1, x2, y2) in pixels of the image.
-    sample: the names of the samples.
-    image, image_size, processed_size: the image as the policy gets it, and width and height of the original and of what
-        the processor made of it.
+    sample: the ids of the samples.
+    image, image_size, processed_size: the image as the policy receives it, width and height of the original, and width
+        and height after the processor's resize.
     knowledge: the text about the true class, or None where the recipe has no knowledge.
 
-These hold for all completions: ``labels`` and ``synonyms`` of a classification; ``levels``, ``names`` and ``synonyms``
-of a grading; ``frame`` of a localization; ``order`` of the blocks and ``prompt_end``, with which the prompt opens the
-completion; ``trainer_state`` of TRL. Further columns may be there, so that a function takes ``**columns``.
+These columns have a single value: ``labels`` and ``synonyms`` of a classification; ``levels``, ``names`` and
+``synonyms`` of a grading; ``frame`` of a localization; ``order`` of the blocks; ``prompt_end``, the end of the prompt;
+``trainer_state`` of TRL. There may be further columns, so a function must accept ``**columns``.
 
-It returns n finite numbers in any range, or None where it does not apply to a sample.
+It returns n values: finite numbers in any range, or None where the reward does not apply to a sample.
 """
 
 import ast
@@ -33,7 +33,7 @@ from types import ModuleType
 from typing import Any
 
 from vrft.errors import Fault, UserError, first_line
-from vrft.rewards.columns import text_of
+from vrft.rewards.columns import short_repr, text_of
 
 
 def custom_files(custom: Mapping[str, str]) -> list[Path]:
@@ -51,12 +51,12 @@ def custom_digest(custom: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_custom(name: str, where: str, at: str) -> Iterator[Fault]:
-    """What is wrong with the function of a reward, by the text of its file, which is not run.
+    """Yield the faults of the function of a reward, from the text of its file, which is not run.
 
     Args:
-        name: of the reward.
+        name: the name of the reward.
         where: ``FILE:FUNCTION``.
-        at: the place in the recipe.
+        at: the file and line of the recipe, for messages.
     """
     path, function = _split(where)
     try:
@@ -84,7 +84,7 @@ def load_custom(name: str, where: str) -> Callable[..., list[float | None]]:
     """Run the file of a reward and return its function, whose results are checked.
 
     Args:
-        name: of the reward.
+        name: the name of the reward.
         where: ``FILE:FUNCTION``.
 
     Raises:
@@ -109,12 +109,13 @@ def load_custom(name: str, where: str) -> Callable[..., list[float | None]]:
             raise UserError(f"custom.{name}: {_raised(error, path)}; {expected}.") from error
         values = list(values) if isinstance(values, Iterable) and not isinstance(values, str | Mapping) else values
         if not isinstance(values, list):
-            raise UserError(f"custom.{name}: {where} returned {_short(values)}; {expected}.")
+            raise UserError(f"custom.{name}: {where} returned {short_repr(values)}; {expected}.")
         if len(values) != count:
             raise UserError(f"custom.{name}: {where} returned {len(values)} values; {expected}.")
         for index, value in enumerate(values):
             if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
-                raise UserError(f"custom.{name}: {where} returned {_short(value)} for completion {index}; {expected}.")
+                fault = f"{where} returned {short_repr(value)} for completion {index}"
+                raise UserError(f"custom.{name}: {fault}; {expected}.")
         return [None if value is None else float(value) for value in values]
 
     return reward
@@ -134,7 +135,7 @@ def _content(name: str, path: Path) -> bytes:
 
 @lru_cache
 def _module(path: Path, content: bytes) -> ModuleType:
-    """The module of a file, run once for each content that the file has had."""
+    """The module of a file, run once for each content of the file."""
     module = ModuleType(f"vrft_custom_{sha256(content).hexdigest()[:12]}_{path.stem}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # dataclasses and pickle need it there
@@ -143,12 +144,7 @@ def _module(path: Path, content: bytes) -> ModuleType:
 
 
 def _raised(error: BaseException, path: Path) -> str:
-    """What was raised, and in which line of the user's file."""
+    """Describe an error and its line in the user's file."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     message = f": {first_line(error)}" if str(error).strip() else ""
     return f"{path}{f':{lines[-1]}' if lines else ''} raised {type(error).__name__}{message}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

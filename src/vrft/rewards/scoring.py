@@ -14,7 +14,7 @@ from vrft.boxes import Size
 from vrft.errors import DataError, UserError, first_line
 from vrft.response import ORDERS, parse
 from vrft.rewards.accuracy import accuracy
-from vrft.rewards.columns import text_of
+from vrft.rewards.columns import short_repr, text_of
 from vrft.rewards.f1 import f1
 from vrft.rewards.fuzzy import FUZZY_SCHEDULES, fuzzy
 from vrft.rewards.overlap import overlap
@@ -106,7 +106,7 @@ class RowScorer:
     def _text(self, row: Mapping[str, Any], key: str, expected: str) -> str | None:
         value = self._value(row, key)
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"{key} is {_short(value)}; expected {expected}")
+            raise ValueError(f"{key} is {short_repr(value)}; expected {expected}")
         return value
 
     def _task(self, raw: Any) -> Task:
@@ -136,7 +136,7 @@ def _completion_text(completion: Any) -> str:
     if completion is None:
         raise ValueError("completion is missing")
     if not isinstance(completion, (list, tuple)) or not all(isinstance(message, Mapping) for message in completion):
-        raise ValueError(f"completion is {_short(completion)}; expected a text or a list of chat messages")
+        raise ValueError(f"completion is {short_repr(completion)}; expected a text or a list of chat messages")
     return text_of(completion)
 
 
@@ -144,7 +144,7 @@ def _named(value: Any, key: str, known: Collection[str], default: str) -> str:
     if value is None:
         return default
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{key} is {_short(value)}; expected one of {', '.join(known)}")
+        raise ValueError(f"{key} is {short_repr(value)}; expected one of {', '.join(known)}")
     return value
 
 
@@ -158,7 +158,7 @@ def _size(value: Any, key: str, *, needed: str) -> Size | None:
         or len(value) != 2
         or not all(isinstance(side, (int, float)) and 1 <= side <= _MAX_SIDE and side == int(side) for side in value)
     ):
-        raise ValueError(f"{key} is {_short(value)}; expected [width, height], two whole numbers above 0")
+        raise ValueError(f"{key} is {short_repr(value)}; expected [width, height], two whole numbers above 0")
     return int(value[0]), int(value[1])
 
 
@@ -170,25 +170,21 @@ def _sentence(error: ValueError) -> str:
     return (text if len(text) <= 400 else text[:397] + "...").rstrip(".") + "."
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def score(rows: Iterable[Mapping[str, Any]], defaults: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """Score rows of plain data, as ``vrft score`` scores lines.
 
     Args:
         rows: each with the keys ``completion``, ``target`` and, where ``defaults`` lacks it, ``task``; for boxes
-            ``image_size`` (width and height in pixels). Further keys that count are in ``ROW_KEYS``.
-        defaults: a row's keys and values, for rows that lack them (``RowScorer``).
+            ``image_size`` (width and height in pixels). ``ROW_KEYS`` lists all keys.
+        defaults: keys and values for rows that lack them (``RowScorer``).
 
     Returns:
-        for each row a number for each reward that applies, the ``answer`` that was read (None where none was), and the
-        ``problems``, a list of codes.
+        For each row the rewards that apply, the ``answer`` that was read (None where there is none), and ``problems``,
+            a
+        list of codes.
 
     Raises:
-        ValueError: a row is at fault; the message has its position, from 0, and what was expected.
+        ValueError: a row is not valid; the message has its index, from 0, and the expected value.
 
     >>> rows = [{"completion": "<think>x</think><answer>Stage II</answer>", "target": 3}]
     >>> score(rows, {"task": {"kind": "grading", "levels": 5}})
@@ -225,7 +221,7 @@ def score_lines(
         try:
             row = json.loads(line.decode().strip())
             if not isinstance(row, dict):
-                raise ValueError(f"holds {_short(row)}; expected a JSON object with completion, target and task")
+                raise ValueError(f"holds {short_repr(row)}; expected a JSON object with completion, target and task")
             scores = scorer.score(row)
         except json.JSONDecodeError as error:
             raise DataError(f"{name}:{number}: is no JSON: {error.msg} (column {error.colno}).") from None

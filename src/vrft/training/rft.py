@@ -49,7 +49,7 @@ from vrft.training.validation import Validation
 
 
 def reward_options(reward: Reward) -> dict[str, Any]:
-    """The keys of a reward in a recipe, as its function takes them."""
+    """The options of a reward in a recipe as keyword arguments of its function."""
     if isinstance(reward, FuzzyReward):
         return {"schedule": reward.schedule}
     if isinstance(reward, IouReward):
@@ -71,7 +71,7 @@ class Scorer:
         callback: receives the metrics and the rollouts.
         prompt_end: the beginning of the policy's turn that the chat template writes (``LoadedPolicy.prompt_end``);
             rewards read it together with the completion, and rollouts have it as a column unless it is empty.
-        custom: the user's rewards, by name (``vrft.rewards.custom``).
+        custom: custom rewards by name, each ``FILE:FUNCTION`` (``vrft.rewards.custom``).
 
     Raises:
         UserError: the file of a custom reward cannot be run.
@@ -86,7 +86,7 @@ class Scorer:
         custom: Mapping[str, str] | None = None,
     ) -> None:
         self.stage, self.task, self.callback, self.prompt_end = stage, task, callback, prompt_end
-        self.paid: dict[str, list[float | None]] = {}
+        self.values: dict[str, list[float | None]] = {}
         self.accepted: list[bool] = []
         """Which completions of this process ``loss: rejection`` trains on."""
         self.step = 0
@@ -104,19 +104,19 @@ class Scorer:
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
             knowledge = [known and (known.card if whole_card else known.own) for known in columns["known"]]
-            paid = function(completions, target=target, **{**columns, "knowledge": knowledge, **options})
-            self.paid[name] = paid
-            if len(self.paid) == len(self.weights):
+            values = function(completions, target=target, **{**columns, "knowledge": knowledge, **options})
+            self.values[name] = values
+            if len(self.values) == len(self.weights):
                 self._log_step(completions, target, columns)
-            return paid
+            return values
 
         reward.__name__ = name
         return reward
 
     def _log_step(self, completions: Sequence[Any], target: Sequence[Any], columns: dict[str, Any]) -> None:
         names = list(self.weights)
-        rewards = np.array([[np.nan if r is None else r for r in self.paid[name]] for name in names]).T
-        self.paid = {}
+        rewards = np.array([[np.nan if r is None else r for r in self.values[name]] for name in names]).T
+        self.values = {}
         weights = np.array(list(self.weights.values()))
         self.accepted = accepted_completions(rewards, weights, self.stage.accept)
         own = [
@@ -249,7 +249,7 @@ def train_rft(
         validation: how the policy is validated during training.
         trackers: the loggers (``trainer_options``).
         callbacks: further callbacks of the trainer.
-        custom: the user's rewards, by name (``vrft.rewards.custom``).
+        custom: custom rewards by name, each ``FILE:FUNCTION`` (``vrft.rewards.custom``).
 
     Returns:
         The cost of the stage, and the step whose policy it ends with.
