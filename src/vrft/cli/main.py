@@ -59,7 +59,9 @@ def run(
     ] = False,
     on: Annotated[
         str | None,
-        typer.Option(help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu (memory alone)."),
+        typer.Option(
+            help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu, for the memory there."
+        ),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="With --plan: how many, each with its share of a step.")] = 1,
 ) -> None:
@@ -69,11 +71,12 @@ def run(
     checked = read_recipe(recipe, set_ or [])
     if plan_ and process_count() > 1:
         raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     if plan_:
         from vrft.cli.plan import costs
         from vrft.cli.terminal import make_reporter
 
-        warnings.filterwarnings("ignore")
         typer.echo(costs(checked, on, devices, make_reporter(quiet=quiet)))
         return
     if on or devices > 1:
@@ -83,8 +86,6 @@ def run(
     directory_path = out or Path("runs") / checked.name
     reporter = make_reporter(quiet=quiet or not is_main())
     reporter.say(plan(checked, directory_path))
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     from vrft.pipeline import run as run_recipe
     from vrft.report import write_report
     from vrft.runs import RunDirectory
