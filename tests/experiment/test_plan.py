@@ -113,8 +113,8 @@ def test_equal_kinds_of_steps_are_measured_once(small_recipe: Path, monkeypatch:
         measured.append(f"{arm}, {stage.kind}")
         return 2.0
 
-    monkeypatch.setattr(planning._Planner, "train", train)
-    monkeypatch.setattr(planning._Planner, "decode", lambda *_, **__: 0.5)
+    monkeypatch.setattr(planning.Plan, "_train", train)
+    monkeypatch.setattr(planning.Plan, "_decode", lambda *_, **__: 0.5)
     changes = {"faster": "learning_rate: 1.0e-3", "larger": "group_size: 8", "free": "kl: 0"}
     arms = ", ".join(f"{{name: {name}, set: {{{change}}}}}" for name, change in changes.items())
     plan = planned(small_recipe, f"arms=[rft, {arms}]", on=None)
@@ -137,7 +137,7 @@ def test_steps_that_run_out_of_memory_are_a_note(small_recipe: Path, monkeypatch
     def decode(*_: Any, **__: Any) -> float:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(planning._Planner, "decode", decode)
+    monkeypatch.setattr(planning.Plan, "_decode", decode)
     plan = planned(small_recipe, "arms=[base]", on=None)
     assert plan.seconds() is None
     assert "time was not measured: base, evaluation ran out of memory here." in plan.notes

@@ -63,7 +63,9 @@ def run(
     ] = False,
     on: Annotated[
         str | None,
-        typer.Option(help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu (memory alone)."),
+        typer.Option(
+            help="With --plan: h200, h100, a100-80, a100-40, l40s, rtx4090, a10, t4 or cpu, for the memory there."
+        ),
     ] = None,
     devices: Annotated[int, typer.Option(min=1, help="With --plan: how many, each with its share of a step.")] = 1,
 ) -> None:
@@ -74,11 +76,12 @@ def run(
     need("run")
     if plan_ and process_count() > 1:
         raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     if plan_:
         from vrft.cli.plan_tables import costs
         from vrft.cli.terminal import make_reporter
 
-        warnings.filterwarnings("ignore")
         typer.echo(costs(checked, on, devices, make_reporter(quiet=quiet)))
         return
     if on or devices > 1:
@@ -88,8 +91,6 @@ def run(
     directory = out or Path("runs") / checked.name
     reporter = make_reporter(quiet=quiet or not is_main())
     reporter.say(plan(checked, directory))
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     from vrft import api
 
     finished = api.run(checked, directory, resume=resume, store=store, reporter=reporter)

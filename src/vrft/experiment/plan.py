@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,17 +110,35 @@ class Row:
         return None if self.step_seconds is None else self.times * self.steps * self.step_seconds
 
 
-@dataclass
 class Plan:
-    """The costs of a recipe on ``devices`` devices of a kind."""
+    """The costs of a recipe on devices of a kind: ``rows`` for stages and evaluations, and ``notes`` for the reader.
 
-    recipe: Recipe
-    device: Device
-    devices: int
-    counted: MemoryModel
-    rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """Sentences for the reader."""
+    ``make_plan`` documents the arguments and errors, and fills in the time.
+    """
+
+    def __init__(self, recipe: Recipe, device: Device, devices: int, *, perception: bool) -> None:
+        self.recipe, self.device, self.devices = recipe, device, devices
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self.policy, dtype = policy_without_weights(recipe.policy), recipe.policy.dtype
+        if dtype == "auto" and not device.here:
+            dtype = "float32" if device.name in ("cpu", "t4") else "bfloat16"  # a T4 has no unit for bfloat16
+        options: dict[str, Any] = {"width": compute_dtype(dtype).itemsize, "on_cpu": device.name == "cpu"}
+        try:
+            self.counted = MemoryModel(self.policy.model, recipe.policy.lora, **options)
+            self.adapted = MemoryModel(self.policy.model, Lora(), **options)
+        except AttributeError as error:
+            raise PolicyError(f"policy.model {recipe.policy.model!r}: its sizes cannot be read ({error}).") from None
+        self.tokenizer, self.multiple = self.policy.processor.tokenizer, family_of(self.policy.model.config).multiple
+        if self.tokenizer is None:
+            self.notes.append(f"prompts are estimated at {LETTERS} letters a token: there is no tokenizer here")
+        self.prompt_end = self.policy.prompt_end if self.tokenizer else ""
+        for order in orders_of(recipe):
+            check_envelope(recipe.policy.model, self.prompt_end, order)
+        self.experiment = _opened(recipe)
+        section = recipe.policy.model_copy(update={"image_cache_gb": 0.0})  # the user's cache stays as it is
+        self.uncached = recipe.model_copy(update={"policy": section})
+        self._add_rows(perception=perception)
 
     def peak(self, row: Row) -> float:
         """Bytes on a device, with those that the process itself holds."""
@@ -141,6 +159,145 @@ class Plan:
         each = [row.seconds for row in self.rows if arm in (None, row.arm)]
         return None if None in each else sum(one for one in each if one is not None)
 
+    def _add_rows(self, *, perception: bool) -> None:
+        """Stages that no arm before has trained, evaluations, and last those of stages on another task."""
+        recipe, section, seen = self.recipe, self.recipe.evaluation, list[Any]()
+        for arm in recipe.arm_names():
+            for index, stage in enumerate(recipe.stages_of(arm)):
+                if (training := recipe.training_of(arm, index)) not in seen:
+                    seen.append(training)
+                    share = share_of_device(stage, self.devices)
+                    share = share.model_copy(update={"shuffle_targets": False})  # to shuffle boxes reads all images
+                    self._add_stage(arm, index, share)
+            if arm != "majority":
+                task, longest = recipe.task_of(arm, self.experiment.task), recipe.evaluation_tokens
+                self._add_evaluation(
+                    arm, "evaluation", task, self.experiment.test_samples, recipe.condition_of(arm).prompt, longest
+                )
+        for arm, last in recipe.perceptions() if perception else ():
+            stage = recipe.stages_of(arm)[last]
+            task, samples = (
+                self.experiment.stage_task_and_source(stage)[0],
+                self.experiment.samples_of(stage, section.split)[: section.limit],
+            )
+            self._add_evaluation(arm, f"evaluation of {last + 1}", task, samples, "none", longest_answer(stage))
+
+    def _add_stage(self, arm: str, index: int, stage: Stage) -> None:
+        """Add a stage of an arm, and its validations."""
+        recipe, seeds = self.recipe, len(self.recipe.seeds)
+        task, samples = self.experiment.stage_dataset(arm, stage, recipe.seeds[0])
+        condition: PromptKnowledge = recipe.condition_of(arm, training=True).prompt if stage.task is None else "none"
+        lengths = self._lengths(task, samples, longest_answer(stage), stage)
+        sizes: list[Any] = [stage.model_dump(include=SIZES), condition, task.order]
+        sizes += [sorted(stage.weights()), stage.kl > 0] if isinstance(stage, RftStage) else []
+        what, memory, kind = f"{index + 1} {stage.kind}", self.counted.training(stage, lengths), json.dumps(sizes)
+        row = Row(arm, what, seeds, stage.steps, lengths, memory, kind, lambda: self._train(arm, stage))
+        if self.peak(row) > self.usable:
+            row.remedies = self._remedies(stage, lengths)
+        self.rows.append(row)
+        if recipe.validate is not None:
+            longest = recipe.evaluation_tokens if stage.task is None else longest_answer(stage)
+            samples, times = self.experiment.validation_samples(stage), -(-stage.steps // recipe.validate.every)
+            self._add_evaluation(arm, f"validation of {index + 1}", task, samples, condition, longest, times)
+
+    def _add_evaluation(
+        self,
+        arm: str,
+        what: str,
+        task: TrainableTask,
+        samples: list[Sample],
+        condition: PromptKnowledge,
+        longest: int,
+        times: int = 1,
+    ) -> None:
+        """Add an evaluation that is done ``times`` times for each seed."""
+        if not samples:
+            return
+        injection, batch = self.experiment.injection, min(self.recipe.evaluation.batch_size, len(samples))
+        shown = (samples[:: max(1, len(samples) // (2 * batch))] * 2)[: 2 * batch]
+        shown = [injection.apply(sample, condition) for sample in shown] if injection else shown
+        lengths = self._lengths(task, shown, longest)
+        whole = self.counted.full and self.recipe.has_seeds(arm)  # evaluated as saved, in float32
+        width = MASTER if whole else self.counted.width
+        memory = self.counted.evaluation(lengths, batch, width=width)
+        steps = times * -(-len(samples) // (batch * self.devices))
+        kind, seeds = (
+            json.dumps([task.kind, lengths, batch, condition, task.order, width]),
+            len(self.recipe.seeds_of(arm)),
+        )
+
+        def measure() -> float:
+            return self._decode(task, shown, batch, longest, whole=whole)
+
+        self.rows.append(Row(arm, what, seeds, steps, lengths, memory, kind, measure))
+
+    def _remedies(self, stage: Stage, lengths: Lengths) -> list[tuple[str, float]]:
+        """Changes of the recipe that need less memory, alone and all together, each with its peak."""
+        counted, fewer, rank = self.counted, lengths, f"policy.lora: {{rank: {Lora().rank}}}"
+        least = stage.group_size if isinstance(stage, RftStage) and stage.shared_prefix else 1
+        changes: dict[str, dict[str, Any]] = {"gradient_checkpointing: true": {"gradient_checkpointing": True}}
+        changes |= {f"micro_batch: {least}": {"micro_batch": least}}
+        changes |= {"kl: 0": {"kl": 0.0}} if isinstance(stage, RftStage) else {}
+        tried = {keys: (counted, stage.model_copy(update=change), lengths) for keys, change in changes.items()}
+        if lengths.image > FEW_TOKENS:
+            prompt, patches = lengths.prompt - lengths.image + FEW_TOKENS, lengths.patches * FEW_TOKENS // lengths.image
+            fewer = Lengths(prompt, lengths.completion, FEW_TOKENS, patches)
+            tried[f"policy.max_pixels: {FEW_TOKENS * self.multiple**2}"] = (counted, stage, fewer)
+        every = stage.model_copy(update={key: value for change in changes.values() for key, value in change.items()})
+        tried["all of these"] = (counted, every, fewer)
+        if counted.full:
+            tried |= {rank: (self.adapted, stage, lengths), f"all of these, with {rank}": (self.adapted, every, fewer)}
+        now, held = peak_of(counted.training(stage, lengths)), self.device.held
+        peaks = {keys: peak_of(one.training(changed, of)) for keys, (one, changed, of) in tried.items()}
+        return [(keys, peak + held) for keys, peak in peaks.items() if peak < now]
+
+    def _lengths(self, task: TrainableTask, samples: list[Sample], longest: int, stage: Stage | None = None) -> Lengths:
+        """The longest of some samples; a completion is the target of SFT, else as long as it may be."""
+        if not samples:
+            raise DataError("the data has no samples in train.")
+        chosen, found = samples[:: max(1, len(samples) // SAMPLED)][:SAMPLED], []
+        think = think_texts(stage, chosen, 0) if isinstance(stage, SftStage) else None
+        for place, sample in enumerate(chosen):
+            image = open_image(sample)
+            width, height = self.policy.processed_size(image.size)
+            tokens = width * height // self.multiple**2 if self.multiple > 1 else 0  # not known of other families
+            text = self.policy.prompt(task, sample, image.size)
+            prompt, patches = self._tokens(text) + TEMPLATE + tokens, 4 * tokens
+            if self.tokenizer is not None:
+                inputs = model_inputs(self.policy, [text], [image])
+                prompt, patches = inputs["input_ids"].shape[1], inputs["pixel_values"].numel()
+                patches //= self.counted.patch_numbers
+            if think is not None:
+                answer = answer_of(self.policy, task, sample, size_of(sample))
+                longest = self._tokens(render(think(sample, place), answer, task.order, self.prompt_end)) + 1
+            found.append((prompt, longest, tokens, patches))
+        return Lengths(*map(max, zip(*found, strict=True)))
+
+    def _tokens(self, text: str) -> int:
+        """Tokens of a text, estimated where there is no tokenizer."""
+        return -(-len(text) // LETTERS) if self.tokenizer is None else len(self.tokenizer(text).input_ids)
+
+    def _train(self, arm: str, stage: Stage) -> float:
+        """Seconds of a step after the warm-up, with the policy that the recipe starts from."""
+        clock, seed = _StepClock(stage.updates_per_batch if isinstance(stage, RftStage) else 1), self.recipe.seeds[0]
+        changes = {"steps": clock.last, "log_every": 1, "max_tokens": None, "max_seconds": None}
+        train: Callable[..., Any] = train_rft if isinstance(stage, RftStage) else train_sft
+        policy = load_for(self.uncached, None, training=True)
+        task, samples = self.experiment.stage_dataset(arm, stage, seed)
+        with TemporaryDirectory() as folder, suppress(_Measured):
+            place, shorter = StageDirectory(Path(folder)), stage.model_copy(update=changes)
+            train(policy, shorter, task, samples, place, seed=seed, reporter=clock)
+        return clock.seconds
+
+    def _decode(self, task: TrainableTask, samples: list[Sample], batch: int, longest: int, *, whole: bool) -> float:
+        """Seconds of the second of two batches of an evaluation."""
+        policy = load_for(self.uncached, None, training=whole)
+        batches = answers(policy, task, samples, batch_size=batch, max_tokens=longest)
+        next(batches)
+        began = time.monotonic()
+        next(batches)
+        return time.monotonic() - began
+
 
 def make_plan(
     recipe: Recipe, on: str | None = None, devices: int = 1, *, reporter: Reporter, perception: bool = True
@@ -159,7 +316,7 @@ def make_plan(
             an envelope that the policy's chat template rules out.
     """
     quiet_libraries()
-    plan = _Planner(recipe, device_for(on), devices).planned(perception=perception)
+    plan = Plan(recipe, device_for(on), devices, perception=perception)
     if reason := _cannot_measure(plan):
         plan.notes.append(f"time was not measured: {reason}")
     else:
@@ -214,169 +371,6 @@ def _measure(plan: Plan, reporter: Reporter) -> None:
         row.step_seconds = seconds.get(row.kind)
     took = time.monotonic() - began
     plan.notes.append(f"measuring took {took:.0f} s; the time to load and to save weights is not counted")
-
-
-class _Planner:
-    """Makes the rows of a plan."""
-
-    def __init__(self, recipe: Recipe, device: Device, devices: int) -> None:
-        self.recipe, self.policy, dtype = recipe, policy_without_weights(recipe.policy), recipe.policy.dtype
-        if dtype == "auto" and not device.here:
-            dtype = "float32" if device.name in ("cpu", "t4") else "bfloat16"  # a T4 has no unit for bfloat16
-        options: dict[str, Any] = {"width": compute_dtype(dtype).itemsize, "on_cpu": device.name == "cpu"}
-        try:
-            self.counted = MemoryModel(self.policy.model, recipe.policy.lora, **options)
-            self.adapted = MemoryModel(self.policy.model, Lora(), **options)
-        except AttributeError as error:
-            raise PolicyError(f"policy.model {recipe.policy.model!r}: its sizes cannot be read ({error}).") from None
-        self.plan = Plan(recipe, device, devices, self.counted)
-        self.tokenizer, self.multiple = self.policy.processor.tokenizer, family_of(self.policy.model.config).multiple
-        if self.tokenizer is None:
-            self.plan.notes.append(f"prompts are estimated at {LETTERS} letters a token: there is no tokenizer here")
-        self.end = self.policy.prompt_end if self.tokenizer else ""
-        for order in orders_of(recipe):
-            check_envelope(recipe.policy.model, self.end, order)
-        self.experiment = _opened(recipe)
-        section = recipe.policy.model_copy(update={"image_cache_gb": 0.0})  # the user's cache stays as it is
-        self.loaded_as = recipe.model_copy(update={"policy": section})
-
-    def planned(self, *, perception: bool) -> Plan:
-        """The plan: stages that no arm before has trained, evaluations, and last those of stages on another task."""
-        recipe, section, seen = self.recipe, self.recipe.evaluation, list[Any]()
-        for arm in recipe.arm_names():
-            for index, stage in enumerate(recipe.stages_of(arm)):
-                if (training := recipe.training_of(arm, index)) not in seen:
-                    seen.append(training)
-                    self.add_stage(arm, index, share_of_device(stage, self.plan.devices))
-            if arm != "majority":
-                task, longest = recipe.task_of(arm, self.experiment.task), recipe.evaluation_tokens
-                prompt = recipe.condition_of(arm).prompt
-                self.add_evaluation(arm, "evaluation", task, self.experiment.test_samples, prompt, longest)
-        for arm, last in recipe.perceptions() if perception else ():
-            stage = recipe.stages_of(arm)[last]
-            task, samples = (
-                self.experiment.stage_task_and_source(stage)[0],
-                self.experiment.samples_of(stage, section.split)[: section.limit],
-            )
-            self.add_evaluation(arm, f"evaluation of {last + 1}", task, samples, "none", longest_answer(stage))
-        return self.plan
-
-    def add_stage(self, arm: str, index: int, stage: Stage) -> None:
-        """Add a stage of an arm, and its validations."""
-        recipe, plan, seeds = self.recipe, self.plan, len(self.recipe.seeds)
-        task, samples = self.experiment.stage_dataset(arm, stage, recipe.seeds[0])
-        prompt = recipe.condition_of(arm, training=True).prompt if stage.task is None else "none"
-        lengths = self.lengths(task, samples, longest_answer(stage), stage)
-        sizes: list[Any] = [stage.model_dump(include=SIZES), prompt, task.order]
-        sizes += [sorted(stage.weights()), stage.kl > 0] if isinstance(stage, RftStage) else []
-        what, memory, kind = f"{index + 1} {stage.kind}", self.counted.training(stage, lengths), json.dumps(sizes)
-        row = Row(arm, what, seeds, stage.steps, lengths, memory, kind, lambda: self.train(arm, stage))
-        if plan.peak(row) > plan.usable:
-            row.remedies = self.remedies(stage, lengths)
-        plan.rows.append(row)
-        if recipe.validate is not None:
-            longest = recipe.evaluation_tokens if stage.task is None else longest_answer(stage)
-            samples, times = self.experiment.validation_samples(stage), -(-stage.steps // recipe.validate.every)
-            self.add_evaluation(arm, f"validation of {index + 1}", task, samples, prompt, longest, times)
-
-    def add_evaluation(
-        self,
-        arm: str,
-        what: str,
-        task: TrainableTask,
-        samples: list[Sample],
-        prompt: PromptKnowledge,
-        longest: int,
-        times: int = 1,
-    ) -> None:
-        """Add an evaluation that is done ``times`` times for each seed."""
-        if not samples:
-            return
-        plan, injection, batch = (
-            self.plan,
-            self.experiment.injection,
-            min(self.recipe.evaluation.batch_size, len(samples)),
-        )
-        shown = (samples[:: max(1, len(samples) // (2 * batch))] * 2)[: 2 * batch]
-        shown = [injection.apply(sample, prompt) for sample in shown] if injection else shown
-        lengths = self.lengths(task, shown, longest)
-        whole = self.counted.full and self.recipe.has_seeds(arm)  # evaluated as saved, in float32
-        width = MASTER if whole else self.counted.width
-        memory = self.counted.evaluation(lengths, batch, width=width)
-        steps = times * -(-len(samples) // (batch * plan.devices))
-        kind, seeds = json.dumps([task.kind, lengths, batch, prompt, task.order, width]), len(self.recipe.seeds_of(arm))
-
-        def measure() -> float:
-            return self.decode(task, shown, batch, longest, whole=whole)
-
-        plan.rows.append(Row(arm, what, seeds, steps, lengths, memory, kind, measure))
-
-    def remedies(self, stage: Stage, lengths: Lengths) -> list[tuple[str, float]]:
-        """Changes of the recipe that need less memory, alone and all together, each with its peak."""
-        counted, fewer, rank = self.counted, lengths, f"policy.lora: {{rank: {Lora().rank}}}"
-        least = stage.group_size if isinstance(stage, RftStage) and stage.shared_prefix else 1
-        changes: dict[str, dict[str, Any]] = {"gradient_checkpointing: true": {"gradient_checkpointing": True}}
-        changes |= {f"micro_batch: {least}": {"micro_batch": least}}
-        changes |= {"kl: 0": {"kl": 0.0}} if isinstance(stage, RftStage) else {}
-        tried = {keys: (counted, stage.model_copy(update=change), lengths) for keys, change in changes.items()}
-        if lengths.image > FEW_TOKENS:
-            prompt, patches = lengths.prompt - lengths.image + FEW_TOKENS, lengths.patches * FEW_TOKENS // lengths.image
-            fewer = Lengths(prompt, lengths.completion, FEW_TOKENS, patches)
-            tried[f"policy.max_pixels: {FEW_TOKENS * self.multiple**2}"] = (counted, stage, fewer)
-        every = stage.model_copy(update={key: value for change in changes.values() for key, value in change.items()})
-        tried["all of these"] = (counted, every, fewer)
-        if counted.full:
-            tried |= {rank: (self.adapted, stage, lengths), f"all of these, with {rank}": (self.adapted, every, fewer)}
-        now, held = peak_of(counted.training(stage, lengths)), self.plan.device.held
-        peaks = {keys: peak_of(one.training(changed, of)) for keys, (one, changed, of) in tried.items()}
-        return [(keys, peak + held) for keys, peak in peaks.items() if peak < now]
-
-    def lengths(self, task: TrainableTask, samples: list[Sample], longest: int, stage: Stage | None = None) -> Lengths:
-        """The longest of some samples; a completion is the target of SFT, else as long as it may be."""
-        if not samples:
-            raise DataError("the data has no samples in train.")
-        chosen, found = samples[:: max(1, len(samples) // SAMPLED)][:SAMPLED], []
-        think = think_texts(stage, chosen, 0) if isinstance(stage, SftStage) else None
-        for place, sample in enumerate(chosen):
-            image = open_image(sample)
-            width, height = self.policy.processed_size(image.size)
-            tokens = width * height // self.multiple**2 if self.multiple > 1 else 0  # not known of other families
-            text = self.policy.prompt(task, sample, image.size)
-            prompt, patches = self.tokens(text) + TEMPLATE + tokens, 4 * tokens
-            if self.tokenizer is not None:
-                inputs = model_inputs(self.policy, [text], [image])
-                prompt, patches = inputs["input_ids"].shape[1], inputs["pixel_values"].numel()
-                patches //= self.counted.patch_numbers
-            if think is not None:
-                answer = answer_of(self.policy, task, sample, size_of(sample))
-                longest = self.tokens(render(think(sample, place), answer, task.order, self.end)) + 1
-            found.append((prompt, longest, tokens, patches))
-        return Lengths(*map(max, zip(*found, strict=True)))
-
-    def tokens(self, text: str) -> int:
-        """Tokens of a text, estimated where there is no tokenizer."""
-        return -(-len(text) // LETTERS) if self.tokenizer is None else len(self.tokenizer(text).input_ids)
-
-    def train(self, arm: str, stage: Stage) -> float:
-        """Seconds of a step after the warm-up, with the policy that the recipe starts from."""
-        clock, seed = _StepClock(stage.updates_per_batch if isinstance(stage, RftStage) else 1), self.recipe.seeds[0]
-        changes = {"steps": clock.last, "log_every": 1, "max_tokens": None, "max_seconds": None}
-        train: Callable[..., Any] = train_rft if isinstance(stage, RftStage) else train_sft
-        policy = load_for(self.loaded_as, None, training=True)
-        task, samples = self.experiment.stage_dataset(arm, stage, seed)
-        with TemporaryDirectory() as folder, suppress(_Measured):
-            place, shorter = StageDirectory(Path(folder)), stage.model_copy(update=changes)
-            train(policy, shorter, task, samples, place, seed=seed, reporter=clock)
-        return clock.seconds
-
-    def decode(self, task: TrainableTask, samples: list[Sample], batch: int, longest: int, *, whole: bool) -> float:
-        """Seconds of the second of two batches of an evaluation."""
-        policy = load_for(self.loaded_as, None, training=whole)
-        batches = answers(policy, task, samples, batch_size=batch, max_tokens=longest)
-        next(batches)
-        began = time.monotonic()
-        next(batches)
-        return time.monotonic() - began
 
 
 class _Measured(Exception):

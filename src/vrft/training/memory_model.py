@@ -13,6 +13,7 @@ the MLP, and S the length of its row, a layer keeps of each token
     MLP:        gate, its activation, up, their product                     4 b f
     mask:       one number for each token that it may attend to             b S
 
+A vision tower is counted alike, with rotated queries and keys besides (7 h in place of 2 q + 2 k), and its pixels once.
 A packed row of a group (``packing.py``) keeps the keys and values of the prompt once more for each completion. No
 attention scores are kept: the kernels that torch chooses recompute them. With checkpointing only the input of each
 layer is kept (b h), and one layer at a time is whole. A test counts what autograd really keeps.
@@ -128,7 +129,6 @@ class MemoryModel:
         tokens, patches = rows * length, rows * lengths.patches * self.vision_trained
         layer = tokens * (2 * self.hidden * (4 + 2 * width) + width * (2 * self.query + 4 * self.mlp))
         layer += rows * width * (2 * self.query * keys + mask)
-        # A vision tower keeps rotated copies of queries and keys besides.
         vision = 2 * self.vision_hidden * (4 + 2 * width) + width * (7 * self.vision_hidden + 4 * self.vision_mlp)
         pixels = width * patches * self.patch_numbers
         if not checkpointing:
