@@ -116,7 +116,7 @@ class Plan:
     ``make_plan`` documents the arguments and errors, and fills in the time.
     """
 
-    def __init__(self, recipe: Recipe, device: Device, devices: int, *, perception: bool) -> None:
+    def __init__(self, recipe: Recipe, device: Device, devices: int) -> None:
         self.recipe, self.device, self.devices = recipe, device, devices
         self.rows: list[Row] = []
         self.notes: list[str] = []
@@ -138,7 +138,7 @@ class Plan:
         self.experiment = _opened(recipe)
         section = recipe.policy.model_copy(update={"image_cache_gb": 0.0})  # the user's cache stays as it is
         self.uncached = recipe.model_copy(update={"policy": section})
-        self._add_rows(perception=perception)
+        self._add_rows()
 
     def peak(self, row: Row) -> float:
         """Bytes on a device, with those that the process itself holds."""
@@ -159,9 +159,9 @@ class Plan:
         each = [row.seconds for row in self.rows if arm in (None, row.arm)]
         return None if None in each else sum(one for one in each if one is not None)
 
-    def _add_rows(self, *, perception: bool) -> None:
+    def _add_rows(self) -> None:
         """Stages that no arm before has trained, evaluations, and last those of stages on another task."""
-        recipe, section, seen = self.recipe, self.recipe.evaluation, list[Any]()
+        recipe, seen = self.recipe, list[Any]()
         for arm in recipe.arm_names():
             for index, stage in enumerate(recipe.stages_of(arm)):
                 if (training := recipe.training_of(arm, index)) not in seen:
@@ -174,12 +174,9 @@ class Plan:
                 self._add_evaluation(
                     arm, "evaluation", task, self.experiment.test_samples, recipe.condition_of(arm).prompt, longest
                 )
-        for arm, last in recipe.perceptions() if perception else ():
+        for arm, last in recipe.perceptions():
             stage = recipe.stages_of(arm)[last]
-            task, samples = (
-                self.experiment.stage_task_and_source(stage)[0],
-                self.experiment.samples_of(stage, section.split)[: section.limit],
-            )
+            task, samples = self.experiment.stage_task_and_source(stage)[0], self.experiment.perception_samples(stage)
             self._add_evaluation(arm, f"evaluation of {last + 1}", task, samples, "none", longest_answer(stage))
 
     def _add_stage(self, arm: str, index: int, stage: Stage) -> None:
@@ -299,9 +296,7 @@ class Plan:
         return time.monotonic() - began
 
 
-def make_plan(
-    recipe: Recipe, on: str | None = None, devices: int = 1, *, reporter: Reporter, perception: bool = True
-) -> Plan:
+def make_plan(recipe: Recipe, on: str | None = None, devices: int = 1, *, reporter: Reporter) -> Plan:
     """Plan a recipe, and measure its steps where this machine can.
 
     Args:
@@ -309,14 +304,13 @@ def make_plan(
         on: name of a device, a key of ``GPUS`` or cpu; without it that of this machine.
         devices: how many share the groups of a step.
         reporter: shows the progress of the measurement.
-        perception: count the evaluations of stages on another task.
 
     Raises:
         UserError: the device is not known; data, configuration or processor are not on this machine; or an arm asks for
             an envelope that the policy's chat template rules out.
     """
     quiet_libraries()
-    plan = Plan(recipe, device_for(on), devices, perception=perception)
+    plan = Plan(recipe, device_for(on), devices)
     if reason := _cannot_measure(plan):
         plan.notes.append(f"time was not measured: {reason}")
     else:
