@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from vrft.data import Source
 from vrft.errors import UserError
+from vrft.extras import need
 from vrft.progress import Reporter
-from vrft.recipe import Recipe, check_recipe, read_recipe
+from vrft.recipe import Recipe, check_recipe, parse_recipe, read_recipe
 from vrft.runs import RunDirectory, Store
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
@@ -55,7 +56,7 @@ class Run:
         """
         from vrft.policies.from_recipe import load_arm
 
-        return load_arm(read_recipe(self.directory.recipe), self.directory, arm, seed)
+        return load_arm(parse_recipe(self.directory.recipe), self.directory, arm, seed)
 
 
 def run(
@@ -86,11 +87,11 @@ def run(
     Raises:
         UserError: recipe, data, policy or directory cannot be used; finished results stay.
     """
+    checked = _read(recipe, overrides, source=source)
+    need("run")
     from vrft.experiment.design import design_of_run
 
-    design = design_of_run(_read(recipe, overrides, source=source))
-    options: dict[str, Any] = {"resume": resume, "source": source, "callbacks": callbacks}
-    return _carry_out(design, out, "runs", store, reporter, options)
+    return carry_out(design_of_run(checked), out, store, reporter, resume=resume, source=source, callbacks=callbacks)
 
 
 def ablate(
@@ -123,19 +124,38 @@ def ablate(
     Raises:
         UserError: recipe, data, policy or directory cannot be used; finished results stay.
     """
+    need("ablate")
     from vrft.experiment.design import design_of, faults, only
+
+    design = design_of(_read(recipe, overrides, also=faults), fraction=fraction)
+    return carry_out_ablation(only(design, arms) if arms else design, out, store, reporter, workers=workers, ray=ray)
+
+
+def carry_out_ablation(
+    design: "Design",
+    out: str | Path | None,
+    store: str | Path | None,
+    reporter: Reporter | None,
+    *,
+    workers: int | None,
+    ray: str | None,
+) -> Run:
+    """Carry out the design of an ablation with workers; the arguments are those of ``ablate``.
+
+    Raises:
+        UserError: data, policy or directory cannot be used; finished results stay.
+    """
     from vrft.experiment.runners import local_workers, ray_workers
 
     if ray and workers:
         raise UserError("--workers counts processes of this machine; with --ray the cluster's resources decide.")
-    design = design_of(_read(recipe, overrides, also=faults), fraction=fraction)
-    design = only(design, arms) if arms else design
     section = design.recipe.ablation
     opened: Callable[[], AbstractContextManager[Any]] = partial(local_workers, section.cpus, section.gpus, workers)
     if ray:
         opened = partial(ray_workers, section.cpus, section.gpus, ray)
-    options = {"resume": True, "same_recipe": False, "open_workers": opened}
-    return _carry_out(design, out, "ablation", store, reporter, options)
+    device = "a machine of the cluster" if ray and ray != "local" else None
+    options: dict[str, Any] = {"resume": True, "same_recipe": False, "open_workers": opened, "device": device}
+    return carry_out(design, out or Path("runs") / f"{design.recipe.name}-ablation", store, reporter, **options)
 
 
 def _read(
@@ -146,26 +166,25 @@ def _read(
         return read_recipe(Path(recipe), overrides, source=source, also=also)
     if overrides:
         raise UserError("overrides are for a recipe that is read from a file; use recipe.model_copy(update=...).")
-    check_recipe(recipe, source=source, also=also)
-    return recipe
+    return check_recipe(recipe, source=source, also=also)
 
 
-def _carry_out(
-    design: "Design",
-    out: str | Path | None,
-    kind: str,
-    store: str | Path | None,
-    reporter: Reporter | None,
-    options: Mapping[str, Any],
+def carry_out(
+    design: "Design", out: str | Path | None, store: str | Path | None, reporter: Reporter | None, **options: Any
 ) -> Run:
-    from vrft.experiment.run import carry_out
+    """Carry out a design and write its report; the arguments are those of ``run``, and of the engine.
+
+    Raises:
+        UserError: data, policy or directory cannot be used; finished results stay.
+    """
+    from vrft.experiment.run import carry_out as do
     from vrft.processes import is_main
     from vrft.report import write_report
 
-    name = design.recipe.name if kind == "runs" else f"{design.recipe.name}-ablation"
-    directory = RunDirectory(Path(out) if out else Path("runs") / name)
-    kept = Store(Path(store)) if store else None
-    result = carry_out(design, directory, store=kept, reporter=reporter or Reporter(), **options)
+    directory = RunDirectory(Path(out) if out else Path("runs") / design.recipe.name)
+    result = do(
+        design, directory, store=Store(Path(store)) if store else None, reporter=reporter or Reporter(), **options
+    )
     if is_main():
         write_report(directory)
     return Run(directory, result.metrics, result.errors)
@@ -195,6 +214,7 @@ def evaluate(
     Raises:
         UserError: an image cannot be read.
     """
+    need("evaluate")
     from vrft.evaluation.predictions import answers
     from vrft.evaluation.summary import figures_of
 
@@ -226,11 +246,16 @@ def predict(
     Raises:
         UserError: model, task or an image cannot be used.
     """
+    need("predict")
     from vrft.evaluation.inference import ask_model, ask_run
 
     files = [Path(image) for image in images]
     if RunDirectory(Path(model)).recipe.exists():
+        if task:
+            raise UserError(f"{model} is a run and has its task; leave task out.")
         rows = ask_run(RunDirectory(Path(model)), files, question=question, **options)
+    elif unknown := {"arm", "seed"} & set(options):
+        raise UserError(f"{min(unknown)} needs a run directory, and {model} is none (recipe.yaml is missing).")
     else:
         rows = ask_model(str(model), files, task or {}, question=question, **options)
     for _, row in rows:

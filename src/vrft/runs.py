@@ -5,7 +5,7 @@
     RUN/recipe.yaml  environment.json  data.json  knowledge.json  image_warnings.jsonl  custom/
     RUN/records.json  predictions.parquet  perception.parquet  logs.parquet      all that the figures are made of
     RUN/metrics.json  report.html  report.md  report.tex  gallery/SAMPLE.png
-    RUN/arms/ARM/seed-S/stage-K-KIND/  predictions.jsonl  done.json  RUN/keys.json    linked from the store, by name
+    RUN/arms/ARM/seed-S/stage-K-KIND/  perception/  predictions.jsonl  done.json    linked from the store
     RUN/failed/ARM/seed-S.json
 
     STORE/KEY/          a trained stage: log.jsonl  rollouts.parquet  policy/  adapter/  done.json
@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from vrft.errors import RunError
+from vrft.errors import RunError, first_line
 from vrft.images import RULES
 
 FORMAT = 6
@@ -70,8 +70,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read the data of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read the data of a JSON file.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({first_line(error)}); delete it, and go on with --resume.") from None
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -206,25 +213,38 @@ class Store:
         """Held by the process that works on a key."""
         return self.path / f"{key}.lock"
 
-    def link_stage(self, key: str, target: StageDirectory) -> None:
-        """Put a finished stage under a name; its weights may have been dropped."""
+    def link_stage(self, key: str, target: StageDirectory, *, keep_policy: bool = True) -> None:
+        """Put a finished stage under a name, with its weights where they are kept."""
         source = self.stage(key)
-        if not target.done.exists() or read_json(target.done) != read_json(source.done):
-            _link_folder(source.path, target.path)
-        if not source.policy.exists():
+        if _key_of(target.path) != key or (keep_policy and source.policy.exists() and not target.policy.exists()):
+            _link_folder(source.path, target.path, key)
+        if not keep_policy:
             target.drop_policy()
 
     def link_evaluation(self, key: str, target: EvaluationDirectory) -> None:
         """Put a finished evaluation under a name."""
-        source = self.evaluation(key)
-        for old, new in ((source.predictions, target.predictions), (source.done, target.done)):
-            with replacing(new) as fresh:
-                _link(str(old), str(fresh))
+        if _key_of(target.path) == key:
+            return
+        target.done.unlink(missing_ok=True)
+        with replacing(target.predictions) as fresh:
+            _link(str(self.evaluation(key).predictions), str(fresh))
+        write_json(target.done, read_json(self.evaluation(key).done) | {"key": key})
+
+    def lacks(self, key: str, source: Path) -> bool:
+        """Whether a finished result of a run, or its weights, are missing here, and no training of it is under way."""
+        place = self.stage(key)
+        lost_policy = (source / "policy").exists() and not place.policy.exists()
+        return not place.checkpoint() and (lost_policy or not place.done.exists())
 
     def restore(self, key: str, source: Path) -> None:
-        """Put a finished result of a run back into the store, where it is missing there."""
-        if (source / "done.json").exists() and not (self.path / key / "done.json").exists():
-            _link_folder(source, self.path / key)
+        """Put a finished result of a run back; the caller holds the lock of the key."""
+        _link_folder(source, self.path / key, key)
+
+
+def _key_of(folder: Path) -> str | None:
+    """The key of a finished result under a name; None where there is none."""
+    done = folder / "done.json"
+    return read_json(done).get("key") if done.exists() else None
 
 
 def _link(source: str, target: str) -> None:
@@ -236,11 +256,14 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _link_folder(source: Path, target: Path) -> None:
-    """Link all files of a finished result; files of a training under way are left out."""
+def _link_folder(source: Path, target: Path, key: str) -> None:
+    """Link all files of a finished result; ``done.json`` is a file of its own, which names the key."""
     with replacing(target) as fresh:
-        ignore = shutil.ignore_patterns("checkpoint-*", "best-*", "rollouts", "stage-*", ".*.part")
+        ignore = shutil.ignore_patterns(
+            *("checkpoint-*", "best-*", "rollouts", "stage-*", "perception", ".*.part", "done.json")
+        )
         shutil.copytree(source, fresh, copy_function=_link, ignore=ignore)
+        write_json(fresh / "done.json", read_json(source / "done.json") | {"key": key})
 
 
 @dataclass(frozen=True)
@@ -323,10 +346,10 @@ class RunDirectory:
         """An arm with a seed, by name."""
         return ArmDirectory(self.path / "arms" / name / f"seed-{seed}")
 
-    @property
-    def keys(self) -> Path:
-        """The key of each folder under ``arms``."""
-        return self.path / "keys.json"
+    def finished(self) -> dict[str, Path]:
+        """The folders of finished stages and evaluations under ``arms``, by their keys."""
+        folders = [done.parent for done in sorted((self.path / "arms").glob("**/done.json"))]
+        return {key: folder for folder in folders if (key := _key_of(folder))}
 
     def failure(self, arm: str, seed: int, part: str = "") -> Path:
         """The error of an arm and seed, or of a part of it: a stage that others share, or ``perception``."""
@@ -360,12 +383,14 @@ class RunDirectory:
             recipe: the resolved YAML.
             resume: go on with a run that is there.
             same_recipe: refuse to go on with another recipe; without it the arms of the new recipe take the place of
-                the old arms, and the store holds what both share.
+                the old arms, where both have one name, kind of task and source of data.
 
         Raises:
             RunError: it holds a run and ``resume`` is off, or the run of another recipe, or a run of another version,
-                or something else.
+                or something else; or it is no folder.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path} is a file; choose another --out.")
         if (self.path / "store").is_dir() or (self.path / "runs.json").exists():
             raise RunError(f"{self.path} holds an ablation of an older version of vrft; choose another --out.")
         if not self.recipe.exists():
@@ -377,7 +402,9 @@ class RunDirectory:
             raise RunError(f"{self.path} holds a run already; go on with --resume, or choose another --out.")
         self._check_format()
         differing = _differences(yaml.safe_load(self.recipe.read_text(encoding="utf-8")), yaml.safe_load(recipe))
-        if differing and same_recipe:
+        if not same_recipe:
+            differing = [key for key in differing if key in ("name", "task.kind", "data.source")]
+        if differing:
             raise RunError(
                 f"{self.path} holds a run of another recipe; it differs in {', '.join(differing)}. "
                 f"Choose another --out, or undo the change."

@@ -64,17 +64,7 @@ def ablate(
         return
     reporter = make_reporter(quiet=quiet)
     try:
-        finished = api.ablate(
-            recipe,
-            out,
-            overrides=set_ or [],
-            arms=arm or (),
-            fraction=part,
-            workers=workers,
-            ray=ray,
-            store=store,
-            reporter=reporter,
-        )
+        finished = api.carry_out_ablation(design, out, store, reporter, workers=workers, ray=ray)
     except KeyboardInterrupt:
         typer.echo("vrft: interrupted; the same command goes on.", err=True)
         raise typer.Exit(1) from None

@@ -92,8 +92,9 @@ def run(
     reporter = make_reporter(quiet=quiet or not is_main())
     reporter.say(plan(checked, directory))
     from vrft import api
+    from vrft.experiment.design import design_of_run
 
-    finished = api.run(checked, directory, resume=resume, store=store, reporter=reporter)
+    finished = api.carry_out(design_of_run(checked), directory, store, reporter, resume=resume)
     if is_main():
         reporter.say(results(finished.metrics))
         typer.echo(finished.report)

@@ -78,6 +78,11 @@ def summarise(records: Mapping[str, Any], predictions: pd.DataFrame, perception:
         else:
             _correct(rows, len(lacking), alpha)
         comparisons += rows
+    for row in [*tested, *comparisons] if len(records["seeds"]) > 1 else ():
+        trained = "a" not in row or not {row["a"], row["b"]} <= results.untrained
+        row["detected"] = row["detected"] and (
+            row["seeds_counted"] or not trained
+        )  # one seed that is left shows nothing
     also = "accuracy" if results.headline != "accuracy" and "accuracy" in results.compared else None
     learnt = _perception(records, perception)
     return {

@@ -7,17 +7,20 @@ policy; or it trains a start that several arms share; or it evaluates what a sta
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from vrft.errors import RunError, UserError
 from vrft.experiment.keys import CacheKey, CacheKeys
 from vrft.experiment.opened import Experiment, Stage
 from vrft.policies.from_recipe import load_for
 from vrft.processes import all_of, from_main, is_main
+from vrft.progress import Reporter
 from vrft.recipe import Budget, SftStage
 from vrft.runs import Store, read_json, write_json
 from vrft.training import PeakMemory
@@ -40,8 +43,8 @@ class Job:
     """The key of the predictions; None for a start that several arms share."""
     evaluates: Literal["task", "perception"] = "task"
     """The task of the predictions: that of the recipe, or that of the stage ``perceived``."""
-    perceived: int = 0
-    """The stage on another task that is evaluated, from 0."""
+    perceived: tuple[str, int] = ("", 0)
+    """Of a perception: the arm and the position of the stage on another task that is evaluated."""
     budget_of: tuple[CacheKey, ...] = ()
     """Keys of the stages whose cost is the budget."""
     limited: bool = False
@@ -100,14 +103,14 @@ def _perception_jobs(keys: CacheKeys) -> list[Job]:
     """One evaluation for each different training on other tasks and seed, and one of the best constant answer."""
     recipe, jobs = keys.recipe, list[Job]()
     for arm, last in recipe.perceptions():
-        stage = recipe.stages_of(arm)[last]
-        if not keys.experiment.perception_samples(stage):
+        if not keys.experiment.perception_samples(recipe.stages_of(arm)[last]):
             continue
-        for name in ("majority", arm) if not jobs else (arm,):
-            for seed in recipe.seeds[:1] if name == "majority" else recipe.seeds:
-                stages = () if name == "majority" else keys.stages(name, seed)[: last + 1]
-                key = keys.perception(name, seed, last)
-                jobs.append(Job(name, seed, stages, len(stages), key, "perception", last))
+        if not jobs:
+            key = keys.perception("majority", recipe.seeds[0], (arm, last))
+            jobs.append(Job("majority", recipe.seeds[0], (), 0, key, "perception", (arm, last)))
+        for seed in recipe.seeds:
+            stages, key = keys.stages(arm, seed)[: last + 1], keys.perception(arm, seed, (arm, last))
+            jobs.append(Job(arm, seed, stages, len(stages), key, "perception", (arm, last)))
     return jobs
 
 
@@ -139,10 +142,23 @@ def missing_jobs(jobs: Sequence[Job], store: Store) -> list[Job]:
 
 
 def drop_policies(store: Store, jobs: Iterable[Job], missing: Iterable[Job]) -> None:
-    """Delete the weights that no missing job needs."""
+    """Delete the weights that no missing job needs; those that a run directory holds, or that are in use, stay."""
     needed = {key for job in missing for key in job.stages}
     for key in {key for job in jobs for key in job.stages} - needed:
-        store.stage(key).drop_policy()
+        place = store.stage(key)
+        if any(path.stat().st_nlink > 1 for path in place.policy.glob("*")):  # a run keeps them
+            continue
+        with suppress(Timeout), FileLock(store.lock(key)).acquire(timeout=0):
+            place.drop_policy()
+
+
+def restore(store: Store, finished: Mapping[CacheKey, Path], jobs: Iterable[Job]) -> None:
+    """Put finished results of a run directory back into the store, where the jobs want them and they are missing."""
+    wanted = {key for job in jobs for key in (*job.stages, job.evaluation) if key}
+    for key in wanted & set(finished):
+        if store.lacks(key, finished[key]):
+            with suppress(Timeout), FileLock(store.lock(key)).acquire(timeout=0):
+                store.restore(key, finished[key])
 
 
 def run_job(experiment: Experiment, store: Store, job: Job) -> None:
@@ -161,10 +177,13 @@ def run_job(experiment: Experiment, store: Store, job: Job) -> None:
     stages = recipe.stages_of(arm) if arm != "majority" else []
     for index in range(job.first, len(job.stages)):
         place = store.stage(job.stages[index])
-        with _locked(store, job.stages[index]):
+        with _locked(store, job.stages[index], experiment.reporter):
             if from_main(place.is_whole):
                 continue
             before = store.stage(job.stages[index - 1]) if index else None
+            if before and not from_main(before.is_whole):
+                raise RunError(f"another run has dropped the weights that {job.name} starts from; begin again.")
+            from_main(partial(place.done.unlink, missing_ok=True))  # of weights that were dropped
             stage = stages[index]
             if job.limited and index == len(stages) - 1:
                 stage = limited_stage(stage, recipe.ablation.budget, store, job)
@@ -172,7 +191,7 @@ def run_job(experiment: Experiment, store: Store, job: Job) -> None:
     if job.evaluation is None:
         return
     evaluation = store.evaluation(job.evaluation)
-    with _locked(store, job.evaluation):
+    with _locked(store, job.evaluation, experiment.reporter):
         if from_main(evaluation.done.exists):
             return
         began, memory = time.monotonic(), PeakMemory()
@@ -180,8 +199,7 @@ def run_job(experiment: Experiment, store: Store, job: Job) -> None:
         if job.evaluates == "task":
             experiment.evaluate(job.arm, job.seed, lambda: load_for(recipe, policy), evaluation.predictions)
         else:
-            name = job.arm if job.stages else recipe.perceptions()[0][0]
-            perceived = recipe.stages_of(name)[job.perceived]
+            perceived = recipe.stages_of(job.perceived[0])[job.perceived[1]]
             experiment.evaluate_perception(
                 job.arm, job.seed, perceived, lambda: load_for(recipe, policy), evaluation.predictions
             )
@@ -190,16 +208,25 @@ def run_job(experiment: Experiment, store: Store, job: Job) -> None:
 
 
 @contextmanager
-def _locked(store: Store, key: CacheKey) -> Iterator[None]:
+def _locked(store: Store, key: CacheKey, reporter: Reporter) -> Iterator[None]:
     """Keep other runs from working on a key; the first process of a run holds the lock for all."""
-    store.path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(store.lock(key))
-    from_main(lambda: lock.acquire() and None)
+    while not from_main(lambda: _acquired(lock)):
+        reporter.say(f"waiting for another run, which works on {key}")
     try:
         yield
     finally:
         if is_main():
             lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    """Wait half a minute for a lock; shorter than processes wait for each other."""
+    try:
+        lock.acquire(timeout=30)
+    except Timeout:
+        return False
+    return True
 
 
 def limited_stage(stage: Stage, budget: Budget, store: Store, job: Job) -> Stage:

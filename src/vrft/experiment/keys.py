@@ -1,8 +1,9 @@
 """Cache keys: a trained stage or an evaluation is kept under a hash of all that decides its result.
 
 A key holds the policy, the stages up to it, the samples with their pixels, the condition of the arm, the seed, the
-machine (threads, processes, GPUs, versions of libraries), and the code that reads answers and computes rewards, with
-the files of a user's own rewards. Runs with equal keys share the result; an edited reward or image gives another key.
+machine (device, threads, processes, versions of libraries), the code that makes prompts, trains, decodes, reads answers
+and computes rewards, and the files of a user's own rewards (not the modules that these import). Runs with equal keys
+share the result; an edited reward or image gives another key.
 
 Pixels: an image file is known by its size and the time of its last change, so that a large data set need not be read;
 a file that was only touched counts as changed. Generated images are known by the code that draws them, and images of a
@@ -14,11 +15,12 @@ import hashlib
 import json
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 import vrft
 from vrft.data import MedMNISTSource, PhantomSource, Source
@@ -26,7 +28,7 @@ from vrft.experiment.opened import Experiment, Stage, own_task_of
 from vrft.knowledge import PromptKnowledge
 from vrft.policies import place_of
 from vrft.processes import process_count
-from vrft.recipe import Condition, Policy, RftStage, SftStage
+from vrft.recipe import Condition, PhantomData, Policy, RftStage, SftStage
 from vrft.runs import KEPT_BY
 from vrft.sample import Sample, file_of, open_image
 from vrft.tasks import TrainableTask
@@ -34,33 +36,46 @@ from vrft.tasks import TrainableTask
 CacheKey = str
 """20 hexadecimal digits."""
 
-READING = ("response", "tasks", "boxes.py", "images.py", "knowledge/inject.py")
-"""The code that makes prompts and reads answers and images, below the package."""
+READING = (
+    *("response", "tasks", "policies", "knowledge", "boxes.py", "images.py", "sample.py"),
+    *("evaluation/predictions.py", "evaluation/box_metrics.py"),
+)
+"""The code below the package that makes prompts, decodes, and reads answers and images."""
 
-REWARDS = ("rewards",)
-"""The code of the rewards."""
+TRAINING, REWARDS = ("training", "recipe/schema.py"), ("rewards",)
+"""The code of every training, and that of the rewards."""
 
 IGNORED_OF_STAGE = {"save_every", "loader_workers"}
 """Keys of a stage that change no weight. Nor does ``log_every``, but in a stage that ends with a budget, where the
 budget is checked with each line of the log."""
 
-IGNORED_OF_DATA = {"samples", "root", "download"}
-"""Keys of data on where samples are and how many: the samples themselves are part of a key."""
-
-VERSIONS = {library: version(library) for library in ("vrft", "torch", "transformers", "trl", "peft")}
+LIBRARIES = ("vrft", "torch", "torchvision", "transformers", "trl", "peft", "accelerate", "pillow")
+"""Other versions of these may give other weights or pixels."""
 
 
-def machine_facts(threads: int, gpus: float | None = None, *, processes: int | None = None) -> dict[str, Any]:
+def machine_facts(
+    threads: int, gpus: float | None = None, *, processes: int | None = None, device: str | None = None
+) -> dict[str, Any]:
     """The part of a key that depends on the machine: rounding differs with it, and so do weights in their last bits.
 
     Args:
         threads: of one process.
         gpus: of one job, where the recipe says so.
         processes: that train together; without it those of this run.
+        device: the name of the GPU, or ``cpu``; without it that of this process.
     """
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    processes = processes or process_count()
-    return {"threads": threads, "processes": processes, "gpus": gpus, "device": device, "versions": VERSIONS}
+    versions = {name: version_of(name) for name in LIBRARIES}
+    here = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    machine = {"threads": threads, "processes": processes or process_count(), "gpus": gpus, "device": device or here}
+    return machine | {"versions": versions}
+
+
+def version_of(library: str) -> str:
+    """The installed version of a library."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 class CacheKeys:
@@ -111,10 +126,10 @@ class CacheKeys:
         facts |= {"tokens": self.recipe.evaluation_tokens} | self._condition_facts(condition)
         return self._evaluation_key(arm, facts)
 
-    def perception(self, arm: str, seed: int, index: int) -> CacheKey:
-        """The key of the predictions of an arm after a stage on another task, on that task."""
-        name = self.recipe.perceptions()[0][0] if arm == "majority" else arm
-        stage = self.recipe.stages_of(name)[index]
+    def perception(self, arm: str, seed: int, perceived: tuple[str, int]) -> CacheKey:
+        """The key of the predictions of an arm on another task: that of a stage, named by its arm and position."""
+        index = perceived[1]
+        stage = self.recipe.stages_of(perceived[0])[index]
         task, _ = self.experiment.stage_task_and_source(stage)
         facts: dict[str, Any] = {"trained": None if arm == "majority" else self.stages(arm, seed)[index]}
         facts |= {
@@ -134,12 +149,12 @@ class CacheKeys:
         """All that a stage depends on, beside the stages before it."""
         recipe = self.recipe
         stage = recipe.stages_of(arm)[index]
-        by_log = self.matched and recipe.ablation.budget.match in ("tokens", "seconds")
-        by_log = by_log or bool(stage.max_tokens or stage.max_seconds)
+        by_log = bool(stage.max_tokens or stage.max_seconds)
+        by_log = by_log or (self.is_limited(arm) and recipe.ablation.budget.match != "steps")
         ignored = {"loader_workers"} if by_log else IGNORED_OF_STAGE | {"log_every"}
         facts: dict[str, Any] = {
             "rules": KEPT_BY,
-            "code": code_digest(*READING, *(REWARDS if isinstance(stage, RftStage) else ())),
+            "code": code_digest(*READING, *TRAINING, *(REWARDS if isinstance(stage, RftStage) else ())),
             "policy": self.policy,
             "stage": stage.model_dump(exclude=ignored | {"task", "data"}),
             "data": self._data_facts(stage),
@@ -147,7 +162,9 @@ class CacheKeys:
         if isinstance(stage, RftStage) and recipe.custom:
             used = {name: where for name, where in recipe.custom.items() if name in stage.weights()}
             digests = {name: self.experiment.custom[name] for name in used}
-            facts["custom"] = {"digests": digests, "functions": used}
+            facts["custom"] = {name: [digests[name], where.rpartition(":")[2]] for name, where in used.items()}
+        if self.experiment.callbacks:
+            facts["callbacks"] = [type(callback).__qualname__ for callback in self.experiment.callbacks]
         if recipe.validate is not None:
             samples = samples_digest(self.experiment.validation_samples(stage), self._source(stage))
             batch = recipe.evaluation.batch_size  # pads, and so decides the last bits
@@ -169,9 +186,10 @@ class CacheKeys:
         return {"task": _task_facts(self.experiment.task), "condition": vars(condition), "knowledge": knowledge}
 
     def _data_facts(self, stage: Stage | None) -> dict[str, Any]:
-        """How images are read, beside which samples there are and where they lie."""
+        """The kind of the data; samples, and how their files are read, are in ``samples_digest``."""
         data = (stage.data if stage else None) or self.recipe.data
-        return data.model_dump(exclude=IGNORED_OF_DATA)
+        generated = isinstance(data, PhantomData)
+        return data.model_dump(exclude={"samples"}) if generated else data.model_dump(include={"source", "size"})
 
     def _knowledge_facts(self, prompt: PromptKnowledge) -> dict[str, Any] | None:
         """The prior knowledge, as far as a prompt holds it."""
@@ -190,12 +208,16 @@ class CacheKeys:
 
 
 def _policy_facts(section: Policy) -> dict[str, Any]:
-    """The policy that everything starts from; of a directory the sizes and times of its files."""
+    """The policy that everything starts from: the files of a directory, or the commit of a hub model."""
     place = Path(place_of(section.model))
-    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
-    embedded = section.model == "tiny"  # its files come with this version
-    stats = {str(path.relative_to(place)): _stat(path)[: 1 if embedded else 2] for path in files}
-    return section.model_dump(exclude={"image_cache_gb"}) | {"files": stats}
+    files = {str(path.relative_to(place)): path for path in sorted(place.rglob("*")) if path.is_file()}
+    facts: dict[str, Any] = section.model_dump(exclude={"image_cache_gb"})
+    if section.model == "tiny":  # files of a package have the time of its installation
+        return facts | {"files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}}
+    if files:
+        return facts | {"files": {name: _stat(path) for name, path in files.items()}}
+    options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
+    return facts | {"commit": getattr(AutoConfig.from_pretrained(section.model, **options), "_commit_hash", None)}
 
 
 def _task_facts(task: TrainableTask) -> dict[str, Any]:
@@ -216,8 +238,9 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
         file = file_of(sample)
         if file is not None and file.path not in stats:
             stats[file.path] = _stat(file.path)
-        pixels = stats[file.path] if file is not None else drawn or _pixels(sample)
-        rows.append([sample.id, sample.question, sample.target, sample.region, pixels])
+        pixels = [*stats[file.path], file.region, file.window, file.page] if file else drawn or _pixels(sample)
+        known = sample.knowledge and vars(sample.knowledge)
+        rows.append([sample.id, sample.question, sample.target, sample.region, known, pixels])
     return _hash(rows)
 
 

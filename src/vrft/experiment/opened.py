@@ -40,6 +40,9 @@ from vrft.training import Validation, train_rft, train_sft
 
 Stage = RftStage | SftStage
 
+SOURCE_MEMBERS = ("labels", "levels", "question", "check", "samples")
+"""The members of a source (``vrft.data.Source``)."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -283,6 +286,8 @@ def open_experiment(
     Raises:
         UserError: data or policy cannot be used.
     """
+    if lacking := [name for name in SOURCE_MEMBERS if not hasattr(source, name)] if source is not None else ():
+        raise DataError(f"the source has no {', '.join(lacking)}; a source has {', '.join(SOURCE_MEMBERS)}.")
     source = source or open_source(recipe)
     task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
     train = _with_question(source.samples("train"), recipe.task)
@@ -294,6 +299,7 @@ def open_experiment(
             hint = f" (data.splits: hash shares all images out anew). Found: {found}"
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
     custom = custom_digest(recipe.custom)
+    train, test = (_checked_targets(task, samples) for samples in (train, test))
     experiment = Experiment(recipe, task, source, train, test, None, reporter, callbacks, custom)
     if len(set(experiment.groups())) < 2:
         raise DataError(f"the {recipe.evaluation.split} split has one image, and an interval needs two or more.")
@@ -303,6 +309,23 @@ def open_experiment(
         check_budget(recipe, injection, train[0])
     check_envelopes(recipe)
     return replace(experiment, injection=injection)
+
+
+def _checked_targets(task: TrainableTask, samples: list[Sample]) -> list[Sample]:
+    """Samples with their targets in the form of an answer, such as whole numbers of a library; boxes stay.
+
+    Raises:
+        DataError: one is no target of the task.
+    """
+    if isinstance(task, Localization):
+        return samples
+    checked = []
+    for sample in samples:
+        try:
+            checked.append(replace(sample, target=task.check_target(sample.target)))
+        except ValueError as error:
+            raise DataError(f"sample {sample.id}: {error}.") from None
+    return checked
 
 
 def own_task_of(stage: Stage) -> str:

@@ -283,7 +283,8 @@ class Plan:
         task, samples = self.experiment.stage_dataset(arm, stage, seed)
         with TemporaryDirectory() as folder, suppress(_Measured):
             place, shorter = StageDirectory(Path(folder)), stage.model_copy(update=changes)
-            train(policy, shorter, task, samples, place, seed=seed, reporter=clock)
+            options = {"custom": self.recipe.custom} if isinstance(stage, RftStage) else {}
+            train(policy, shorter, task, samples, place, seed=seed, reporter=clock, **options)
         return clock.seconds
 
     def _decode(self, task: TrainableTask, samples: list[Sample], batch: int, longest: int, *, whole: bool) -> float:

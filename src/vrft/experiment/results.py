@@ -1,10 +1,8 @@
 """From the store to the files of a run: tables of predictions and logs, the records, some images, and arms by name."""
 
-import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -18,7 +16,7 @@ from PIL import ImageDraw
 from vrft.errors import RunError
 from vrft.experiment.design import Design
 from vrft.experiment.jobs import Job, cost_of
-from vrft.experiment.keys import CacheKey, CacheKeys
+from vrft.experiment.keys import CacheKey, CacheKeys, version_of
 from vrft.experiment.opened import Experiment
 from vrft.image_log import ImageLog, warning_sentences
 from vrft.recipe import ARMS, FACTORS, Recipe
@@ -40,7 +38,7 @@ def gather(
     store: Store,
     errors: Mapping[str, str],
 ) -> None:
-    """Write the tables and records that all figures are made of, and link the arms by name.
+    """Write the tables and records that all figures are made of.
 
     Args:
         design: the arms.
@@ -55,13 +53,12 @@ def gather(
     """
     recipe, experiment = design.recipe, keys.experiment
     predictions, logs, runs = [], list[dict[str, Any]](), list[dict[str, Any]]()
-    linked = dict[str, CacheKey]()
     for arm in recipe.arm_names():
         for seed in recipe.seeds_of(arm):
             stages, key = keys.stages(arm, seed), keys.evaluation(arm, seed)
             evaluation = store.evaluation(key)
             if not evaluation.done.exists():
-                shutil.rmtree(directory.arm(arm, seed).path, ignore_errors=True)  # of a recipe before a change
+                directory.arm(arm, seed).done.unlink(missing_ok=True)  # of a recipe before a change
                 error = errors.get(f"{arm}, seed {seed}") or _failure(directory, arm, seed)
                 runs.append({"arm": arm, "seed": seed, "cost": None, "error": error})
                 continue
@@ -71,11 +68,9 @@ def gather(
             runs.append({"arm": arm, "seed": seed, "cost": cost, "error": None})
             if recipe.trained_as(arm) == arm:
                 logs += _logs(store, recipe, arm, seed, stages)
-            linked |= link_arm(recipe, directory, store, arm, seed, (*stages, key))
     if not predictions:
         first = next(iter(errors.values()), "")
         raise RunError(f"no arm is done. The first error: {first} All are in {directory.path / 'failed'}.")
-    write_json(directory.keys, linked)
     _write_predictions(directory.predictions, predictions, experiment.groups())
     with replacing(directory.logs) as fresh:
         table = pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
@@ -89,25 +84,6 @@ def gather(
         "perception": perception,
     }
     write_json(directory.records, records)
-
-
-def link_arm(
-    recipe: Recipe, directory: RunDirectory, store: Store, arm: str, seed: int, keys: Sequence[CacheKey]
-) -> dict[str, CacheKey]:
-    """Put the finished stages and the predictions of an arm under its name; returns the key of each folder.
-
-    An arm that tests the policy of another has predictions alone.
-    """
-    place, linked = directory.arm(arm, seed), dict[str, CacheKey]()
-    stages = recipe.stages_of(arm)
-    for index, (stage, key) in enumerate(zip(stages, keys, strict=False)):
-        if store.stage(key).done.exists():
-            store.link_stage(key, place.stage(index, stage.kind))
-            linked[str(place.stage(index, stage.kind).path.relative_to(directory.path))] = key
-    if store.evaluation(keys[-1]).done.exists():
-        store.link_evaluation(keys[-1], place)
-        linked[str(place.path.relative_to(directory.path))] = keys[-1]
-    return linked
 
 
 def _work_seconds(store: Store, keys: set[CacheKey]) -> float:
@@ -165,7 +141,7 @@ def _write_perception(
     if not done:
         directory.perception.unlink(missing_ok=True)
         return None
-    arm, index = experiment.recipe.perceptions()[0]
+    arm, index = done[0].perceived
     stage = experiment.recipe.stages_of(arm)[index]
     task, _ = experiment.stage_task_and_source(stage)
     samples = experiment.perception_samples(stage)
@@ -282,24 +258,21 @@ def write_gallery(directory: RunDirectory, samples: list[Sample], image_log: Ima
 
 def environment(recipe: Recipe, machine: Mapping[str, Any]) -> dict[str, Any]:
     """Versions, machine, revision and seeds: all that a reader needs to repeat the run."""
-    versions = {}
-    for library in LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            versions[library] = "not installed"
-    revision = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
+    try:
+        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+        revision = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None
+    except OSError:  # there is no git
+        revision = None
     return KEPT_BY | {
         "python": platform.python_version(),
-        "libraries": versions,
+        "libraries": {library: version_of(library) for library in LIBRARIES},
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": os.cpu_count(),
         "threads": machine["threads"],
         "processes": machine["processes"],
+        "key": dict(machine),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "git_revision": revision.stdout.strip() or None,
+        "git_revision": revision,
         "seeds": list(recipe.seeds),
     }

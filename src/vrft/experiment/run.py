@@ -15,21 +15,22 @@ from typing import Any
 import torch
 
 from vrft.data import Source
+from vrft.errors import RunError, UserError
 from vrft.evaluation.predictions import so_far
 from vrft.evaluation.summary import write_metrics
 from vrft.experiment.design import Design
-from vrft.experiment.jobs import Job, drop_policies, jobs_of, missing_jobs
+from vrft.experiment.jobs import Job, drop_policies, jobs_of, missing_jobs, restore
 from vrft.experiment.keys import CacheKeys, machine_facts
 from vrft.experiment.opened import Experiment, open_experiment
-from vrft.experiment.results import environment, gather, link_arm
+from vrft.experiment.results import environment, gather
 from vrft.experiment.runners import JobRequest, Workers, progress_of, run_here, run_with
 from vrft.image_log import ImageLog
 from vrft.policies import quiet_libraries
-from vrft.processes import from_main, join_processes
+from vrft.processes import from_main, join_processes, process_count
 from vrft.progress import Reporter
 from vrft.recipe import Recipe
 from vrft.rewards.custom import custom_files
-from vrft.runs import RunDirectory, Store, read_json, read_jsonl, replacing, write_json
+from vrft.runs import EvaluationDirectory, RunDirectory, Store, read_json, read_jsonl, replacing, write_json
 from vrft.training import check_processes
 
 
@@ -54,6 +55,7 @@ def carry_out(
     reporter: Reporter,
     source: Source | None = None,
     callbacks: Sequence[Any] = (),
+    device: str | None = None,
 ) -> Result:
     """Do what the store lacks of a design, and write all files of the run but the report.
 
@@ -68,36 +70,39 @@ def carry_out(
         reporter: shows progress.
         source: of the samples, in place of the section ``data``; for a run in this process.
         callbacks: of transformers' trainers, for every stage; for a run in this process.
+        device: of the workers, where it is not that of this process.
 
     Raises:
         UserError: data, policy or directory cannot be used, or a job failed in this process; finished results stay.
     """
+    here = open_workers is None
+    if not here and process_count() > 1:
+        raise UserError("an ablation takes one process, which begins others; call it without torchrun.")
     quiet_libraries()
     join_processes()
     recipe, store = design.recipe, store or Store(directory.default_store)
-    if open_workers is None:
+    if here:
         from_main(lambda: _check_processes(recipe))
     from_main(lambda: directory.open(recipe.dump(), resume=resume, same_recipe=same_recipe))
+    from_main(lambda: _make_store(store))
     experiment = _open_for_all(recipe, reporter, source, callbacks)
     experiment = replace(experiment, image_log=ImageLog(directory.image_log))
-    here = open_workers is None
-    machine = from_main(lambda: _machine(recipe, directory, here=here))
-    keys = CacheKeys(experiment, machine, matched=bool(design.factors))
-    jobs = jobs_of(keys)
-    from_main(lambda: _begin(experiment, keys, directory, store, exact=same_recipe))
-    missing = from_main(lambda: missing_jobs(jobs, store))
+    machine = from_main(lambda: _machine(recipe, directory, reporter, device=device, here=here))
+    if here:
+        torch.set_num_threads(machine["threads"])
+    prepared: list[CacheKeys] = []  # in the first process
+    jobs, missing = from_main(lambda: _prepare(design, experiment, machine, directory, store, prepared))
     found = len(jobs) - len(missing)
     reporter.say(f"{recipe.name}: {len(jobs)} jobs, {len(missing)} to be done" + (f", {found} found" if found else ""))
-    from_main(lambda: _link(keys, directory, store, [job for job in jobs if job not in missing]))
 
     def finished(job: Job) -> str:
-        from_main(lambda: _link(keys, directory, store, [job]))
+        _link(design, directory, store, [job])
         return "" if not job.evaluation else f": {_headline(experiment, store, job)}"
 
-    kept = recipe.ablation.keep_policies or not design.factors
+    kept = _keeps_policies(design)
     errors: dict[str, str] = {}
     if missing and open_workers is None:
-        run_here(missing, experiment, store, finished)
+        run_here(missing, experiment, store, lambda job: from_main(lambda: _link(design, directory, store, [job])))
     elif missing and open_workers is not None:
         text = recipe.model_dump_json()
         with open_workers() as workers:
@@ -114,7 +119,7 @@ def carry_out(
             )
     if not kept:
         drop_policies(store, jobs, [job for job in missing if job.name in errors])
-    return from_main(lambda: _write_files(design, keys, jobs, directory, store, errors))
+    return from_main(lambda: _write_files(design, prepared[0], jobs, directory, store, errors))
 
 
 def jobs_to_do(design: Design, store: Store) -> tuple[list[Job], list[Job]]:
@@ -142,37 +147,79 @@ def _open_for_all(recipe: Recipe, reporter: Reporter, source: Source | None, cal
     return opened[0] if opened else open_experiment(recipe, reporter, source=source, callbacks=callbacks)
 
 
-def _machine(recipe: Recipe, directory: RunDirectory, *, here: bool) -> dict[str, Any]:
-    """The machine as keys hold it: for a run in this process that which the run began with."""
+def _make_store(store: Store) -> None:
+    """Make the folder of the store.
+
+    Raises:
+        RunError: it cannot be made.
+    """
+    try:
+        store.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{store.path} cannot be made ({error.strerror}); choose another --store.") from None
+
+
+def _machine(
+    recipe: Recipe, directory: RunDirectory, reporter: Reporter, *, device: str | None, here: bool
+) -> dict[str, Any]:
+    """The machine as keys hold it: for a run in this process the one that the run began with, but for versions."""
     if not here:
-        return machine_facts(recipe.ablation.cpus, recipe.ablation.gpus)
-    began = read_json(directory.environment) if directory.environment.exists() else {}
-    return machine_facts(began.get("threads", torch.get_num_threads()), processes=began.get("processes"))
+        return machine_facts(recipe.ablation.cpus, recipe.ablation.gpus, device=device)
+    now = machine_facts(torch.get_num_threads())
+    began = (read_json(directory.environment) if directory.environment.exists() else {}).get("key", now)
+    if began["versions"] != now["versions"]:
+        changed = [name for name, old in began["versions"].items() if now["versions"].get(name) != old]
+        reporter.say(f"  the versions of {', '.join(changed)} have changed since the run began: all is done anew")
+    if any(began[name] != now[name] for name in ("threads", "processes", "device")):
+        reporter.say("  the run began on another device, or with another number of threads or processes; it keeps them")
+    return began | {"versions": now["versions"]}
 
 
-def _begin(experiment: Experiment, keys: CacheKeys, directory: RunDirectory, store: Store, *, exact: bool) -> None:
-    """Write all that a reader needs to repeat the run, before anything is trained."""
-    write_json(directory.environment, environment(experiment.recipe, keys.machine))
+def _prepare(
+    design: Design,
+    experiment: Experiment,
+    machine: dict[str, Any],
+    directory: RunDirectory,
+    store: Store,
+    prepared: list[CacheKeys],
+) -> tuple[list[Job], list[Job]]:
+    """All jobs and those that the store lacks; before, all that a reader needs to repeat the run is written."""
+    keys = CacheKeys(experiment, machine, matched=bool(design.factors))
+    prepared.append(keys)
+    jobs = jobs_of(keys)
+    write_json(directory.environment, environment(design.recipe, machine))
     if experiment.injection is not None:
         facts = experiment.injection.facts()
-        directory.pin_knowledge(facts) if exact else write_json(directory.knowledge, facts)
+        write_json(directory.knowledge, facts) if design.factors else directory.pin_knowledge(facts)
     write_json(directory.data, experiment.annotation_statistics())
-    for path in custom_files(experiment.recipe.custom):
-        with replacing(directory.custom / path.name) as fresh:
+    files = custom_files(experiment.recipe.custom)
+    for index, path in enumerate(files):
+        name = path.name if [other.name for other in files].count(path.name) == 1 else f"{index}-{path.name}"
+        with replacing(directory.custom / name) as fresh:
             shutil.copyfile(path, fresh)
-    store.path.mkdir(parents=True, exist_ok=True)
-    for place, key in (read_json(directory.keys) if directory.keys.exists() else {}).items():
-        store.restore(key, directory.path / place)
+    restore(store, directory.finished(), jobs)
+    missing = missing_jobs(jobs, store)
+    _link(design, directory, store, [job for job in jobs if job not in missing])
+    return jobs, missing
 
 
-def _link(keys: CacheKeys, directory: RunDirectory, store: Store, jobs: Sequence[Job]) -> None:
-    """Put the arms of finished jobs under their names."""
-    linked = read_json(directory.keys) if directory.keys.exists() else {}
+def _keeps_policies(design: Design) -> bool:
+    """Whether weights stay when they are not needed any more; those of a run always do."""
+    return design.recipe.ablation.keep_policies or not design.factors
+
+
+def _link(design: Design, directory: RunDirectory, store: Store, jobs: Sequence[Job]) -> None:
+    """Put the results of finished jobs under the names of their arms; an arm that tests another has no stages."""
     for job in jobs:
-        if job.evaluates == "task":
-            key = job.evaluation or keys.evaluation(job.arm, job.seed)
-            linked |= link_arm(keys.recipe, directory, store, job.arm, job.seed, (*job.stages, key))
-    write_json(directory.keys, linked)
+        place = directory.arm(job.arm, job.seed)
+        if job.evaluates == "task" and job.arm != "majority":
+            for index, (stage, key) in enumerate(zip(design.recipe.stages_of(job.arm), job.stages, strict=False)):
+                target = place.stage(index, stage.kind)
+                if store.stage(key).done.exists():
+                    store.link_stage(key, target, keep_policy=_keeps_policies(design))
+        if job.evaluation:
+            target_of = place if job.evaluates == "task" else EvaluationDirectory(place.path / "perception")
+            store.link_evaluation(job.evaluation, target_of)
 
 
 def _headline(experiment: Experiment, store: Store, job: Job) -> str:
@@ -180,8 +227,8 @@ def _headline(experiment: Experiment, store: Store, job: Job) -> str:
     assert job.evaluation is not None
     task = experiment.task
     if job.evaluates == "perception":
-        name = job.arm if job.stages else experiment.recipe.perceptions()[0][0]
-        task, _ = experiment.stage_task_and_source(experiment.recipe.stages_of(name)[job.perceived])
+        arm, index = job.perceived
+        task, _ = experiment.stage_task_and_source(experiment.recipe.stages_of(arm)[index])
     return so_far(task, read_jsonl(store.evaluation(job.evaluation).predictions))
 
 

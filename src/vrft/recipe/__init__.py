@@ -6,7 +6,7 @@ that decides a result, and is itself a recipe.
 """
 
 from vrft.recipe.arms import ARMS, Arm, Condition
-from vrft.recipe.checking import check_recipe, check_stage, read_recipe
+from vrft.recipe.checking import check_recipe, check_stage, parse_recipe, read_recipe
 from vrft.recipe.comparison import (
     FACTORS,
     Ablation,
@@ -34,6 +34,7 @@ from vrft.recipe.sections import (
     FuzzyReward,
     IouReward,
     Lora,
+    PhantomData,
     Policy,
     RecitationReward,
     Reward,
@@ -59,6 +60,7 @@ __all__ = [
     "FuzzyReward",
     "IouReward",
     "Lora",
+    "PhantomData",
     "Policy",
     "Recipe",
     "RecitationReward",
@@ -80,6 +82,7 @@ __all__ = [
     "names_of_samples",
     "open_knowledge",
     "open_source",
+    "parse_recipe",
     "read_recipe",
     "reading_of",
     "texts_of",

@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,13 +19,13 @@ from vrft.recipe.arms import ARMS
 from vrft.recipe.comparison import ArmChange, name_of_arm
 from vrft.recipe.opening import build_task, open_knowledge, open_source
 from vrft.recipe.schema import Recipe
-from vrft.recipe.sections import RftStage, SftStage, texts_of
+from vrft.recipe.sections import PythonData, RftStage, SftStage, texts_of
 from vrft.response import parse, render
 from vrft.rewards import APPLIES, REWARDS, missing_for
 from vrft.rewards.custom import check_custom
 from vrft.tasks import Classification, Grading, Localization
 from vrft.tasks.task_sections import ClassificationTask, GradingTask, LocalizationTask
-from vrft.typed import Keys, Loader, YamlError, fault_of, read_yaml, validate
+from vrft.typed import Keys, Loader, Places, YamlError, fault_of, read_yaml, validate
 
 VALIDATED: dict[str, Sequence[str]] = {task.kind: task.metrics for task in (Classification, Grading, Localization)}
 """What can be validated, by the kind of task."""
@@ -47,12 +48,64 @@ def read_recipe(
     Raises:
         RecipeError: anything is wrong with it; all faults together.
     """
-    try:
-        raw, places, faults = read_yaml(path)
-    except YamlError as error:
-        raise RecipeError([error.fault]) from None
+    raw, places, faults = _read(path)
     for override in overrides:
         faults += _override(raw, override, places)
+    return _checked(raw, places, path, faults, source, also)
+
+
+def check_recipe(recipe: Recipe, *, source: Source | None = None, also: Check | None = None) -> Recipe:
+    """Check a recipe that was built in a program, as ``read_recipe`` checks a file.
+
+    Args:
+        recipe: the recipe; ``model_copy(update=...)`` may have put plain values into it.
+        source: of the samples, in place of the section ``data``.
+        also: further checks of a command.
+
+    Returns:
+        the recipe with every value of its type.
+
+    Raises:
+        RecipeError: anything is wrong with it; all faults together, each with the key in place of a line.
+    """
+    with warnings.catch_warnings(action="ignore"):  # of pydantic, on values of other types
+        plain = recipe.model_dump()
+    return _checked(plain, {}, Path(str(recipe.name)), [], source, also)
+
+
+def parse_recipe(path: Path) -> Recipe:
+    """Read a recipe without a look at its data and files, such as that of a finished run.
+
+    Raises:
+        RecipeError: it is no recipe.
+    """
+    raw, places, faults = _read(path)
+    recipe, more = validate(Recipe, raw, places, path)
+    if recipe is None or faults or more:
+        raise RecipeError([*faults, *more])
+    return recipe
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Places, list[Fault]]:
+    try:
+        return read_yaml(path)
+    except YamlError as error:
+        raise RecipeError([error.fault]) from None
+
+
+def _checked(
+    raw: dict[str, Any],
+    places: Mapping[Keys, str],
+    path: Path,
+    faults: list[Fault],
+    source: Source | None,
+    also: Check | None,
+) -> Recipe:
+    """The recipe of plain data.
+
+    Raises:
+        RecipeError: anything is wrong with it.
+    """
     unfit = list(_unfit_rewards(raw, places, path))
     recipe, more = validate(Recipe, raw, places, path)
     faults += [*more, *unfit]
@@ -64,25 +117,6 @@ def read_recipe(
     if faults or recipe is None:
         raise RecipeError(faults)
     return recipe
-
-
-def check_recipe(recipe: Recipe, *, source: Source | None = None, also: Check | None = None) -> None:
-    """Check a recipe that was built in a program, as ``read_recipe`` checks a file.
-
-    Args:
-        recipe: the recipe.
-        source: of the samples, in place of the section ``data``.
-        also: further checks of a command.
-
-    Raises:
-        RecipeError: anything is wrong with it; all faults together, each with the key in place of a line.
-    """
-    path = Path(recipe.name)
-    faults = list(_cross_check(recipe, {}, path, source))
-    if not faults and also is not None:
-        faults = [Fault(f"{path}: {'.'.join(map(str, keys))}", message) for keys, message in also(recipe)]
-    if faults:
-        raise RecipeError(faults)
 
 
 def place_of(places: Mapping[Keys, str], keys: Keys, path: Path) -> str:
@@ -230,6 +264,9 @@ def _cross_check(
             yield from _check_recitation(recipe, stage, f"stages.{index}.rewards", where)
         if stage.data is not None and stage.task is None:
             yield Fault(at("stages", index, "data"), f"stages.{index}.data needs stages.{index}.task, what it asks.")
+        elif stage.task is not None and stage.data is None and isinstance(recipe.data, PythonData):
+            message = f"stages.{index} needs data of its own, since data.source is python and gives one task"
+            yield Fault(at("stages", index), f"{message}.")
         elif stage.task is not None:
             try:
                 open_source(recipe, stage).check()
@@ -278,6 +315,9 @@ def _cross_check(
     ).is_file():
         yield Fault(at("policy", "model"), f"policy.model is {model!r}, but there is no {model}/config.json.")
 
+    if source is not None and not isinstance(recipe.data, PythonData):
+        yield Fault(at("data"), f"data.source is {recipe.data.source}, and a source is given; expected source: python.")
+        return
     try:
         source = source or open_source(recipe)
     except DataError as error:
