@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
+from vrft.data import PhantomSource
 from vrft.errors import RunError
 from vrft.experiment.design import design_of_run
-from vrft.experiment.jobs import jobs_of, missing_jobs
-from vrft.experiment.keys import CacheKeys, machine_facts
+from vrft.experiment.jobs import Job, drop_policies, jobs_of, missing_jobs, restore
+from vrft.experiment.keys import CacheKeys, machine_facts, samples_digest
 from vrft.experiment.opened import open_experiment
 from vrft.experiment.run import carry_out
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, read_recipe
 from vrft.runs import RunDirectory, Store, read_json, write_json
+from vrft.sample import ImageFile, Sample
 
 RECIPE = """\
 name: first
@@ -47,7 +49,7 @@ def test_a_second_recipe_finds_the_stage_that_it_shares(first: RunDirectory, tol
     assert "second: 3 jobs, 2 to be done, 1 found" in told.lines
     weights = "arms/sft/seed-0/stage-0-sft/policy/model.safetensors"
     assert (first.path / weights).samefile(second.path / weights)
-    assert read_json(second.metrics)["arms"]["sft"] == read_json(first.metrics)["arms"]["sft"] | {"kind": ""}
+    assert read_json(second.metrics)["arms"]["sft"] == read_json(first.metrics)["arms"]["sft"]
 
 
 def test_a_run_without_its_store_is_gone_on_with_and_trains_nothing(first: RunDirectory, tmp_path: Path, told: Any):
@@ -110,3 +112,61 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path, made: Any, wor
     made(directory.path)
     with pytest.raises(RunError, match=words):
         directory.open("name: x\n", resume=True)
+
+
+def test_weights_that_a_run_keeps_are_not_dropped_from_the_store(first: RunDirectory, tmp_path: Path):
+    store, key = Store(tmp_path / "store"), "a" * 20
+    for name in ("policy/model.safetensors", "done.json"):
+        path = store.stage(key).path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    job = Job("rft", 0, (key,), 0, "b" * 20)
+    kept = RunDirectory(tmp_path / "run").arm("rft", 0).stage(0, "rft")
+    store.link_stage(key, kept)
+    drop_policies(store, [job], [])
+    assert store.stage(key).policy.exists()
+    store.link_stage(key, kept, keep_policy=False)
+    drop_policies(store, [job], [])
+    assert not store.stage(key).policy.exists()
+    assert store.stage(key).done.exists()
+
+
+def test_a_found_stage_without_weights_leaves_those_of_a_run_alone(tmp_path: Path):
+    store, key = Store(tmp_path / "store"), "a" * 20
+    write_json(store.stage(key).done, {"seconds": 1.0})
+    write_json(store.stage(key).policy / "config.json", {})
+    kept = RunDirectory(tmp_path / "run").arm("rft", 0).stage(0, "rft")
+    store.link_stage(key, kept)
+    store.stage(key).drop_policy()
+    store.link_stage(key, kept)
+    assert (kept.policy / "config.json").exists()
+    restore(store, {key: kept.path}, [Job("rft", 0, (key,), 0, None)])
+    assert (store.stage(key).policy / "config.json").exists()
+
+
+def test_results_under_another_key_are_replaced_with_their_marker_last(tmp_path: Path):
+    store, place = Store(tmp_path / "store"), RunDirectory(tmp_path / "run").arm("rft", 0)
+    for key, text in (("a", "old"), ("b", "new")):
+        write_json(store.evaluation(key).done, {"seconds": 1.0})
+        store.evaluation(key).predictions.write_text(text)
+        store.link_evaluation(key, place)
+    assert (place.predictions.read_text(), read_json(place.done)["key"]) == ("new", "b")
+    assert RunDirectory(tmp_path / "run").finished() == {"b": place.path}
+
+
+def test_another_crop_of_the_same_file_is_another_sample(tmp_path: Path):
+    image = tmp_path / "a.png"
+    image.write_bytes(b"pixels")
+    source = PhantomSource("classification", sizes={})
+    crops = [ImageFile(image, region=(0, 0, side, side)) for side in (4, 5)]
+    digests = [samples_digest([Sample("a", crop, "?", "x", "train")], source) for crop in crops]
+    assert digests[0] != digests[1]
+
+
+def test_an_ablation_does_not_take_over_the_directory_of_something_else(tmp_path: Path):
+    directory = RunDirectory(tmp_path / "run")
+    plain = "{name: one, data: {source: voc}, task: {kind: grading}}"
+    for text in (plain, plain.replace("}}", "}, seeds: [1]}")):
+        directory.open(text, resume=True, same_recipe=False)
+    with pytest.raises(RunError, match="differs in name"):
+        directory.open(plain.replace("one", "two"), resume=True, same_recipe=False)

@@ -40,9 +40,6 @@ from vrft.training import Validation, train_rft, train_sft
 
 Stage = RftStage | SftStage
 
-SOURCE_MEMBERS = ("labels", "levels", "question", "check", "samples")
-"""The members of a source (``vrft.data.Source``)."""
-
 
 @dataclass(frozen=True)
 class Experiment:
@@ -286,8 +283,6 @@ def open_experiment(
     Raises:
         UserError: data or policy cannot be used.
     """
-    if lacking := [name for name in SOURCE_MEMBERS if not hasattr(source, name)] if source is not None else ():
-        raise DataError(f"the source has no {', '.join(lacking)}; a source has {', '.join(SOURCE_MEMBERS)}.")
     source = source or open_source(recipe)
     task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
     train = _with_question(source.samples("train"), recipe.task)

@@ -318,6 +318,10 @@ def _cross_check(
     if source is not None and not isinstance(recipe.data, PythonData):
         yield Fault(at("data"), f"data.source is {recipe.data.source}, and a source is given; expected source: python.")
         return
+    members = ("labels", "levels", "question", "check", "samples")
+    if source is not None and (lacking := [name for name in members if not hasattr(source, name)]):
+        yield Fault(at("data"), f"the source has no {', '.join(lacking)}; a source has {', '.join(members)}.")
+        return
     try:
         source = source or open_source(recipe)
     except DataError as error:
