@@ -95,7 +95,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True)
 class StageDirectory:
-    """What one stage of training leaves behind."""
+    """The files of one stage of training."""
 
     path: Path
 

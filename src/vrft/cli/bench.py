@@ -69,7 +69,7 @@ def bench(
 
 
 def interval(coverage: float) -> str:
-    """What the interval of a median is, by the chance that it holds it."""
+    """The interval of a median, by the chance that it holds it."""
     return "its 95% interval" if coverage >= 0.95 else "their range, too few for a 95% interval"
 
 

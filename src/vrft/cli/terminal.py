@@ -1,4 +1,4 @@
-"""What a person sees on a terminal: the plan, bars, and the table of results."""
+"""Output on a terminal: the plan, bars, and the table of results."""
 
 import sys
 from io import StringIO
@@ -53,7 +53,7 @@ def make_reporter(*, quiet: bool) -> Reporter:
 
 
 def plan(recipe: Recipe, out: Path) -> str:
-    """What a run will do, before it does it."""
+    """The arms of a run and their stages, before it begins."""
     data = f"{recipe.data.source} {getattr(recipe.data, 'dataset', '') or getattr(recipe.data, 'root', '')}".strip()
     lines = [
         f"run {recipe.name}: {recipe.task.kind} on {data} with policy {recipe.policy.model}, into {out}",
@@ -96,7 +96,7 @@ def results(metrics: dict[str, Any]) -> str:
 
 
 def summary(figures: Summary) -> str:
-    """What ``vrft score`` came to: one row a reward, then how much was read and what was wrong."""
+    """The summary of ``vrft score``: one row a reward, then how much was read, and the problems."""
     table = Table("reward", "lines", "mean", "full")
     for name, (lines, total, full) in figures.rewards.items():
         table.add_row(name, f"{lines:,.0f}", f"{total / lines:.3f}", f"{full / lines:.1%}")

@@ -16,7 +16,7 @@ HIT = 0.5
 """The least IoU of a hit."""
 
 COLUMNS = ("overlap", "hits", "stated", "true")
-"""What is counted of a sample: overlap of the matched boxes, hits, boxes stated, true boxes."""
+"""The counts of a sample: overlap of the matched boxes, hits, boxes stated, true boxes."""
 
 Tally = NDArray[np.float64]
 """(n, 4): the ``COLUMNS`` of n samples."""

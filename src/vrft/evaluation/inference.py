@@ -113,7 +113,7 @@ def ask_model(
 def _files(
     images: Sequence[Path], question: str, window: Window | None = None, page: int | None = None
 ) -> list[Sample]:
-    """Samples of image files, whose truth nobody knows.
+    """Samples of image files, without targets.
 
     Raises:
         UserError: one of them is no file.
@@ -166,7 +166,7 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
 
 
 def _name(task: TrainableTask, grade: Any) -> dict[str, str | None]:
-    """What a grade is called, where the names of a task hold numerals."""
+    """The name of a grade, where the names of a task hold numerals."""
     if not isinstance(task, Grading) or scale_of(task.levels, task.names).by_index:
         return {}
     return {"name": None if grade is None else task.written(grade)}

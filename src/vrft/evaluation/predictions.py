@@ -138,7 +138,7 @@ def _lists(boxes: Any) -> list[list[float]] | None:
 
 
 def constant_answer(task: ClosedTask, targets: Sequence[Target]) -> Target:
-    """What the ``majority`` arm always says: the most frequent label, or the median grade, of the training split.
+    """The answer of the arm ``majority``: the most frequent label, or the median grade, of the training split.
 
     >>> from vrft.tasks import Grading
     >>> constant_answer(Grading(5), [0, 0, 3, 4, 4])

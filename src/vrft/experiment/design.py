@@ -173,7 +173,7 @@ def factors_of(recipe: Recipe) -> dict[str, tuple[str, ...]]:
 
 
 def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
-    """What stands against an ablation of a recipe: where, and why."""
+    """The faults of a recipe that rule an ablation out: the keys, and why."""
     last = len(recipe.stages) - 1 - [stage.task is None for stage in reversed(recipe.stages)].index(True)
     stage, section = recipe.stages[last], recipe.ablation
     at: Keys = ("stages", last)
@@ -216,7 +216,7 @@ def faults(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
 
 def _budget_faults(recipe: Recipe, last: int) -> Iterator[tuple[Keys, str]]:
     """Last stages that need to know their last step, which a budget does not tell them."""
-    text = f"ablation.budget matches {recipe.ablation.budget.match}, so nobody knows the last step before it is reached"
+    text = f"ablation.budget matches {recipe.ablation.budget.match}, so the last step is not known before it is reached"
     for arm in recipe.arm_names():
         for stage in recipe.stages_of(arm)[-1:]:
             if stage.lr_schedule != "constant":

@@ -1,6 +1,6 @@
 """Jobs: the stages and evaluations of an experiment, shared between arms where their keys are equal.
 
-A job is the work of one process: it trains the stages of an arm and seed that nobody else gives, and evaluates its
+A job is the work of one process: it trains the stages of an arm and seed that no other job gives, and evaluates its
 policy; or it trains a start that several arms share; or it evaluates what a stage on another task has learnt of it.
 """
 

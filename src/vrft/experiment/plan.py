@@ -1,4 +1,4 @@
-"""What a recipe costs: its memory by arithmetic, and its time from measured steps; nothing is kept or downloaded.
+"""The cost of a recipe: memory by arithmetic, and time from measured steps; nothing is kept or downloaded.
 
 Memory follows from the policy's configuration (``vrft.training.memory_model``), with completions as long as they may
 be. Time is measured where the weights are on this machine and fit: of each different kind of stage the steps after a

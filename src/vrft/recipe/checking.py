@@ -28,10 +28,10 @@ from vrft.tasks.task_sections import ClassificationTask, GradingTask, Localizati
 from vrft.typed import Keys, Loader, Places, YamlError, fault_of, read_yaml, validate
 
 VALIDATED: dict[str, Sequence[str]] = {task.kind: task.metrics for task in (Classification, Grading, Localization)}
-"""What can be validated, by the kind of task."""
+"""The metrics of validation, by the kind of task."""
 
 Check = Callable[["Recipe"], Iterable[tuple[Keys, str]]]
-"""What is wrong with a recipe: the keys of a place in it, and a message."""
+"""A check of a recipe: gives the keys of a place in it, and a message."""
 
 
 def read_recipe(
@@ -179,7 +179,7 @@ def _check_reward(reward: str, kind: str, dotted: str, where: str, custom: Itera
 
 
 def _check_knowledge(recipe: Recipe, source: Source, at: Callable[..., str]) -> Iterator[Fault]:
-    """What is known against the data, and the arms that need it."""
+    """The prior knowledge against the data, and the arms that need it."""
     names = recipe.arm_names()
     for where, stage in [(at("stages", i), one) for i, one in enumerate(recipe.stages)] + [
         (at("sft", "think_from"), one) for arm in ("sft",) if arm in names for one in recipe.stages_of(arm)
@@ -245,7 +245,7 @@ def _check_custom(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
 def _cross_check(
     recipe: Recipe, places: Mapping[Keys, str], path: Path, source: Source | None = None
 ) -> Iterator[Fault]:
-    """What one key alone cannot tell: rewards against the task, labels against the data, files against the disk."""
+    """Checks over several keys: rewards against the task, labels against the data, files against the disk."""
 
     def at(*keys: str | int) -> str:
         return place_of(places, keys, path)
@@ -400,7 +400,7 @@ def _check_objective(stage: RftStage, dotted: str, where: str, custom: Iterable[
 
 
 def _unbounded(stage: RftStage | SftStage, needs: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:
-    """Custom rewards of positive weight, of which nobody knows the most that they can pay, where that is needed."""
+    """Custom rewards of positive weight, whose largest value is unknown, where it is needed."""
     weights = stage.weights() if isinstance(stage, RftStage) else {}
     for name in custom:
         if weights.get(name, 0.0) > 0:
@@ -451,7 +451,7 @@ def _check_training(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
 def check_stage(
     stage: RftStage | SftStage, kind: str, dotted: str, where: str, custom: Iterable[str]
 ) -> Iterator[Fault]:
-    """What is wrong with a stage as it stands in a recipe.
+    """The faults of a stage as it stands in a recipe.
 
     Args:
         stage: of the recipe, or of an arm.

@@ -39,7 +39,7 @@ class Sft(Section):
     """Without it that of the recipe's last stage of kind sft; where there is none 1e-5 for all weights, 1e-4 for
     adapters and 3e-4 for the embedded policy, never that of a stage of RFT."""
     think: str | Annotated[list[str], Field(min_length=1)] | None = None
-    """What stands inside the think tags; without it as in the recipe's stage of kind sft, or its default."""
+    """The text inside the think tags; without it as in the recipe's stage of kind sft, or its default."""
     think_from: Literal["text", "card"] | None = None
     """`card` puts what is known of the true class there; without it as in the recipe's stage of kind sft, or `text`."""
 
@@ -63,7 +63,7 @@ class Evaluation(Section):
     """How the arms are measured."""
 
     split: Literal["train", "validation", "test"] = "test"
-    """What is evaluated; choose settings on `validation`."""
+    """The split that is evaluated; choose settings on `validation`."""
     limit: Positive | None = None
     """Evaluate only the first so many samples."""
     batch_size: Positive = 64

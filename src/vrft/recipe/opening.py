@@ -96,7 +96,7 @@ def box_reader(data: BoxData) -> Reader:
 
 
 def open_knowledge(recipe: Recipe, source: Source) -> Injection | None:
-    """What is known of the classes of a recipe's data, or None where the recipe tells nothing.
+    """The prior knowledge about the classes of a recipe's data, or None where the recipe has none.
 
     Raises:
         UserError: the card is wrong or does not fit the data.
@@ -140,7 +140,7 @@ def _display_names(recipe: Recipe, source: Source) -> dict[str, str]:
 
 
 def names_of_samples(source: Source) -> Iterator[str]:
-    """What single images are called: the ids of all samples, and the names of their files."""
+    """The names of single images: the ids of all samples, and the names of their files."""
     for split in ("train", "validation", "test"):
         for sample in source.samples(split):
             yield sample.id
@@ -149,7 +149,7 @@ def names_of_samples(source: Source) -> Iterator[str]:
 
 
 def known_classes(source: Source) -> list[str]:
-    """What a card can describe: the labels of a source, or its grades written out; none of boxes."""
+    """The classes that a card can describe: the labels of a source, or its grades written out; none of boxes."""
     return source.labels or [str(grade) for grade in range(source.levels or 0)]
 
 

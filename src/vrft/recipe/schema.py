@@ -26,7 +26,7 @@ from vrft.typed import Section
 warnings.filterwarnings("ignore", message='Field name "validate" in "Recipe" shadows', category=UserWarning)
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
-"""What can show the log of a stage while it trains, each an extra of the same name."""
+"""Trackers that show the log of a stage while it trains, each an extra of the same name."""
 
 CustomFunction = Annotated[str, Field(pattern=r"^.+\.py:[A-Za-z_]\w*$")]
 
@@ -43,17 +43,17 @@ class Recipe(Section):
     data: Data
     """Where the samples come from."""
     task: TaskSection
-    """What is asked."""
+    """The task."""
     knowledge: KnowledgeSection | None = None
     """Prior knowledge about the classes, in the prompts of the arms with `PA_p`."""
     policy: Policy = Policy()
-    """What is trained."""
+    """The policy that is trained."""
     stages: Annotated[list[Stage], Field(min_length=1)]
     """The training, in order; each stage starts from the weights of the one before."""
     sft: Sft = Sft()
     """The training of the arm `sft`."""
     arms: Annotated[list[Literal[*ARMS] | ArmChange], Field(min_length=1)] = ["majority", "base", "sft", "rft"]  # type: ignore[valid-type]
-    """What is compared, in order."""
+    """The arms that are compared, in order."""
     custom: dict[Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")], CustomFunction] = {}
     """Rewards of your own by name, each `FILE.py:FUNCTION`. The file is run when a stage trains with the reward."""
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
@@ -65,14 +65,14 @@ class Recipe(Section):
     report_to: list[Literal[*TRACKERS]] = []  # type: ignore[valid-type]
     """Where each line of the log goes as well, under the names of `log.jsonl`, with arm and seed as the run's name."""
     ablation: Ablation = Ablation()
-    """What `vrft ablate` compares; `vrft run` passes over it."""
+    """Settings of `vrft ablate`; `vrft run` ignores them."""
 
     def arm_names(self) -> list[str]:
         """The names of the arms, in order."""
         return [name_of_arm(arm) for arm in self.arms]
 
     def arm(self, name: str) -> Arm:
-        """What an arm trains and how it is tested.
+        """The stages and the conditions of an arm.
 
         Raises:
             ValueError: no arm of the recipe has the name, or two have it.

@@ -110,7 +110,7 @@ class COCOData(_Texts):
     boxes: Literal["bbox", "polygon"] = "bbox"
     """The boxes as they are written, or those around the polygons."""
     unannotated: Literal["empty", "skip"] = "empty"
-    """What an image without annotations is: nothing is there, or nobody looked."""
+    """The meaning of an image without annotations: it has no findings, or it was not annotated."""
     crowd: Literal["skip", "box"] = "skip"
     """Regions with `iscrowd`, which hold a group of objects: they are left out and counted, or boxes as any other.
     Where a file marks all annotations so, they are boxes."""
@@ -148,7 +148,7 @@ class ColumnsOfATable(Section):
     image: str | int
     """The name of the image file."""
     label: str | int
-    """What the box holds."""
+    """The coordinates of the box."""
     corners: Annotated[list[str | int], Field(min_length=4, max_length=4)] | None = None
     """x1, y1, x2, y2 in pixels."""
     corner_and_size: Annotated[list[str | int], Field(min_length=4, max_length=4)] | None = None
@@ -168,7 +168,7 @@ class TableData(_Texts):
     columns: ColumnsOfATable
     """The map of the columns."""
     group: str | None = None
-    """What stands before this text in a file name is the patient, who stays in one split."""
+    """The text that ends the name of the patient in a file name; a patient stays in one split."""
     negatives: bool = False
     """Images that the table does not name hold nothing, unless rows name others that may be these."""
     absent: list[str] = []
@@ -241,7 +241,7 @@ class Policy(Section):
     revision: str | None = None
     """Of a hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """What the policy computes in: `auto` is bfloat16 on a GPU that has it and float32 elsewhere. Weights that are
+    """The type of the computations: `auto` is bfloat16 on a GPU that has it and float32 elsewhere. Weights that are
     trained are float32, adapters over a frozen base of this type; `float16` can be evaluated, not trained."""
     lora: Lora | None = None
     """Adapters; without it all weights are trained."""
@@ -262,7 +262,7 @@ class Optimiser(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     """Peak learning rate of AdamW (betas 0.9 and 0.999)."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """What the learning rate does after the warm-up."""
+    """The course of the learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps in which the learning rate rises from zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -296,12 +296,12 @@ LOSSES = {
     "vespo": "a smooth weight of one ratio a completion (arXiv 2602.10693)",
     "rejection": "likelihood of the completions that earn full reward: no advantage, no ratio (arXiv 2304.06767)",
 }
-"""What each loss of RFT is; all but the last are TRL's."""
+"""The losses of RFT; all but the last are TRL's."""
 
 
 class _Stage(Optimiser):
     task: TaskSection | None = None
-    """What the stage asks, where it is not the task of the recipe, such as localization before classification."""
+    """The task of the stage, where it is not that of the recipe, such as localization before classification."""
     data: Data | None = None
     """Where the samples of the stage come from, where not from the data of the recipe."""
     balance: bool = False
@@ -314,14 +314,14 @@ class Reward(Section):
     """A reward and its weight; a number alone is the weight."""
 
     weight: float = 1.0
-    """What the reward is multiplied by. With 0 it is measured and logged, and pays nothing."""
+    """The factor of the reward. With 0 it is measured and logged, and pays nothing."""
 
 
 class FuzzyReward(Reward):
     """The fuzzy reward of grades."""
 
     schedule: Literal[*FUZZY_SCHEDULES] = "table"  # type: ignore[valid-type]
-    """What it pays by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
+    """The reward by distance: `table` 1, 1/4, 1/10, then 0; `geometric` 0.25^d."""
 
 
 class IouReward(Reward):
@@ -435,14 +435,14 @@ class RftStage(_Stage):
     accept: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Of `loss: rejection`: a completion is learnt that earns this share of the most that the rewards can pay."""
     scale_rewards: Literal[*SCALINGS] = "group"  # type: ignore[valid-type]
-    """What the centred reward is divided by: its deviation in the group, in the step, or nothing."""
+    """The divisor of the centred reward: its deviation in the group, in the step, or nothing."""
     aggregation: Literal[*AGGREGATIONS] = "sum_then_normalize"  # type: ignore[valid-type]
     """`normalize_then_sum` divides each reward by its own deviation in the group before they are weighed and added, and
     the sum by that of the step; `scale_rewards` must then stay `group`."""
     shared_prefix: bool = True
     """Encode the prompt and image of a group once, where the model can; each pass is equal up to rounding."""
     rollouts: Literal["transformers", "vllm"] = "transformers"
-    """What samples completions; `vllm` runs beside the training on the same GPUs, and caches prompts itself."""
+    """The sampler of completions; `vllm` runs beside the training on the same GPUs, and caches prompts itself."""
     vllm: Vllm = Vllm()
     """Of `rollouts: vllm`."""
     dynamic_sampling: Annotated[int, Field(ge=0)] = 0
@@ -482,7 +482,7 @@ class SftStage(_Stage):
     batch_size: Positive = 32
     """Samples in a step, over all devices."""
     think: str | Annotated[list[str], Field(min_length=1)] = "I looked at the image."
-    """What stands inside the think tags of a target: labels come without reasons. Of several texts one is drawn."""
+    """The text inside the think tags of a target: labels come without reasons. Of several texts one is drawn."""
     think_from: Literal["text", "card"] = "text"
     """`card` puts what is known of the true class there (needs `knowledge`), in place of `think`."""
 
