@@ -53,14 +53,13 @@ def ablate(
     from vrft.experiment.design import only, read_design
     from vrft.runs import RunDirectory
 
-    part = _reduction(fraction)
-    design = read_design(recipe, set_ or [], fraction=part)
+    design = read_design(recipe, set_ or [], fraction=_reduction(fraction))
+    design = only(design, arm) if arm else design
     if plan_:
         from vrft.cli.plan_tables import ablation_costs
 
-        planned = only(design, arm) if arm else design
         place = RunDirectory(out or Path("runs") / f"{design.recipe.name}-ablation")
-        typer.echo(ablation_costs(planned, store or place.default_store, workers, make_reporter(quiet=quiet)))
+        typer.echo(ablation_costs(design, store or place.default_store, workers, make_reporter(quiet=quiet)))
         return
     reporter = make_reporter(quiet=quiet)
     try:
