@@ -8,6 +8,8 @@ import pytest
 
 from vrft.runs import read_json
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 

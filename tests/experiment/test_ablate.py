@@ -25,6 +25,8 @@ from vrft.progress import Reporter
 from vrft.report import write_report
 from vrft.runs import RunDirectory, read_json
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 name: small
 data: {source: phantom, family: shifted, attributes: [size], samples: {train: 40, validation: 8, test: 12}}

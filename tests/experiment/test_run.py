@@ -26,6 +26,8 @@ from vrft.recipe import build_task, open_knowledge, open_source, read_recipe
 from vrft.runs import RunDirectory, read_json, read_jsonl, write_json
 from vrft.sample import Sample, open_image
 
+pytestmark = pytest.mark.slow
+
 ADAPTER = "adapter_model.safetensors"
 
 RECIPE = """\

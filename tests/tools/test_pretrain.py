@@ -11,6 +11,8 @@ from tiny_model import build_config
 
 from vrft.policies import load_policy
 
+pytestmark = pytest.mark.slow
+
 CONFIG = PretrainConfig(steps=6, batch=4, warmup=2, vision_steps=2, reading_steps=2)
 
 

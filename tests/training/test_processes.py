@@ -15,6 +15,8 @@ import torch
 
 from vrft.runs import read_json, read_jsonl
 
+pytestmark = pytest.mark.slow
+
 BENCH = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "processes.py"))
 MODES, SHARDED, differences, folder_of = (BENCH[name] for name in ("MODES", "SHARDED", "differences", "folder_of"))
 

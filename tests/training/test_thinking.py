@@ -25,6 +25,8 @@ from vrft.sample import Sample
 from vrft.tasks import Grading
 from vrft.training import train_sft
 
+pytestmark = pytest.mark.slow
+
 OPENS = "{{ '<|im_start|>assistant\n"
 QUIET = Reporter(quiet=True)
 

@@ -23,6 +23,8 @@ from vrft.training.throughput import (
     summarise,
 )
 
+pytestmark = pytest.mark.slow
+
 SHAPE = Shape("tiny", 90, 6, group=4)
 QUIET = Reporter(quiet=True)
 

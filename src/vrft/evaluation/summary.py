@@ -196,8 +196,8 @@ class _Results:
         return set.intersection(*trained) if trained else {None}
 
     def comparable(self, arms: Sequence[str]) -> bool:
-        """Whether all these arms have results, with a seed in common."""
-        return set(arms) <= set(self.counts) and bool(self.in_common(arms))
+        """Whether all these arms have results, with a seed in common, on two groups of samples or more."""
+        return set(arms) <= set(self.counts) and bool(self.in_common(arms)) and len(set(self.groups)) > 1
 
     def scores(self, arms: Sequence[str], metric: str | None = None) -> PairedScores:
         """The paired scores over the seeds that these arms have in common."""
@@ -231,8 +231,14 @@ class _Results:
             names += [f"{name}_lenient" for name in self.compared]
         measured = {}
         for name in names:
-            one, (least, most) = self.estimate({arm: 1.0}, name), self._range(name)
-            measured[name] = dict(zip(ENDS, (one.value, max(one.low, least), min(one.high, most)), strict=True))
+            least, most = self._range(name)
+            if self.comparable([arm]):
+                one = self.estimate({arm: 1.0}, name)
+                ends = one.value, max(one.low, least), min(one.high, most)
+            else:  # one image says nothing of others
+                values = [_metric(name, self.classes)(self.counts[arm][seed]) for seed in seeds]
+                ends = float(np.mean(values)), least, most
+            measured[name] = dict(zip(ENDS, ends, strict=True))
         headline = _metric(self.headline, self.classes)
         costs = [run["cost"] for run in runs if run["arm"] == arm and run["cost"]]
         mean = {key: float(np.mean([cost[key] for cost in costs])) for key in costs[0]} if costs else {}

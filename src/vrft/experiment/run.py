@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from vrft.data import Source
-from vrft.errors import RunError, UserError
+from vrft.errors import DataError, RunError, UserError
 from vrft.evaluation.predictions import so_far
 from vrft.evaluation.summary import write_metrics
 from vrft.experiment.design import Design
@@ -184,6 +184,9 @@ def _prepare(
     prepared: list[CacheKeys],
 ) -> tuple[list[Job], list[Job]]:
     """All jobs and those that the store lacks; before, all that a reader needs to repeat the run is written."""
+    if design.factors and len(set(experiment.groups())) < 2:
+        split = design.recipe.evaluation.split
+        raise DataError(f"the {split} split has one image, and the intervals of an ablation need two or more.")
     keys = CacheKeys(experiment, machine, matched=bool(design.factors))
     prepared.append(keys)
     jobs = jobs_of(keys)
