@@ -196,13 +196,8 @@ def run_job(experiment: Experiment, store: Store, job: Job) -> None:
             return
         began, memory = time.monotonic(), PeakMemory()
         policy = store.stage(job.stages[-1]).policy if job.stages else None
-        if job.evaluates == "task":
-            experiment.evaluate(job.arm, job.seed, lambda: load_for(recipe, policy), evaluation.predictions)
-        else:
-            perceived = recipe.stages_of(job.perceived[0])[job.perceived[1]]
-            experiment.evaluate_perception(
-                job.arm, job.seed, perceived, lambda: load_for(recipe, policy), evaluation.predictions
-            )
+        perceived = recipe.stages_of(job.perceived[0])[job.perceived[1]] if job.evaluates == "perception" else None
+        experiment.evaluate(job.arm, job.seed, lambda: load_for(recipe, policy), evaluation.predictions, perceived)
         cost = {"seconds": round(time.monotonic() - began, 3), "peak_mb": max(all_of([memory.peak_mb()]))}
         from_main(lambda: write_json(evaluation.done, cost))
 

@@ -194,50 +194,40 @@ class Experiment:
         else:
             train_sft(policy, stage, task, samples, place, **options)
 
-    def evaluate(self, arm: str, seed: int, load: Callable[[], LoadedPolicy], path: Path) -> None:
-        """Predict the evaluated samples under the test condition of an arm.
+    def evaluate(
+        self, arm: str, seed: int, load: Callable[[], LoadedPolicy], path: Path, stage: Stage | None = None
+    ) -> None:
+        """Predict the evaluated samples under the test condition of an arm, or those of a stage on another task.
 
         Args:
             arm: its name; ``majority`` needs no policy.
             seed: of the run.
             load: gives the policy.
             path: the predictions, one JSON object a sample.
+            stage: with a task of its own.
         """
-        condition = self.recipe.condition_of(arm)
-        task, samples = self.recipe.task_of(arm, self.task), self.apply(condition, self.test_samples)
-        limit, label = self.recipe.evaluation_tokens, f"{arm}, seed {seed}, evaluation"
-        self._predict(arm, load, task, (self.train_samples, samples), path, limit, label)
-
-    def evaluate_perception(
-        self, arm: str, seed: int, stage: Stage, load: Callable[[], LoadedPolicy], path: Path
-    ) -> None:
-        """Predict the evaluated samples of a stage with a task of its own; the arguments are those of ``evaluate``."""
-        task, _ = self.stage_task_and_source(stage)
-        samples = self.samples_of(stage, "train"), self.perception_samples(stage)
-        label = f"{arm}, seed {seed}, {task.kind}"
-        self._predict(arm, load, task, samples, path, longest_answer(stage), label)
-
-    def _predict(
-        self,
-        arm: str,
-        load: Callable[[], LoadedPolicy],
-        task: TrainableTask,
-        samples: tuple[list[Sample], list[Sample]],
-        path: Path,
-        max_tokens: int,
-        label: str,
-    ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        train, test = samples
+        if stage is None:
+            task, train = self.recipe.task_of(arm, self.task), self.train_samples
+            test = self.apply(self.recipe.condition_of(arm), self.test_samples)
+        else:
+            task, _ = self.stage_task_and_source(stage)
+            train, test = self.samples_of(stage, "train"), self.perception_samples(stage)
         if arm == "majority":
             if is_main():
                 write_jsonl(path, predict_majority(task, train, test))
             return
         policy = load()
         policy.image_log = self.image_log
-        batch_size = self.recipe.evaluation.batch_size
         predict(
-            policy, task, test, path, batch_size=batch_size, max_tokens=max_tokens, reporter=self.reporter, label=label
+            policy,
+            task,
+            test,
+            path,
+            batch_size=self.recipe.evaluation.batch_size,
+            max_tokens=longest_answer(stage) if stage else self.recipe.evaluation_tokens,
+            reporter=self.reporter,
+            label=f"{arm}, seed {seed}, {task.kind if stage else 'evaluation'}",
         )
 
     def _validation(self, arm: str, stage: Stage, task: TrainableTask) -> Validation | None:
