@@ -52,6 +52,18 @@ def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
     assert "Did you mean 'family'?" in told[0]
 
 
+
+def test_two_wrong_items_of_a_list_do_not_hide_the_faults_of_other_keys(tmp_path: Path):
+    path = tmp_path / "faulty.yaml"
+    path.write_text(
+        "name: faulty\ndata: {source: phantom}\ntask: {kind: grading}\nstages: [{kind: rft}]\n"
+        "arms: [bse, stf, rft]\nseeds: [1, 1]\n"
+    )
+    found = faults(path)
+    assert [line.partition(" is ")[0].rpartition(" ")[2] for line in found[:2]] == ["arms.0", "arms.1"]
+    assert "seeds names a seed twice: 1, 1." in found[2]
+
+
 def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path):
     path = tmp_path / "faulty.yaml"
     path.write_text(FAULTY.replace("source: phantom", "source: medmnist"))
@@ -350,3 +362,34 @@ def test_a_card_is_checked_without_fetching_the_data(tmp_path: Path, monkeypatch
         "task: {kind: grading}\nknowledge: {card: retinamnist}\nstages: [{kind: sft}]\narms: [base+PA_p]\n"
     )
     assert read_recipe(path).knowledge is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["save_every=6", "updates_per_batch=4"], "save_every is 6; expected a multiple of updates_per_batch, 4"),
+        (["loss=cispo"], "loss cispo needs clip_high, the largest ratio, 1 or more"),
+        (["loss=cispo", "clip_high=0.5"], "loss cispo needs clip_high, the largest ratio, 1 or more"),
+        (["loss=sapo", "clip_high=0.5"], "loss sapo does not clip; leave clip_high out"),
+        (["loss=luspo"], "loss luspo needs importance_sampling: sequence"),
+        (["loss=dapo", "importance_sampling=sequence"], "loss dapo averages over tokens"),
+        (["loss=rejection", "updates_per_batch=2"], "loss rejection takes updates_per_batch: 1"),
+        (["micro_batch=3"], "a step has 8 sequences, which micro_batch 3 does not divide"),
+    ],
+)
+def test_keys_of_the_objective_that_contradict_each_other_are_faults(
+    small_recipe: Path, overrides: list[str], words: str
+):
+    assert any(words in line for line in faults(small_recipe, *(f"stages.0.{key}" for key in overrides)))
+
+
+def test_a_ratio_of_one_is_the_least_cap_of_cispo(small_recipe: Path):
+    assert read_recipe(small_recipe, ["stages.0.loss=cispo", "stages.0.clip_high=1.0"])
+
+
+def test_a_window_of_one_value_is_refused(tmp_path: Path):
+    path = tmp_path / "window.yaml"
+    path.write_text(
+        "name: window\ndata: {source: yolo, root: ., window: [5, 5]}\ntask: {kind: localization}\nstages: [{kind: sft}]\n"
+    )
+    assert any("the first value must be below the second" in line for line in faults(path))
