@@ -8,7 +8,7 @@ import yaml
 
 from vrft.cli.terminal import plan
 from vrft.errors import RecipeError
-from vrft.recipe import RftStage, SftStage, build_task, open_source, read_recipe
+from vrft.recipe import ArmChange, RftStage, SftStage, build_task, open_source, read_recipe
 from vrft.rewards import APPLIES, REWARDS
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +50,6 @@ def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
         assert any(text.startswith(f"{path}:{line}: ") and words in text for text in told), (line, told)
     assert any(text.startswith("--set policy.modell=tiny: ") and "Did you mean 'model'?" in text for text in told)
     assert "Did you mean 'family'?" in told[0]
-
 
 
 def test_two_wrong_items_of_a_list_do_not_hide_the_faults_of_other_keys(tmp_path: Path):
@@ -297,6 +296,18 @@ def test_the_controls_of_perception_first_differ_in_one_thing_each(tmp_path: Pat
     again = tmp_path / "again.yaml"
     again.write_text(recipe.dump())
     assert read_recipe(again).stages_of("rft+shuffled") == recipe.stages_of("rft+shuffled")
+
+
+def test_arms_share_stages_on_another_task_whatever_their_condition_and_no_others(tmp_path: Path):
+    path = tmp_path / "two.yaml"
+    path.write_text(TWO)
+    recipe = read_recipe(path)
+    changes = [ArmChange(name="plain", perception=True), ArmChange(name="informed", perception=True, knowledge=True)]
+    recipe = recipe.model_copy(update={"arms": ["rft+PA_pi", *changes]})
+    first, last = ([recipe.training_of(arm, stage) for arm in recipe.arm_names()] for stage in (0, 1))
+    assert first[0] == first[1] == first[2]
+    assert last[0] == last[1]
+    assert last[1] != last[2]
 
 
 @pytest.mark.parametrize(

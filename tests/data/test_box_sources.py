@@ -62,7 +62,6 @@ def test_a_group_stays_in_one_split_and_new_items_move_none():
     assert 40 < sum(inside["test"]) < 80
 
 
-
 def test_the_splits_by_hash_are_60_20_and_20_percent():
     names = [f"image{n}" for n in range(5000)]
     shares = [sum(in_split(names, split)) / len(names) for split in SPLITS]
@@ -254,7 +253,6 @@ def test_a_table_with_a_map_of_its_columns(tmp_path: Path):
     table.write_text("File,Finding\n1_a.png,mass\n")
     with pytest.raises(DataError, match=r"boxes\.csv:1: has no column 2; it has File, Finding"):
         BoxSource(TableReader(table, tmp_path / "images", columns=columns), kind="localization").check()
-
 
 
 def test_all_images_of_a_patient_in_a_table_are_in_one_split(tmp_path: Path):

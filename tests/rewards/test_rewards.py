@@ -63,7 +63,6 @@ def test_a_nearer_grade_never_earns_less(schedule: str):
     assert paid[0] == 1.0
 
 
-
 @pytest.mark.parametrize(
     ("schedule", "rewards"),
     [("table", [1.0, 0.25, 0.1, 0.0, 0.0]), ("geometric", [1.0, 0.25, 0.0625, 0.015625, 0.00390625])],
