@@ -401,6 +401,7 @@ def test_a_ratio_of_one_is_the_least_cap_of_cispo(small_recipe: Path):
 def test_a_window_of_one_value_is_refused(tmp_path: Path):
     path = tmp_path / "window.yaml"
     path.write_text(
-        "name: window\ndata: {source: yolo, root: ., window: [5, 5]}\ntask: {kind: localization}\nstages: [{kind: sft}]\n"
+        "name: window\ndata: {source: yolo, root: ., window: [5, 5]}\n"
+        "task: {kind: localization}\nstages: [{kind: sft}]\n"
     )
     assert any("the first value must be below the second" in line for line in faults(path))
