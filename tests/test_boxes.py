@@ -81,3 +81,8 @@ def test_smart_resize_agrees_with_the_processor(width: int, height: int, multipl
 def test_an_image_that_is_too_long_is_refused():
     with pytest.raises(ValueError, match="200 times"):
         smart_resize((28, 5700))
+
+
+def test_an_image_of_200_to_1_is_resized_as_any_other():
+    width, height = smart_resize((28, 5600))
+    assert width % 28 == height % 28 == 0

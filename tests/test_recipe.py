@@ -8,7 +8,7 @@ import yaml
 
 from vrft.cli.terminal import plan
 from vrft.errors import RecipeError
-from vrft.recipe import RftStage, SftStage, build_task, open_source, read_recipe
+from vrft.recipe import ArmChange, RftStage, SftStage, build_task, open_source, read_recipe
 from vrft.rewards import APPLIES, REWARDS
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +50,17 @@ def test_all_faults_are_told_together_with_line_and_spelling(tmp_path: Path):
         assert any(text.startswith(f"{path}:{line}: ") and words in text for text in told), (line, told)
     assert any(text.startswith("--set policy.modell=tiny: ") and "Did you mean 'model'?" in text for text in told)
     assert "Did you mean 'family'?" in told[0]
+
+
+def test_two_wrong_items_of_a_list_do_not_hide_the_faults_of_other_keys(tmp_path: Path):
+    path = tmp_path / "faulty.yaml"
+    path.write_text(
+        "name: faulty\ndata: {source: phantom}\ntask: {kind: grading}\nstages: [{kind: rft}]\n"
+        "arms: [bse, stf, rft]\nseeds: [1, 1]\n"
+    )
+    found = faults(path)
+    assert [line.partition(" is ")[0].rpartition(" ")[2] for line in found[:2]] == ["arms.0", "arms.1"]
+    assert "seeds names a seed twice: 1, 1." in found[2]
 
 
 def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path):
@@ -287,6 +298,18 @@ def test_the_controls_of_perception_first_differ_in_one_thing_each(tmp_path: Pat
     assert read_recipe(again).stages_of("rft+shuffled") == recipe.stages_of("rft+shuffled")
 
 
+def test_arms_share_stages_on_another_task_whatever_their_condition_and_no_others(tmp_path: Path):
+    path = tmp_path / "two.yaml"
+    path.write_text(TWO)
+    recipe = read_recipe(path)
+    changes = [ArmChange(name="plain", perception=True), ArmChange(name="informed", perception=True, knowledge=True)]
+    recipe = recipe.model_copy(update={"arms": ["rft+PA_pi", *changes]})
+    first, last = ([recipe.training_of(arm, stage) for arm in recipe.arm_names()] for stage in (0, 1))
+    assert first[0] == first[1] == first[2]
+    assert last[0] == last[1]
+    assert last[1] != last[2]
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -350,3 +373,35 @@ def test_a_card_is_checked_without_fetching_the_data(tmp_path: Path, monkeypatch
         "task: {kind: grading}\nknowledge: {card: retinamnist}\nstages: [{kind: sft}]\narms: [base+PA_p]\n"
     )
     assert read_recipe(path).knowledge is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["save_every=6", "updates_per_batch=4"], "save_every is 6; expected a multiple of updates_per_batch, 4"),
+        (["loss=cispo"], "loss cispo needs clip_high, the largest ratio, 1 or more"),
+        (["loss=cispo", "clip_high=0.5"], "loss cispo needs clip_high, the largest ratio, 1 or more"),
+        (["loss=sapo", "clip_high=0.5"], "loss sapo does not clip; leave clip_high out"),
+        (["loss=luspo"], "loss luspo needs importance_sampling: sequence"),
+        (["loss=dapo", "importance_sampling=sequence"], "loss dapo averages over tokens"),
+        (["loss=rejection", "updates_per_batch=2"], "loss rejection takes updates_per_batch: 1"),
+        (["micro_batch=3"], "a step has 8 sequences, which micro_batch 3 does not divide"),
+    ],
+)
+def test_keys_of_the_objective_that_contradict_each_other_are_faults(
+    small_recipe: Path, overrides: list[str], words: str
+):
+    assert any(words in line for line in faults(small_recipe, *(f"stages.0.{key}" for key in overrides)))
+
+
+def test_a_ratio_of_one_is_the_least_cap_of_cispo(small_recipe: Path):
+    assert read_recipe(small_recipe, ["stages.0.loss=cispo", "stages.0.clip_high=1.0"])
+
+
+def test_a_window_of_one_value_is_refused(tmp_path: Path):
+    path = tmp_path / "window.yaml"
+    path.write_text(
+        "name: window\ndata: {source: yolo, root: ., window: [5, 5]}\n"
+        "task: {kind: localization}\nstages: [{kind: sft}]\n"
+    )
+    assert any("the first value must be below the second" in line for line in faults(path))

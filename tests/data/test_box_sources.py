@@ -62,6 +62,12 @@ def test_a_group_stays_in_one_split_and_new_items_move_none():
     assert 40 < sum(inside["test"]) < 80
 
 
+def test_the_splits_by_hash_are_60_20_and_20_percent():
+    names = [f"image{n}" for n in range(5000)]
+    shares = [sum(in_split(names, split)) / len(names) for split in SPLITS]
+    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.02)
+
+
 def test_voc(tmp_path: Path):
     picture(tmp_path / "JPEGImages" / "a.jpg")
     (tmp_path / "Annotations").mkdir()
@@ -249,8 +255,22 @@ def test_a_table_with_a_map_of_its_columns(tmp_path: Path):
         BoxSource(TableReader(table, tmp_path / "images", columns=columns), kind="localization").check()
 
 
+def test_all_images_of_a_patient_in_a_table_are_in_one_split(tmp_path: Path):
+    names = [f"p{patient}_{view}.png" for patient in range(8) for view in range(4)]
+    for name in names:
+        picture(tmp_path / "images" / name, (10, 8))
+    table = tmp_path / "boxes.csv"
+    table.write_text("file,label,x1,y1,x2,y2\n" + "".join(f"{name},mass,1,2,3,4\n" for name in names))
+    columns = Columns("file", "label", corners=("x1", "y1", "x2", "y2"))
+    source = BoxSource(TableReader(table, tmp_path / "images", columns=columns, group="_"), kind="localization")
+    found = {split: {sample.id.split("_")[0] for sample in source.samples(split)} for split in SPLITS}
+    assert sum(map(len, found.values())) == 8
+    assert len([split for split in SPLITS if found[split]]) > 1
+
+
 def test_regions_are_cut_out_with_a_margin(tmp_path: Path):
     assert crop_region((10, 20, 30, 40), 0.25, (100, 80)) == (5, 15, 35, 45)
+    assert crop_region((20, 30, 40, 34), 0.25, (100, 80)) == (15, 25, 45, 39)  # a share of the longer side
     assert crop_region((0, 0, 0.2, 0.2), 0, (100, 80)) == (0, 0, 1, 1)
 
 

@@ -324,3 +324,17 @@ def test_a_mask_is_found_in_other_letters_where_one_can_be_meant(tmp_path):
     grey().save(folder / "masks" / "I0.bmp")
     with pytest.raises(DataError, match=r"I0\.png: I0\.bmp beside it could be the mask of i0\.jpg as well"):
         read_folder(folder)
+
+
+def test_a_region_of_the_least_area_is_no_speck(tmp_path):
+    mask = values((1, (2, 2, 5, 5)), (1, (20, 2, 22, 6)))
+    (record,), counts = records(pair(tmp_path, palette(mask)), least_area=9)
+    assert [one.box for one in record.annotations] == [(2, 2, 5, 5)]
+    assert counts["speck"] == 1
+
+
+def test_pixels_that_touch_at_a_corner_are_one_region(tmp_path):
+    mask = values((1, (2, 2, 6, 6)), (1, (6, 6, 10, 10)))
+    assert boxes(pair(tmp_path, palette(mask))) == {"liver": (2, 2, 10, 10)}
+    (record,), _ = records(tmp_path)
+    assert len(record.annotations) == 1

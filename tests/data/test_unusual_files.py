@@ -901,6 +901,11 @@ def test_a_text_of_an_unknown_encoding_is_refused_unless_it_is_stated(tmp_path: 
     assert sum(counted.values()) == 1
 
 
+def test_two_of_three_characters_must_be_common_chinese():
+    assert decode("肺炎肿瘤痂瘢".encode("gb18030")) == ("肺炎肿瘤痂瘢", "gb18030")  # 4 common, 2 rare
+    assert decode("上皮瘢痂".encode("gb18030")) is None
+
+
 @pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "euc-kr", "ISO-8859-1", "UTF-16"])
 def test_the_encoding_that_an_xml_file_declares_is_believed(tmp_path: Path, encoding: str):
     name = {"gb2312": "一", "shift_jis": "腫瘍", "euc-kr": "종양"}.get(encoding, "Läsion")

@@ -31,6 +31,12 @@ def test_missed_and_invented_boxes_count_over_all_samples():
     assert measured["f1_50"] == pytest.approx(2 / 8)
 
 
+def test_invalid_boxes_of_an_unread_answer_count_as_stated():
+    measured = figures({"target": TRUE, "answer": TRUE, "stated": 2}, {"target": [], "answer": None, "stated": 2})
+    assert measured["precision50"] == pytest.approx(2 / 4)
+    assert measured["f1_50"] == pytest.approx(4 / 6)
+
+
 def test_the_constant_box_is_the_best_one_of_the_training_split():
     common, rare = (10.0, 10.0, 30.0, 30.0), (80.0, 80.0, 90.0, 90.0)
     samples = [((common,), (100, 100))] * 5 + [((rare,), (100, 100))] * 2 + [((), (100, 100))]

@@ -193,6 +193,13 @@ def test_all_arms_are_resampled_alike(arms):
     assert (same.value, same.low, same.high, same.se, same.p, same.minimum_detectable_effect) == (0, 0, 0, 0, 1, 0)
 
 
+@pytest.mark.parametrize("n_groups", [2, 5, 100])
+def test_the_variance_of_the_bootstrap_is_corrected_for_the_number_of_groups(n_groups: int):
+    resampled = np.random.default_rng(0).normal(size=(1, 50))
+    found = estimate_from(np.array([0.5]), resampled, n_groups)
+    assert found.se**2 == pytest.approx(np.var(resampled, ddof=1) * n_groups / (n_groups - 1))
+
+
 def test_samples_of_a_group_are_drawn_together():
     groups = ["a"] * 3 + ["b"] + ["c"] * 2
     for row in resamples(groups, 50):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from vrft.api import run
 from vrft.data import PhantomSource
@@ -43,6 +44,21 @@ def test_probabilities_are_those_of_sampling_one_token_after_the_other(tiny: Loa
     steps = [token_probabilities(tiny, "Where is the finding?", image, tokens[: n + 1])[-1] for n in range(len(tokens))]
     assert whole == pytest.approx(steps, abs=1e-4)
     assert all(0 < probability <= 1 for probability in whole)
+
+
+def test_the_end_of_turn_and_what_follows_it_are_left_out(
+    tiny: LoadedPolicy, samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+):
+    end, pad = tiny.processor.tokenizer.eos_token_id, tiny.processor.tokenizer.pad_token_id
+    words = tiny.processor.tokenizer("a b").input_ids[:2]
+    written = torch.tensor([[*words, end, pad], [*words, *words]])
+
+    def generate(input_ids: torch.Tensor, **options: object) -> torch.Tensor:
+        return torch.cat([input_ids, written], dim=1)
+
+    monkeypatch.setattr(tiny.model, "generate", generate)
+    images = [open_image(sample) for sample in samples[:2]]
+    assert decode(tiny, ["Where?"] * 2, images, max_tokens=4) == [words, [*words, *words]]
 
 
 def test_a_box_is_told_in_pixels_of_the_image(tiny: LoadedPolicy, samples: list[Sample]):

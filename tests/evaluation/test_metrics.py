@@ -37,6 +37,13 @@ def test_an_unread_answer_is_wrong_and_as_far_off_as_can_be(true: int):
     assert confusion_matrix(y_true, y_pred, classes=5)[true, 5] == 1
 
 
+@pytest.mark.parametrize("true", [0, 1, 3, 4])
+def test_an_unread_answer_counts_in_kappa_as_the_farthest_grade(true: int):
+    y_true = np.array([true, 0, 4])
+    unread, farthest = np.array([UNREAD, 0, 4]), np.array([0 if true > 2 else 4, 0, 4])
+    assert qwk(y_true, unread, classes=5) == qwk(y_true, farthest, classes=5)
+
+
 @given(PAIRS, st.sampled_from(sorted(METRICS)))
 def test_reading_fewer_answers_never_helps_accuracy(pairs: np.ndarray, name: str):
     true, predicted = pairs.T

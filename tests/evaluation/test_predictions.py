@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from vrft.evaluation.predictions import constant_answer, predict, predict_majori
 from vrft.policies import load_policy
 from vrft.progress import Reporter
 from vrft.response import render
-from vrft.runs import read_jsonl
+from vrft.runs import read_jsonl, write_jsonl
+from vrft.sample import Sample
 from vrft.tasks import Classification, Grading, Localization
 
 
@@ -58,6 +60,15 @@ def test_a_cut_off_file_of_predictions_ends_as_a_whole_one(tmp_path: Path):
     (tmp_path / "cut.jsonl").write_text("".join(lines[:6]) + lines[6][:20])
     assert predict(policy, task, samples, tmp_path / "cut.jsonl", **options) == whole
     assert read_jsonl(tmp_path / "cut.jsonl") == whole
+
+
+def test_a_finished_file_whose_last_batch_is_not_full_is_left_as_it_is(tmp_path: Path):
+    rows = [{"sample": f"{index}", "answer": 1, "target": 1} for index in range(5)]
+    write_jsonl(tmp_path / "done.jsonl", rows)
+    policy: Any = SimpleNamespace(model=SimpleNamespace(eval=lambda: None))  # cannot decode
+    samples = [Sample(f"{index}", Path("a.png"), "Which grade?", 1, "test") for index in range(5)]
+    options: dict[str, Any] = {"batch_size": 2, "max_tokens": 20, "reporter": Reporter(quiet=True)}
+    assert predict(policy, Grading(5), samples, tmp_path / "done.jsonl", **options) == rows
 
 
 @pytest.mark.parametrize("kind", ["classification", "grading"])

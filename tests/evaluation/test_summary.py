@@ -361,6 +361,14 @@ def test_effects_that_are_not_estimable_count_in_the_family_of_tests(whole: Made
     assert len(family(part)) + len(part["not_estimable"]) == part["planned"]
 
 
+def test_effects_that_are_not_estimable_count_in_the_correction(whole: Made):
+    both = [arm for arm, levels in CELLS.items() if levels["PA_p"] == levels["PA_pi"] == "on"]
+    part = summarise(*without(whole, lambda arm, _: arm in both or arm == "base"))
+    assert len(part["not_estimable"]) > 1
+    strongest = min(family(part), key=lambda row: row["p"])
+    assert strongest["p_holm"] == pytest.approx(min(1.0, part["planned"] * strongest["p"]))
+
+
 def test_an_effect_of_cells_without_a_seed_in_common_is_not_estimable(whole: Made):
     part = without(some(whole, ["rft", "rft+PA_p"]), lambda arm, seed: (arm == "rft") != (seed == 0))
     found = summarise(*part)

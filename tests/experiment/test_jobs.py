@@ -188,6 +188,21 @@ def test_what_decides_the_last_stage_changes_its_key_and_no_localization(recipe:
         assert one.stages(arm, 0)[0] == other.stages(arm, 0)[0]
 
 
+def test_every_key_of_a_stage_is_in_its_cache_key_but_those_that_decide_no_weight(recipe: Path):
+    facts = keys_for(recipe)._stage_facts("rft", 0)
+    left_out = {"save_every", "loader_workers", "log_every"}
+    assert set(facts["stage"]) == set(RftStage.model_fields) - left_out - {"task", "data"}
+    assert {"task", "data"} <= set(facts)
+
+
+@pytest.mark.parametrize(
+    "limit", ["stages.1.max_tokens=1000", "stages.1.max_seconds=9", "ablation.budget.match=tokens"]
+)
+def test_lines_of_the_log_decide_where_a_stage_with_a_budget_ends(recipe: Path, limit: str):
+    one, other = (keys_for(recipe, limit, f"stages.1.log_every={steps}") for steps in (1, 2))
+    assert last(one, "rft") != last(other, "rft")
+
+
 def test_the_learning_rate_of_reinforcement_is_none_of_the_supervised_arm(recipe: Path):
     one, other = keys_for(recipe), keys_for(recipe, "stages.1.learning_rate=3.0e-5")
     assert last(one, "sft") == last(other, "sft")

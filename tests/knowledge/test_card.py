@@ -105,6 +105,12 @@ def test_an_image_is_found_in_whatever_case_and_wherever_and_words_and_numbers_a
     check_against(told.model_copy(update={"title": "Seen 7 times in a mass"}), "my", told.classes, ["7", "mass"])
 
 
+@pytest.mark.parametrize("title", ["A T1-weighted image", "Tissue of the AT1 type", "Stage T12"])
+def test_a_word_that_holds_the_name_of_an_image_is_not_that_name(tmp_path: Path, title: str):
+    found = read_card(card(tmp_path))
+    check_against(found.model_copy(update={"title": title}), "my", found.classes, ["t1"])
+
+
 def test_a_recipe_that_pays_for_recitation_can_be_checked_against(tmp_path: Path, small_recipe: Path):
     path = tmp_path / "recite.yaml"
     path.write_text(

@@ -180,3 +180,15 @@ def test_the_command_takes_the_classes_of_a_recipe(tmp_path: Path, small_recipe:
     result = CliRunner().invoke(app, ["knowledge", "write", "spots", "--recipe", str(small_recipe), *options])
     assert result.exit_code == 0, result.output
     assert list(read_card(tmp_path / "spots.yaml").classes) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_model_cannot_sign_its_card_or_change_its_author(tmp_path: Path):
+    signed = CONTENT | {
+        "checked_by": {"by": "A. Doctor", "date": "2020-01-01"},
+        "written_by": {"kind": "person", "name": "A. Doctor"},
+        "licence": "none",
+    }
+    path = write_card(lambda _: json.dumps(signed), REQUEST, tmp_path / "my.yaml", model="m-1", licence="CC0-1.0")
+    card = read_card(path)
+    assert (card.checked_by, card.written_by.kind, card.written_by.name) == (None, "model", "m-1")
+    assert card.licence == "CC0-1.0"

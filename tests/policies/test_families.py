@@ -4,11 +4,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vrft.errors import PolicyError
 from vrft.policies import TINY, frame_of, load_policy, save_policy
 from vrft.policies.families import family_of, processed_size
+from vrft.policies.loading import bound_pixels
 from vrft.sample import Sample
 from vrft.tasks import Classification
 
@@ -58,3 +60,21 @@ def test_max_pixels_bounds_what_the_policy_sees_and_is_saved_with_it(tmp_path, b
         assert width * height <= bound
         made = one.processor.image_processor([image], return_tensors="pt")
         assert made["image_grid_thw"].prod().item() * 14 * 14 == width * height
+
+
+def test_a_small_image_is_enlarged_to_the_least_pixels_of_the_processor():
+    size = {"shortest_edge": 200 * 200, "longest_edge": 400 * 400}
+    processor = SimpleNamespace(image_processor=SimpleNamespace(size=size))
+    width, height = processed_size((40, 30), SimpleNamespace(model_type="qwen2_5_vl"), processor)
+    assert width * height >= 200 * 200
+
+
+def test_a_bound_below_the_least_pixels_lowers_them_too():
+    resizer = SimpleNamespace(size={"shortest_edge": 56 * 56, "longest_edge": 1000 * 1000})
+    bound_pixels(SimpleNamespace(image_processor=resizer), 28 * 28)
+    assert (resizer.size["shortest_edge"], resizer.size["longest_edge"]) == (28 * 28, 28 * 28)
+
+
+@pytest.mark.parametrize(("dtype", "held"), [("float16", torch.float16), ("bfloat16", torch.float32)])
+def test_weights_that_were_saved_in_float32_stay_so_unless_float16_is_asked_for(dtype: str, held: torch.dtype):
+    assert load_policy("tiny", dtype=dtype).model.dtype == held

@@ -133,6 +133,15 @@ def test_the_key_depends_on_content_region_and_settings(tmp_path, policy):
     assert len(kept_in(tmp_path / "cache")) == 4
 
 
+def test_parts_of_equal_size_of_one_image_are_kept_apart(tmp_path, policy):
+    path = picture(tmp_path, (300, 200))
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    one, other = (policy.open(sample_of(path, region))[0] for region in ((0, 0, 100, 100), (100, 50, 200, 150)))
+    assert policy.cache.hits == 0
+    assert one.size == other.size
+    assert one.tobytes() != other.tobytes()
+
+
 def test_a_damaged_file_is_made_again(tmp_path, policy):
     policy.cache = ImageCache(tmp_path / "cache", 10**9)
     sample = sample_of(picture(tmp_path, (300, 200)))

@@ -39,6 +39,15 @@ def test_what_comes_out_is_the_same_and_each_is_processed_once(monkeypatch, nest
         assert all(torch.equal(made[name], stock[name]) for name in stock)
 
 
+def test_images_of_equal_bytes_and_another_shape_are_kept_apart():
+    processor = load_policy("tiny").processor
+    wide, high = Image.new("RGB", (112, 56)), Image.new("RGB", (56, 112))
+    with processed_once(processor):
+        grids = processor.image_processor([wide, high], return_tensors="pt")["image_grid_thw"].tolist()
+    assert grids[0] == [1, *grids[1][:0:-1]]
+    assert grids[0] != grids[1]
+
+
 def test_after_an_error_the_processor_is_as_it_was():
     processor = load_policy("tiny").processor
     whole = processor.image_processor

@@ -126,16 +126,17 @@ def test_an_answer_that_was_not_read_says_so(run: Metrics, written: Written):
     assert "nan" not in gallery
 
 
-def test_boxes_are_drawn_and_right_from_half_an_overlap(of_boxes: Metrics, written: Written):
+@pytest.mark.parametrize(("y2", "verdict"), [(19, '"wrong">IoU 0.45'), (20, '"right">IoU 0.50')])
+def test_boxes_are_drawn_and_right_from_half_an_overlap(of_boxes: Metrics, written: Written, y2: int, verdict: str):
     directory = written(of_boxes)
-    true, half = json.dumps([[10, 10, 30, 30]]), json.dumps([[10, 10, 30, 19]])
+    true, half = json.dumps([[10, 10, 30, 30]]), json.dumps([[10, 10, 30, y2]])
     frame = pd.read_parquet(directory.predictions).assign(target=true, answer=true, image_size="[100, 50]")
     frame.loc[frame["arm"] == "swapped", "answer"] = half
     frame.to_parquet(directory.predictions)
     page = page_of(directory)
     gallery = page[page.index('<div class="gallery">') : page.index("<h2>How")]
     assert '<td class="right">IoU 1.00: [10, 10, 30, 30]' in gallery
-    assert '<td class="wrong">IoU 0.45: [10, 10, 30, 19]' in gallery
+    assert f"<td class={verdict}: [10, 10, 30, {y2}]" in gallery
     assert gallery.count("<rect") == 2 + 3  # the truth twice, and three arms
     assert "<h2>Confusion" not in page
 

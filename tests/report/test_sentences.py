@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from vrft.report import in_words
+from vrft.report.sentences import signed
 
 Metrics = dict[str, Any]
 NOT_DETECTED = "no difference was detected"
@@ -52,8 +53,17 @@ def test_a_higher_error_is_worse(ablation: Metrics):
     assert "lowest mean abs. error of 6 arms is that of swapped" in sentence_with(ablation, "lowest")
 
 
-def test_an_interval_that_excludes_zero_is_no_claim_once_corrected(ablation: Metrics):
-    ablation["effects"][1] |= {"difference": 0.03, "low": 0.001, "high": 0.059}
+@pytest.mark.parametrize(
+    ("value", "written"), [(-0.0001, "+0.000"), (0.0, "+0.000"), (-0.0006, "-0.001"), (2, "+2.000")]
+)
+def test_a_difference_that_rounds_to_zero_has_no_minus(value: float, written: str):
+    assert signed(value) == written
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_interval_that_excludes_zero_is_no_claim_once_corrected(ablation: Metrics, sign: int):
+    low, high = sorted((sign * 0.001, sign * 0.059))
+    ablation["effects"][1] |= {"difference": sign * 0.03, "low": low, "high": high}
     sentence = sentence_with(ablation, "recite at -0.2")
     assert NOT_DETECTED in sentence
     assert "its interval alone excludes zero, but not after the correction for 4 tests" in sentence
@@ -146,3 +156,9 @@ def test_effects_that_lack_a_seed_are_named(ablation: Metrics):
 
 def test_boxes_are_described_by_their_metric(of_boxes: Metrics):
     assert "the mean IoU is higher" in sentence_with(of_boxes, "with PA_p")
+
+
+def test_a_comparison_whose_control_comes_first_is_turned_with_its_interval(ablation: Metrics):
+    assert "(+0.400 [+0.380, +0.420], Holm p" in sentence_with(ablation, "rft+PA_p has a higher accuracy than swapped")
+    ablation["comparisons"][0] |= {"low": -0.5, "high": -0.39}
+    assert "(+0.400 [+0.390, +0.500], Holm p" in sentence_with(ablation, "rft+PA_p has a higher accuracy than swapped")

@@ -141,3 +141,14 @@ def test_a_reward_without_frame_or_target_does_not_apply():
 def test_a_wrong_truth_is_refused(target: object, columns: dict, message: str):
     with pytest.raises(ValueError, match=message):
         iou_reward([written([[1, 2, 3, 4]])], target, **columns)
+
+
+def test_an_overlap_of_exactly_the_threshold_is_a_hit():
+    assert f1_reward([written([[0, 0, 10, 5]])], [[[0, 0, 10, 10]]], **GIVEN) == [1.0]
+    assert f1_reward([written([[0, 0, 10, 4]])], [[[0, 0, 10, 10]]], **GIVEN) == [0.0]
+    assert iou_reward([written([[0, 0, 10, 5]])], [[[0, 0, 10, 10]]], threshold=0.5, **GIVEN) == [0.5]
+
+
+def test_a_box_without_area_counts_as_stated_in_f1():
+    read = written([[0, 0, 10, 10], [9, 9, 9, 9]])
+    assert f1_reward([read], [[[0, 0, 10, 10]]], **GIVEN) == pytest.approx([2 / 3])

@@ -85,3 +85,9 @@ def test_long_text_is_paid_in_time():
     for measure in RECITATIONS:
         (paid,) = recitation_reward([written("oval mass " * 50_000)], knowledge=KNOWN, recite=measure)
         assert paid is not None
+
+
+def test_reasoning_that_begins_in_the_prompt_counts():
+    completion = f"{KNOWN}</think><answer>benign</answer>"
+    assert recitation_reward([completion], knowledge=KNOWN, prompt_end="<think>\n") == pytest.approx([1.0])
+    assert recitation_reward([completion], knowledge=KNOWN) == [0.0]

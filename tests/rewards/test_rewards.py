@@ -63,6 +63,14 @@ def test_a_nearer_grade_never_earns_less(schedule: str):
     assert paid[0] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("schedule", "rewards"),
+    [("table", [1.0, 0.25, 0.1, 0.0, 0.0]), ("geometric", [1.0, 0.25, 0.0625, 0.015625, 0.00390625])],
+)
+def test_a_grade_earns_by_its_distance(schedule: str, rewards: list[float]):
+    assert fuzzy_reward([written(grade) for grade in range(5)], 0, levels=5, schedule=schedule) == rewards
+
+
 TASKS = {
     "classification": {"target": "b", "labels": ["a", "b"]},
     "grading": {"target": 2, "levels": 5},

@@ -129,3 +129,16 @@ def test_the_number_of_a_synonym_means_the_name_that_holds_it():
     section = {"kind": "grading", "levels": list(PI_RADS), "synonyms": {"3": ["intermediate"]}}
     task = task_from(read_section(section))
     assert task.read("<answer>intermediate</answer>").answer == 2
+
+
+def test_boxes_in_the_reasoning_are_no_lenient_answer_where_another_answer_is_given():
+    task, boxes = Localization("pixel"), "[[10, 10, 20, 20]]"
+    assert task.read_leniently(f"<think>{boxes}</think><answer>unclear</answer>", (100, 100)) is None
+    assert task.read_leniently(f"It is at {boxes}", (100, 100)) == ((10, 10, 20, 20),)
+
+
+@pytest.mark.parametrize("levels", [2, 4])
+def test_a_scale_has_as_many_names_as_grades(levels: int):
+    section = read_section({"kind": "grading", "levels": levels, "names": ["none", "mild", "severe"]})
+    with pytest.raises(ValueError, match=f"3 names for {levels} grades"):
+        task_from(section)

@@ -19,7 +19,7 @@ from vrft.runs import StageDirectory
 from vrft.sample import Knowledge, Sample, open_image
 from vrft.tasks import Grading
 from vrft.training.callback import StageCallback, log_row
-from vrft.training.rft import Scorer, reward_metrics, train_rft
+from vrft.training.rft import Scorer, accepted_completions, reward_metrics, train_rft
 from vrft.training.stage import balanced_order, lazy_dataset, sample_order
 from vrft.training.trainer_arguments import rollout_options, trainer_options
 
@@ -41,6 +41,16 @@ def test_a_group_has_no_advantage_exactly_when_all_earn_the_same(paid: list[floa
     figures = reward_metrics(np.array(paid)[:, None], np.array([1.0]), 4)
     same = [len(set(paid[:4])) == 1, len(set(paid[4:])) == 1]
     assert figures["zero_advantage"] == sum(same) / 2
+
+
+def test_a_group_has_an_advantage_where_some_of_it_earn_the_mean():
+    figures = reward_metrics(np.array([[0.0], [0.5], [0.5], [1.0]]), np.array([1.0]), 4)
+    assert figures["zero_advantage"] == 0.0
+
+
+def test_a_negative_weight_asks_nothing_of_an_accepted_completion():
+    rewards, weights = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), np.array([1.0, -0.5])
+    assert accepted_completions(rewards, weights, share=1.0) == [True, True, False]
 
 
 def test_the_order_sees_every_sample_before_any_twice_and_depends_on_the_seed():
