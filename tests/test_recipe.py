@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vrft.api import run
 from vrft.cli.terminal import plan
 from vrft.errors import RecipeError
 from vrft.recipe import ArmChange, RftStage, SftStage, build_task, open_source, read_recipe
@@ -405,3 +406,10 @@ def test_a_window_of_one_value_is_refused(tmp_path: Path):
         "task: {kind: localization}\nstages: [{kind: sft}]\n"
     )
     assert any("the first value must be below the second" in line for line in faults(path))
+
+
+def test_a_recipe_that_a_program_gives_is_checked_before_anything_is_done(small_recipe: Path, tmp_path: Path):
+    recipe = read_recipe(small_recipe).model_copy(update={"seeds": [1, 1]})
+    with pytest.raises(RecipeError, match="small: seeds names a seed twice: 1, 1"):
+        run(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

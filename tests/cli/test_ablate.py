@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
         (["--set", "ablation.recit=1"], "Did you mean 'recite'?"),
         (["--arm", "rft+MFR"], "--arm rft+MFR: the ablation has no such arm; it has rft, rft+MFRS, majority"),
         (["--fraction", "0.5"], "--fraction 0.5: expected 1/2, 1/3 and so on."),
+        (["--fraction", "1/1"], "--fraction 1/1: expected 1/2, 1/3 and so on."),
         (
             ["--fraction", "1/2"],
             "--fraction 1/2: a fraction of one in 2 of these 2 cells is not possible: it takes two factors",

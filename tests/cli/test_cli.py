@@ -48,3 +48,16 @@ def test_a_wrong_recipe_stops_before_anything_is_loaded(small_recipe: Path):
     )
     assert result.stdout.strip() == "stopped"
     assert "Did you mean 'steps'?" in result.stderr
+
+
+def test_an_interrupted_run_ends_with_exit_code_1_and_the_way_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["vrft.cli.main"], "app", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "vrft: interrupted; go on with --resume.\n"

@@ -39,6 +39,7 @@ def test_a_line_of_json_and_a_drawing_for_each_image(scan: Path, tmp_path: Path)
         (WHERE, "name image files"),
         (["nowhere.png", *WHERE], "nowhere.png: there is no such file"),
         (["SCAN", "--task", "localization"], "give --question"),
+        (["SCAN", *WHERE, "--window", "5", "5"], "--window is 5 5; the first value must be below the second"),
         (["SCAN", *WHERE, "--draw", "FOLDER"], "would write over"),
         (["BROKEN", *WHERE], "broken.png: cannot be read as an image"),
         (["SCAN", "--task", "grading", "--levels", "3", "--question", "?", "--draw", "d"], "only boxes can be drawn"),

@@ -92,6 +92,7 @@ def test_options_say_what_the_lines_leave_out(options: list[str], row: str, answ
         (["rows.jsonl"], "vrft: rows.jsonl:2: target is missing."),
         (["rows.jsonl", "--image-size", "large"], "vrft: --image-size large: expected WIDTHxHEIGHT, such as 640x480."),
         (["rows.jsonl", "--synonym", "shadow"], "vrft: --synonym shadow: expected LABEL=NAME."),
+        (["rows.jsonl", "--synonym", "malignant="], "vrft: --synonym malignant=: expected LABEL=NAME."),
     ],
 )
 def test_a_mistake_of_the_user_is_one_message_and_exit_code_2(
@@ -136,5 +137,13 @@ def test_completions_of_a_thinking_model_are_scored_with_the_end_of_the_prompt()
     rows = text([{"completion": "x</think><answer>benign</answer>", "target": "benign"}])
     scores = [
         CliRunner().invoke(app, ["score", *OPTIONS, *more], input=rows) for more in ([], ["--prompt-end", "<think>"])
+    ]
+    assert [json.loads(result.stdout)["format"] for result in scores] == [0.0, 1.0]
+
+
+def test_the_order_of_the_envelope_is_that_of_the_option():
+    rows = text([{"completion": "<answer>benign</answer><think>x</think>", "target": "benign"}])
+    scores = [
+        CliRunner().invoke(app, ["score", *OPTIONS, *more], input=rows) for more in ([], ["--order", "answer-think"])
     ]
     assert [json.loads(result.stdout)["format"] for result in scores] == [0.0, 1.0]
