@@ -212,9 +212,11 @@ def evaluate(
         ``target``, ``problems``.
 
     Raises:
-        UserError: an image cannot be read.
+        UserError: there are no samples, or an image cannot be read.
     """
     need("evaluate")
+    if not samples:
+        raise UserError("there are no samples to evaluate.")
     from vrft.evaluation.predictions import answers
     from vrft.evaluation.summary import figures_of
 
