@@ -48,8 +48,8 @@ def test_a_group_has_an_advantage_where_some_of_it_earn_the_mean():
     assert figures["zero_advantage"] == 0.0
 
 
-def test_a_negative_weight_asks_nothing_of_an_accepted_completion():
-    rewards, weights = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]), np.array([1.0, -0.5])
+def test_a_negative_weight_changes_nothing_about_which_completions_are_accepted():
+    rewards, weights = np.array([[1.0, 0.0], [1.0, 1.0], [0.6, 0.0]]), np.array([1.0, -0.5])
     assert accepted_completions(rewards, weights, share=1.0) == [True, True, False]
 
 
