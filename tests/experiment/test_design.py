@@ -466,10 +466,10 @@ def test_a_recipe_that_nothing_can_be_added_to_is_told(tmp_path: Path):
 
 @pytest.mark.parametrize("match", ["tokens", "seconds"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_a_budget_whose_last_step_nobody_knows_needs_a_constant_schedule(grades: Path, match: str, schedule: str):
+def test_a_budget_whose_last_step_is_not_known_needs_a_constant_schedule(grades: Path, match: str, schedule: str):
     option = f"ablation.budget.match={match}"
     line = told(grades, option, f"stages.1.lr_schedule={schedule}")
-    assert line.startswith(f"--set {option}: ablation.budget matches {match}, so nobody knows the last step")
+    assert line.startswith(f"--set {option}: ablation.budget matches {match}, so the last step is not known")
     assert line.endswith("stages.1.lr_schedule must be constant (arm rft).")
 
 

@@ -196,7 +196,7 @@ def test_every_key_of_a_stage_is_in_its_cache_key_but_those_that_decide_no_weigh
 
 
 @pytest.mark.parametrize(
-    "limit", ["stages.1.max_tokens=1000", "stages.1.max_seconds=9", "ablation.budget.match=tokens"]
+    "limit", ["stages.1.max_tokens=1000", "stages.1.max_seconds=9", "ablation.budget={match: tokens, amount: 900}"]
 )
 def test_lines_of_the_log_decide_where_a_stage_with_a_budget_ends(recipe: Path, limit: str):
     one, other = (keys_for(recipe, limit, f"stages.1.log_every={steps}") for steps in (1, 2))

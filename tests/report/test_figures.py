@@ -19,6 +19,7 @@ def assert_escaped(figure: str) -> None:
 def test_factors_and_levels_of_interactions_are_escaped(ablation: dict[str, Any]):
     (plot,) = ablation["interactions"]
     plot["factors"] = [TAG, f"{TAG} 2"]
+    ablation["factors"] = {name: [TAG + level for level in levels] for name, levels in ablation["factors"].items()}
     for line in plot["lines"]:
         line["level"] = TAG + line["level"]
         line["points"] = [point | {"level": TAG + point["level"]} for point in line["points"]]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers.utils import cached_file
 
 import vrft
 from vrft.data import MedMNISTSource, PhantomSource, Source
@@ -216,8 +216,8 @@ def _policy_facts(section: Policy) -> dict[str, Any]:
         return facts | {"files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}}
     if files:
         return facts | {"files": {name: _stat(path) for name, path in files.items()}}
-    options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
-    return facts | {"commit": getattr(AutoConfig.from_pretrained(section.model, **options), "_commit_hash", None)}
+    config = cached_file(section.model, "config.json", revision=section.revision)
+    return facts | {"commit": Path(config).parent.name if config else None}  # .../snapshots/COMMIT/config.json
 
 
 def _task_facts(task: TrainableTask) -> dict[str, Any]:
