@@ -393,10 +393,13 @@ class RunDirectory:
             raise RunError(f"{self.path} is a file; choose another --out.")
         if (self.path / "store").is_dir() or (self.path / "runs.json").exists():
             raise RunError(f"{self.path} holds an ablation of an older version of vrft; choose another --out.")
-        if not self.recipe.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+        if not self.environment.exists():  # nothing has begun
+            if self.path.exists() and any(path != self.recipe for path in self.path.iterdir()):
                 raise RunError(f"{self.path} is not empty and holds no run; choose another --out.")
-            write_text(self.recipe, recipe)
+            try:
+                write_text(self.recipe, recipe)
+            except OSError as error:
+                raise RunError(f"{self.path} cannot be made ({error.strerror}); choose another --out.") from None
             return
         if not resume:
             raise RunError(f"{self.path} holds a run already; go on with --resume, or choose another --out.")
@@ -417,8 +420,6 @@ class RunDirectory:
         Raises:
             RunError: they were made by other rules.
         """
-        if not self.environment.exists():  # nothing is finished before it is written
-            return
         environment = read_json(self.environment)
         found = {name: environment.get(name, "unstated") for name in KEPT_BY}
         if found != KEPT_BY:

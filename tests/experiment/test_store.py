@@ -15,7 +15,7 @@ from vrft.experiment.opened import open_experiment
 from vrft.experiment.run import carry_out
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, read_recipe
-from vrft.runs import RunDirectory, Store, read_json, write_json
+from vrft.runs import KEPT_BY, RunDirectory, Store, read_json, write_json
 from vrft.sample import ImageFile, Sample
 
 RECIPE = """\
@@ -168,5 +168,6 @@ def test_an_ablation_does_not_take_over_the_directory_of_something_else(tmp_path
     plain = "{name: one, data: {source: voc}, task: {kind: grading}}"
     for text in (plain, plain.replace("}}", "}, seeds: [1]}")):
         directory.open(text, resume=True, same_recipe=False)
+        write_json(directory.environment, KEPT_BY)
     with pytest.raises(RunError, match="differs in name"):
         directory.open(plain.replace("one", "two"), resume=True, same_recipe=False)

@@ -121,8 +121,14 @@ def is_done(store: Store, job: Job) -> bool:
     return all(store.stage(key).is_whole() for key in job.gives())
 
 
-def missing_jobs(jobs: Sequence[Job], store: Store) -> list[Job]:
-    """The jobs that are not done; a shared start without weights counts where a job that needs them is missing."""
+def missing_jobs(jobs: Sequence[Job], store: Store, *, keep_policies: bool = False) -> list[Job]:
+    """The jobs that are not done; a shared start without weights counts where a job that needs them is missing.
+
+    Args:
+        jobs: all jobs.
+        store: holds the results.
+        keep_policies: a job whose weights were dropped, by another run, is not done.
+    """
     weights, spent, missing = set[CacheKey](), set[CacheKey](), list[Job]()
     for job in reversed(jobs):
         places = {key: store.stage(key) for key in job.gives()}
@@ -134,7 +140,8 @@ def missing_jobs(jobs: Sequence[Job], store: Store) -> list[Job]:
                 for key, place in places.items()
             )
         )
-        if absent:
+        lost = keep_policies and any(not store.stage(key).is_whole() for key in job.stages[job.first :])
+        if absent or lost:
             missing.append(job)
             weights |= set(job.stages[: job.first][-1:])
             spent |= set(job.budget_of)

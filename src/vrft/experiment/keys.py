@@ -24,6 +24,7 @@ from transformers.utils import cached_file
 
 import vrft
 from vrft.data import MedMNISTSource, PhantomSource, Source
+from vrft.errors import PolicyError, first_line
 from vrft.experiment.opened import Experiment, Stage, own_task_of
 from vrft.knowledge import PromptKnowledge
 from vrft.policies import place_of
@@ -216,7 +217,11 @@ def _policy_facts(section: Policy) -> dict[str, Any]:
         return facts | {"files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}}
     if files:
         return facts | {"files": {name: _stat(path) for name, path in files.items()}}
-    config = cached_file(section.model, "config.json", revision=section.revision)
+    try:
+        config = cached_file(section.model, "config.json", revision=section.revision)
+    except (OSError, ValueError) as error:
+        fault = f"policy.model {section.model!r} is no directory and no model that can be fetched: {first_line(error)}"
+        raise PolicyError(fault) from None
     return facts | {"commit": Path(config).parent.name if config else None}  # .../snapshots/COMMIT/config.json
 
 

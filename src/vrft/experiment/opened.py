@@ -1,6 +1,7 @@
 """An experiment: the recipe with its data opened, which trains and evaluates the policies of its arms."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -277,6 +278,9 @@ def open_experiment(
     task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
     train = _with_question(source.samples("train"), recipe.task)
     test = _with_question(source.samples(recipe.evaluation.split), recipe.task)[: recipe.evaluation.limit]
+    for samples in (train, test):
+        if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
+            raise DataError(f"{len(twice)} names of samples are given twice in a split, such as {twice[0]}.")
     if not train or not test:
         hint = ""
         if isinstance(source, BoxSource):

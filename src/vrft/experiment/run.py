@@ -131,7 +131,7 @@ def jobs_to_do(design: Design, store: Store) -> tuple[list[Job], list[Job]]:
     recipe = design.recipe
     machine = machine_facts(recipe.ablation.cpus, recipe.ablation.gpus)
     jobs = jobs_of(CacheKeys(open_experiment(recipe, Reporter(quiet=True)), machine))
-    return jobs, missing_jobs(jobs, store)
+    return jobs, missing_jobs(jobs, store, keep_policies=_keeps_policies(design))
 
 
 def _check_processes(recipe: Recipe) -> None:
@@ -201,7 +201,7 @@ def _prepare(
         with replacing(directory.custom / name) as fresh:
             shutil.copyfile(path, fresh)
     restore(store, directory.finished(), jobs)
-    missing = missing_jobs(jobs, store)
+    missing = missing_jobs(jobs, store, keep_policies=_keeps_policies(design))
     _link(design, directory, store, [job for job in jobs if job not in missing])
     return jobs, missing
 

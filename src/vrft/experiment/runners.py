@@ -6,6 +6,7 @@ the others go on.
 """
 
 import os
+import sys
 import threading
 import time
 import traceback
@@ -148,6 +149,10 @@ def local_workers(cpus: int, gpus: float | None, workers: int | None) -> Iterato
     threads = {"OMP_NUM_THREADS": str(cpus), "TOKENIZERS_PARALLELISM": "false"}
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)  # processes that are spawned read them before they count cores
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    vars(main).update({"__spec__": None})
+    vars(main).pop("__file__", None)  # else a spawned process would run the script of the user again
     try:
         yield LocalWorkers(pool, at_once, _visible(here) if each else [])
         pool.close()
@@ -156,6 +161,7 @@ def local_workers(cpus: int, gpus: float | None, workers: int | None) -> Iterato
         raise
     finally:
         pool.join()
+        vars(main).update(hidden)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 

@@ -57,7 +57,9 @@ ARMS: dict[str, Arm] = {
     ),
     "base": Arm("the policy as it is loaded", "none", role="control"),
     "sft": Arm(
-        "supervised fine-tuning on the same data, with as many steps and sequences as `rft`", "sft", role="control"
+        "SFT on the same data, with as many steps and sequences as `rft` unless `sft` or a budget says otherwise",
+        "sft",
+        role="control",
     ),
     "rft": Arm("the stages of the recipe, without those on another task", "task", role="cell"),
     "rejection": Arm(

@@ -48,6 +48,7 @@ def read_recipe(
     Raises:
         RecipeError: anything is wrong with it; all faults together.
     """
+    path = Path(path)
     raw, places, faults = _read(path)
     for override in overrides:
         faults += _override(raw, override, places)

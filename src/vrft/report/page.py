@@ -34,7 +34,7 @@ DESCRIPTIVE = ("accuracy", "qwk", "mean_iou", "f1_50")
 MATCHES = {
     "stages": "Every arm is trained with the stages of the recipe that it has; an arm with more stages trains longer",
     "steps": "Every arm is trained for the same number of steps",
-    "tokens": "Every arm is trained on the same number of tokens",
+    "tokens": "Every arm is trained until it has passed the same number of tokens, up to a logged step",
     "seconds": "Every arm is trained for the same time",
 }
 """The quantity that a budget holds equal."""
