@@ -155,7 +155,7 @@ def carry_out_ablation(
         opened = partial(ray_workers, section.cpus, section.gpus, ray)
     device = "a machine of the cluster" if ray and ray != "local" else None
     options: dict[str, Any] = {"resume": True, "same_recipe": False, "open_workers": opened, "device": device}
-    return carry_out(design, out or Path("runs") / f"{design.recipe.name}-ablation", store, reporter, **options)
+    return carry_out(design, out, store, reporter, **options)
 
 
 def _read(
@@ -181,7 +181,7 @@ def carry_out(
     from vrft.processes import is_main
     from vrft.report import write_report
 
-    directory = RunDirectory(Path(out) if out else Path("runs") / design.recipe.name)
+    directory = RunDirectory(Path(out) if out else Path("runs") / design.name)
     result = do(
         design, directory, store=Store(Path(store)) if store else None, reporter=reporter or Reporter(), **options
     )

@@ -58,7 +58,7 @@ def ablate(
     if plan_:
         from vrft.cli.plan_tables import ablation_costs
 
-        place = RunDirectory(out or Path("runs") / f"{design.recipe.name}-ablation")
+        place = RunDirectory(out or Path("runs") / design.name)
         typer.echo(ablation_costs(design, store or place.default_store, workers, make_reporter(quiet=quiet)))
         return
     reporter = make_reporter(quiet=quiet)

@@ -84,6 +84,16 @@ class Design:
         return [(a, b) for a, b in pairs if a in names and b in names]
 
     @property
+    def name(self) -> str:
+        """The name of its run directory: that of the recipe, which an ablation does not share with a run."""
+        return f"{self.recipe.name}-ablation" if self.factors else self.recipe.name
+
+    @property
+    def keeps_policies(self) -> bool:
+        """Whether weights stay that no job needs any more; those of a run always do."""
+        return self.recipe.ablation.keep_policies or not self.factors
+
+    @property
     def budget(self) -> Budget:
         """How the arms are matched; in a run by their stages alone."""
         return self.recipe.ablation.budget if self.factors else Budget()

@@ -13,7 +13,7 @@ source of the user's own that come from no file by their bytes.
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -167,7 +167,7 @@ class CacheKeys:
         if self.experiment.callbacks:
             facts["callbacks"] = [type(callback).__qualname__ for callback in self.experiment.callbacks]
         if recipe.validate is not None:
-            samples = samples_digest(self.experiment.validation_samples(stage), self._source(stage))
+            samples = self._digest(stage, "validated", self.experiment.validation_samples)
             batch = recipe.evaluation.batch_size  # pads, and so decides the last bits
             settings = {"samples": samples, "batch": batch, "tokens": recipe.evaluation_tokens}
             facts["validate"] = recipe.validate.model_dump() | settings
@@ -198,13 +198,13 @@ class CacheKeys:
             return None
         return {key: value for key, value in self.knowledge.items() if key != "other" or prompt == "irrelevant"}
 
-    def _source(self, stage: Stage) -> Source:
-        return self.experiment.stage_task_and_source(stage)[1]
-
-    def _digest(self, stage: Stage, split: str) -> str:
-        key = (own_task_of(stage), split)
+    def _digest(self, stage: Stage, part: str, samples_of: Callable[[Stage], Iterable[Sample]] | None = None) -> str:
+        """A hash of samples of a stage, made once: of a split, or of a part that ``samples_of`` gives."""
+        key = (own_task_of(stage), part)
         if key not in self._digests:
-            self._digests[key] = samples_digest(self.experiment.samples_of(stage, split), self._source(stage))
+            _, source = self.experiment.stage_task_and_source(stage)
+            samples = samples_of(stage) if samples_of else self.experiment.samples_of(stage, part)
+            self._digests[key] = samples_digest(samples, source)
         return self._digests[key]
 
 

@@ -24,7 +24,8 @@ from vrft.runs import KEPT_BY, RunDirectory, Store, read_json, read_jsonl, repla
 from vrft.sample import Sample, open_image, read_as
 from vrft.tasks import ClosedTask, TrainableTask
 
-LIBRARIES = ("vrft", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "numpy")
+FURTHER_LIBRARIES = ("datasets", "tokenizers", "numpy")
+"""Libraries whose versions a reader may want, beside those of the keys."""
 
 GALLERY, GALLERY_PIXELS = 24, 336
 """How many of the evaluated images a run keeps, and their longest side."""
@@ -265,7 +266,7 @@ def environment(recipe: Recipe, machine: Mapping[str, Any]) -> dict[str, Any]:
         revision = None
     return KEPT_BY | {
         "python": platform.python_version(),
-        "libraries": {library: version_of(library) for library in LIBRARIES},
+        "libraries": machine["versions"] | {library: version_of(library) for library in FURTHER_LIBRARIES},
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": os.cpu_count(),

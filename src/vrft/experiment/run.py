@@ -99,7 +99,6 @@ def carry_out(
         _link(design, directory, store, [job])
         return "" if not job.evaluation else f": {_headline(experiment, store, job)}"
 
-    kept = _keeps_policies(design)
     errors: dict[str, str] = {}
     if missing and open_workers is None:
         run_here(missing, experiment, store, lambda job: from_main(lambda: _link(design, directory, store, [job])))
@@ -114,10 +113,10 @@ def carry_out(
                 retries=recipe.ablation.retries,
                 reporter=reporter,
                 finished=finished,
-                left=lambda left: None if kept else drop_policies(store, jobs, left),
+                left=lambda left: None if design.keeps_policies else drop_policies(store, jobs, left),
                 progress=partial(progress_of, store),
             )
-    if not kept:
+    if not design.keeps_policies:
         drop_policies(store, jobs, [job for job in missing if job.name in errors])
     return from_main(lambda: _write_files(design, prepared[0], jobs, directory, store, errors))
 
@@ -131,7 +130,7 @@ def jobs_to_do(design: Design, store: Store) -> tuple[list[Job], list[Job]]:
     recipe = design.recipe
     machine = machine_facts(recipe.ablation.cpus, recipe.ablation.gpus)
     jobs = jobs_of(CacheKeys(open_experiment(recipe, Reporter(quiet=True)), machine))
-    return jobs, missing_jobs(jobs, store, keep_policies=_keeps_policies(design))
+    return jobs, missing_jobs(jobs, store, keep_policies=design.keeps_policies)
 
 
 def _check_processes(recipe: Recipe) -> None:
@@ -201,14 +200,9 @@ def _prepare(
         with replacing(directory.custom / name) as fresh:
             shutil.copyfile(path, fresh)
     restore(store, directory.finished(), jobs)
-    missing = missing_jobs(jobs, store, keep_policies=_keeps_policies(design))
+    missing = missing_jobs(jobs, store, keep_policies=design.keeps_policies)
     _link(design, directory, store, [job for job in jobs if job not in missing])
     return jobs, missing
-
-
-def _keeps_policies(design: Design) -> bool:
-    """Whether weights stay when they are not needed any more; those of a run always do."""
-    return design.recipe.ablation.keep_policies or not design.factors
 
 
 def _link(design: Design, directory: RunDirectory, store: Store, jobs: Sequence[Job]) -> None:
@@ -219,7 +213,7 @@ def _link(design: Design, directory: RunDirectory, store: Store, jobs: Sequence[
             for index, (stage, key) in enumerate(zip(design.recipe.stages_of(job.arm), job.stages, strict=False)):
                 target = place.stage(index, stage.kind)
                 if store.stage(key).done.exists():
-                    store.link_stage(key, target, keep_policy=_keeps_policies(design))
+                    store.link_stage(key, target, keep_policy=design.keeps_policies)
         if job.evaluation:
             target_of = place if job.evaluates == "task" else EvaluationDirectory(place.path / "perception")
             store.link_evaluation(job.evaluation, target_of)

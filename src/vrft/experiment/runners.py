@@ -151,7 +151,7 @@ def local_workers(cpus: int, gpus: float | None, workers: int | None) -> Iterato
     os.environ.update(threads)  # processes that are spawned read them before they count cores
     main = sys.modules["__main__"]
     hidden: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
-    vars(main).update({"__spec__": None})
+    main.__spec__ = None
     vars(main).pop("__file__", None)  # else a spawned process would run the script of the user again
     try:
         yield LocalWorkers(pool, at_once, _visible(here) if each else [])
