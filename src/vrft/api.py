@@ -177,14 +177,13 @@ def carry_out(
     Raises:
         UserError: data, policy or directory cannot be used; finished results stay.
     """
-    from vrft.experiment.run import carry_out as do
+    from vrft.experiment import run as engine
     from vrft.processes import is_main
     from vrft.report import write_report
 
     directory = RunDirectory(Path(out) if out else Path("runs") / design.name)
-    result = do(
-        design, directory, store=Store(Path(store)) if store else None, reporter=reporter or Reporter(), **options
-    )
+    kept = Store(Path(store)) if store else None
+    result = engine.carry_out(design, directory, store=kept, reporter=reporter or Reporter(), **options)
     if is_main():
         write_report(directory)
     return Run(directory, result.metrics, result.errors)
