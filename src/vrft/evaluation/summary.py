@@ -336,11 +336,10 @@ def _perception(records: Mapping[str, Any], predictions: pd.DataFrame | None) ->
         return None
     section = records["perception"]
     results = _Results({"untrained": {"majority": True}} | section["task"], records["statistics"], predictions, {})
-    runs = section.get("runs") or []
     return {
         "task": section["task"]["kind"],
         "metric": results.headline,
         "n": results.n_samples,
         "groups": len(set(results.groups)),
-        "arms": {arm: results.figures(arm, runs) for arm in results.counts},
+        "arms": {arm: results.figures(arm, ()) for arm in results.counts},
     }
