@@ -57,10 +57,10 @@ def test_a_name_counts_as_it_is_read_now(tmp_path):
     narrow, wide = (Sample("a", ImageFile(paths[0], window=(0, top)), "?", "x", "train") for top in (400, 1000))
     changed = Sample("b", paths[1], "?", "x", "train")
     for sample in (narrow, changed):
-        log.note(Image.new("RGB", (3, 1)), sample.id, lambda sample=sample: read_as(sample))
-    assert log.names({(one.id, read_as(one)) for one in (narrow, changed)}) == {BLANK: ["a", "b"]}
+        log.note(Image.new("RGB", (3, 1)), sample.id, lambda sample=sample: read_as(sample.images[0]))
+    assert log.names({(one.id, read_as(one.images[0])) for one in (narrow, changed)}) == {BLANK: ["a", "b"]}
     saved(paths[1], np.zeros((9, 9), np.uint16))
-    assert log.names({(one.id, read_as(one)) for one in (wide, changed)}) == {}
+    assert log.names({(one.id, read_as(one.images[0])) for one in (wide, changed)}) == {}
 
 
 def test_a_log_that_cannot_be_written_fails_nothing(tmp_path):

@@ -312,7 +312,7 @@ def test_a_coco_set_with_a_turned_image(tmp_path, stated):
     source = BoxSource(COCOReader(tmp_path), kind="localization")
     (sample,) = source.samples("train")
     assert sample.target == ((8, 10, 28, 30),)
-    assert np.asarray(open_image(sample).convert("L"))[10:30, 8:28].mean() > 240
+    assert np.asarray(open_image(sample.images[0]).convert("L"))[10:30, 8:28].mean() > 240
     assert source.counts["train"]["size differs"] == (stated == (7, 7))
 
 
@@ -443,10 +443,10 @@ def test_a_sample_tells_its_file_and_how_it_is_read(tmp_path):
     path = saved(tmp_path / "a.tif", np.array([[0, 500, 1000]], np.uint16))
     read = ImageFile(path, (1, 0, 3, 1), window=(0, 1000))
     sample = Sample("a", read, "What?", "x", "train")
-    assert np.asarray(open_image(sample))[0, :, 0].tolist() == [128, 255]
-    assert file_of(sample) == read
-    assert file_of(Sample("a", path, "What?", "x", "train")) == ImageFile(path)
-    assert file_of(Sample("a", lambda: Image.new("L", (1, 1)), "What?", "x", "train")) is None
+    assert np.asarray(open_image(sample.images[0]))[0, :, 0].tolist() == [128, 255]
+    assert file_of(sample.images[0]) == read
+    assert file_of(Sample("a", path, "What?", "x", "train").images[0]) == ImageFile(path)
+    assert file_of(Sample("a", lambda: Image.new("L", (1, 1)), "What?", "x", "train").images[0]) is None
 
 
 def test_the_unusual_files_of_pillow_are_read_or_named(shared: Path):

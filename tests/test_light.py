@@ -153,7 +153,7 @@ def test_every_source_is_opened_and_every_recipe_read(tmp_path: Path):
             recipe = read_recipe(Path(path))
             source = open_source(recipe)
             first, *_ = source.samples("train")
-            print(recipe.data.source, open_image(first).mode, build_task(recipe, source, frame="pixel").kind)
+            print(recipe.data.source, open_image(first.images[0]).mode, build_task(recipe, source, frame="pixel").kind)
     """
     recipes, expected = [], []
     for name, section in small_sources(tmp_path).items():

@@ -69,10 +69,10 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        from vrft.extras import TRAINING, without_training
+        from vrft.extras import TRAINING, without_packages
 
         if (missing := (error.name or "").partition(".")[0]) in TRAINING:
-            raise ImportError(without_training(f"vrft.{name}", [missing])) from None
+            raise ImportError(without_packages(f"vrft.{name}", [missing])) from None
         raise
     globals()[name] = value
     return value

@@ -88,7 +88,7 @@ def run(
         UserError: recipe, data, policy or directory cannot be used; finished results stay.
     """
     checked = _read(recipe, overrides, source=source)
-    need("run")
+    need("vrft run")
     from vrft.experiment.design import design_of_run
 
     return carry_out(design_of_run(checked), out, store, reporter, resume=resume, source=source, callbacks=callbacks)
@@ -124,7 +124,7 @@ def ablate(
     Raises:
         UserError: recipe, data, policy or directory cannot be used; finished results stay.
     """
-    need("ablate")
+    need("vrft ablate")
     from vrft.experiment.design import design_of, faults, only
 
     design = design_of(_read(recipe, overrides, also=faults), fraction=fraction)
@@ -213,7 +213,7 @@ def evaluate(
     Raises:
         UserError: there are no samples, or an image cannot be read.
     """
-    need("evaluate")
+    need("vrft evaluate")
     if not samples:
         raise UserError("there are no samples to evaluate.")
     from vrft.evaluation.predictions import answers
@@ -247,7 +247,7 @@ def predict(
     Raises:
         UserError: model, task or an image cannot be used.
     """
-    need("predict")
+    need("vrft predict")
     from vrft.evaluation.inference import ask_model, ask_run
 
     files = [Path(image) for image in images]

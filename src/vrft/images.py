@@ -25,11 +25,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,11 +44,17 @@ if TYPE_CHECKING:
 Window = tuple[float, float]
 """The values that become black and white; so do those below and above them."""
 
+Axis = Literal["axial", "coronal", "sagittal"]
+"""The plane of the slices of a volume."""
+
 Region = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels of the upright image."""
 
 RULES = 1
 """A version number, raised when the same file gives other pixels than before; caches of images are then rebuilt."""
+
+Reopen = Callable[[], AbstractContextManager[Image.Image]]
+"""Opens a file anew (``opened``)."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -91,7 +97,14 @@ class ImageFacts:
 
 
 def read_image(
-    path: Path, *, region: Region | None = None, window: Window | None = None, page: int | None = None
+    path: Path,
+    *,
+    region: Region | None = None,
+    window: Window | None = None,
+    page: int | None = None,
+    axis: Axis = "axial",
+    part: tuple[int, int] | None = None,
+    name: str = "",
 ) -> Image.Image:
     """Read an image file as the image that a policy sees.
 
@@ -101,6 +114,9 @@ def read_image(
         window: of a file with more than 8 bits, the values that become 0 and 255; without it ``grey_range`` decides.
             Images of 8 bits are not changed.
         page: of a file with several pages, from 0.
+        axis: of a volume, the plane of its slices.
+        part: the position and the length of the file in an archive at ``path``.
+        name: the name of the file in messages; without it the path.
 
     Returns:
         The image, RGB with 8 bits a channel and upright.
@@ -109,9 +125,12 @@ def read_image(
         DataError: the file is missing, damaged, cut off or no image, has more pixels than Pillow takes, or several
             pages and none is named; the message names the file.
     """
-    with opened(path, page) as image:
+    data = None if part is None else read_part(path, part, name)
+    shown = Path(name) if name else path
+    with opened(path, page, data, shown) as image:
         stored = _deep_colour(image)
-        upright = load_upright(image, lambda loaded: _rgb(path, loaded, stored, window, page))
+        reopen = partial(opened, path, page, data, shown)
+        upright = load_upright(image, lambda loaded: _rgb(shown, loaded, stored, window, reopen))
     if region is None:
         return upright
     with _large_images():
@@ -120,32 +139,65 @@ def read_image(
     return cropped
 
 
-def inspect(path: Path, page: int | None = None, *, any_page: bool = False) -> ImageFacts:
+def inspect(
+    path: Path,
+    page: int | None = None,
+    *,
+    any_page: bool = False,
+    axis: Axis = "axial",
+    part: tuple[int, int] | None = None,
+    name: str = "",
+) -> ImageFacts:
     """The facts in the header of a file, without reading pixels.
 
     Args:
         path: of the file.
         page: of a file with several pages, from 0.
         any_page: without a page the first of several is inspected, and no error is raised.
+        axis: of a volume, the plane of its slices.
+        part: the position and the length of the file in an archive at ``path``.
+        name: the name of the file in messages; without it the path.
 
     Raises:
         DataError: the file is missing or no image, or has several pages and none is named.
     """
+    shown = Path(name) if name else path
     try:
         stat = os.stat(path)
     except (OSError, ValueError) as error:  # of a name that holds a zero byte
-        raise _unreadable(path, error) from None
-    facts = _inspected(path, stat.st_mtime_ns, stat.st_size, page or 0)
+        raise _unreadable(shown, error) from None
+    facts = _inspected(path, stat.st_mtime_ns, stat.st_size, page or 0, part, shown)
     if page is None and not any_page:
-        _check_page(path, facts.pages, None)
+        _check_page(shown, facts.pages, None)
     return facts
+
+
+def read_part(path: Path, part: tuple[int, int], name: str = "") -> bytes:
+    """The bytes of a file in an archive.
+
+    Raises:
+        DataError: the archive is missing or ends before.
+    """
+    start, length = part
+    try:
+        with path.open("rb") as archive:
+            archive.seek(start)
+            data = archive.read(length)
+    except OSError as error:
+        raise _unreadable(Path(name) if name else path, error) from None
+    if len(data) < length:
+        raise DataError(f"{path}: the archive ends inside {name or 'a file'}; copy it again.")
+    return data
 
 
 # Without a bound: the files of a source are inspected in turn, again and again, and a bound below their number would
 # make the cache useless. An entry is small beside the sample of the file.
 @cache
-def _inspected(path: Path, _changed: int, _bytes: int, page: int) -> ImageFacts:
-    with opened(path, page) as image:
+def _inspected(
+    path: Path, _changed: int, _bytes: int, page: int, part: tuple[int, int] | None, shown: Path
+) -> ImageFacts:
+    data = None if part is None else read_part(path, part, str(shown))
+    with opened(path, page, data, shown) as image:
         return _shared(_facts(image))
 
 
@@ -166,22 +218,26 @@ def inspect_bytes(data: bytes, path: Path, page: int | None = None) -> ImageFact
 
 
 @contextmanager
-def opened(path: Path, page: int | None = None, data: bytes | None = None) -> Iterator[Image.Image]:
+def opened(
+    path: Path, page: int | None = None, data: bytes | None = None, shown: Path | None = None
+) -> Iterator[Image.Image]:
     """Open a file with Pillow at its page; an error inside the block becomes a message with its name.
 
     Args:
         path: of the file.
         page: of a file with several pages, from 0.
         data: the bytes of the file, where they are in memory.
+        shown: its name in messages; without it the path.
 
     Raises:
         DataError: the file cannot be used.
     """
+    shown = shown or path
     try:
         # Not opened by its name: Pillow would map the file into memory, and shear a TIFF with an orientation.
         with path.open("rb") if data is None else io.BytesIO(data) as file, _opened(file) as image:
             pages = _pages(image)
-            _check_page(path, pages, page)
+            _check_page(shown, pages, page)
             if page:
                 with _large_images():
                     image.seek(page)
@@ -189,7 +245,7 @@ def opened(path: Path, page: int | None = None, data: bytes | None = None) -> It
     except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise all kinds of errors on damaged files
-        raise _unreadable(path, error) from None
+        raise _unreadable(shown, error) from None
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
@@ -347,7 +403,7 @@ def scale(values: NDArray[Any], window: Window) -> NDArray[np.uint8]:
     return np.rint(np.nan_to_num(grey, nan=0.0)).astype(np.uint8)
 
 
-def _rgb(path: Path, image: Image.Image, stored: str | None, window: Window | None, page: int | None) -> Image.Image:
+def _rgb(path: Path, image: Image.Image, stored: str | None, window: Window | None, reopen: Reopen) -> Image.Image:
     """A loaded file in RGB with 8 bits a channel; ``stored`` is how its colours were stored (``_deep_colour``)."""
     if image.mode not in DEEP and stored is None:
         return _eight_bits(image)
@@ -356,7 +412,7 @@ def _rgb(path: Path, image: Image.Image, stored: str | None, window: Window | No
         values = np.asarray(image)
         values = values.astype(values.dtype.newbyteorder("="))
     else:
-        values, alpha = _sixteen_bits(path, stored, page)
+        values, alpha = _sixteen_bits(path, stored, reopen)
     grey = scale(values, window or grey_range(values))
     if stored is None and _white_is_zero(image):
         grey = 255 - grey
@@ -398,27 +454,27 @@ def _deep_colour(image: Image.Image) -> str | None:
     return next((raw for raw in stored if isinstance(raw, str) and ";16" in raw), None)
 
 
-def _sixteen_bits(path: Path, stored: str, page: int | None) -> tuple[NDArray[np.uint16], Image.Image | None]:
+def _sixteen_bits(path: Path, stored: str, reopen: Reopen) -> tuple[NDArray[np.uint16], Image.Image | None]:
     """All 16 bits of each channel, (height, width) or (height, width, 3), and the transparency in 8 bits.
 
     Pillow gives one byte of two, and the other byte when it reads in the other byte order.
     """
     if stored == "LA;16B":  # four bytes a pixel, as RGBA has them: grey and transparency, each high byte first
-        both = np.asarray(_decoded_as(path, "RGBA", page)).astype(np.uint16)
+        both = np.asarray(_decoded_as(reopen, "RGBA")).astype(np.uint16)
         return both[..., 0] * 256 + both[..., 1], Image.fromarray(both[..., 2].astype(np.uint8))
     kind, order = stored.split(";16", 1)
     if kind not in ("RGB", "RGBX", "RGBA") or order not in ("B", "L", "N"):
         raise DataError(f"{path}: holds 16 bits a channel as {stored}, which cannot be read; save it with 8 bits.")
     big = order == "B" or (order == "N" and sys.byteorder == "big")
-    high = np.asarray(_decoded_as(path, stored, page))
-    low = np.asarray(_decoded_as(path, f"{kind};16{'L' if big else 'B'}", page))
+    high = np.asarray(_decoded_as(reopen, stored))
+    low = np.asarray(_decoded_as(reopen, f"{kind};16{'L' if big else 'B'}"))
     values = high[..., :3].astype(np.uint16) * 256 + low[..., :3]
     return values, Image.fromarray(np.ascontiguousarray(high[..., 3])) if high.shape[-1] == 4 else None
 
 
-def _decoded_as(path: Path, stored: str, page: int | None) -> Image.Image:
+def _decoded_as(reopen: Reopen, stored: str) -> Image.Image:
     """A file decoded as if its pixels were stored so."""
-    with opened(path, page) as image:
+    with reopen() as image:
         whole: Any = image  # of a format that has tiles, see ``_deep_colour``
         whole.tile = [
             one._replace(args=(stored, *one.args[1:]) if isinstance(one.args, tuple) else stored) for one in whole.tile

@@ -1,4 +1,4 @@
-"""A sample: an image with a question and a target. Data only; prompts, readings and metrics are in ``tasks``."""
+"""A sample: an image, or several, with a question and a target. Data only; prompts and metrics are in ``tasks``."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,10 +8,13 @@ from typing import Any
 
 from PIL import Image
 
-from vrft.images import RULES, Region, Window, inspect, read_image
+from vrft.images import RULES, Axis, Region, Window, inspect, read_image
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the original image."""
+
+ImageSource = Path | Callable[[], Image.Image]
+"""A file, or a function without arguments that returns an image."""
 
 Target = str | int | tuple[Box, ...]
 """A label, a grade from 0, or boxes."""
@@ -33,22 +36,32 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Sample:
-    """An image, a question about it, and the target.
+    """An image, or several, a question about it, and the target.
 
-    ``image`` is a path or a function without arguments that returns the image, so that a list of samples holds no
-    pixels. ``target`` is a label (classification), a grade from 0 (grading) or boxes (localization). ``facts`` are
-    further properties from the source (the attributes of a phantom), which are not trained on. ``region`` is the box of
-    a question about one place; the prompt holds it in the frame of the policy.
+    ``image`` is a path or a function without arguments that returns the image, so that samples hold no pixels; or a
+    tuple of these (views, earlier images, slices), in the order in which they are shown. Boxes and ``region`` are those
+    of the first image. ``target`` is a label (classification), a grade from 0 (grading) or boxes (localization).
+    ``facts`` are further properties from the source (the attributes of a phantom), which are not trained on. ``region``
+    is the box of a question about one place; the prompt holds it in the frame of the policy.
     """
 
     id: str
-    image: Path | Callable[[], Image.Image]
+    image: ImageSource | tuple[ImageSource, ...]
     question: str
     target: Target
     split: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     region: Box | None = None
     knowledge: Knowledge | None = None
+    patient: str | None = None
+    """Whose image it is, where that is known; the samples of a patient are resampled together. Never written down."""
+    subgroup: str | None = None
+    """A part of the data for which results are also given, such as a hospital or a scanner."""
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """All images, in order."""
+        return self.image if isinstance(self.image, tuple) else (self.image,)
 
 
 @dataclass(frozen=True)
@@ -56,66 +69,81 @@ class ImageFile:
     """An ``image`` of a sample that is read from a file with the given options on each call (``read_image``)."""
 
     path: Path
+    """A file, or a folder that holds the files of one DICOM series."""
     region: Region | None = None
     """The part to cut out: x1, y1, x2, y2 in pixels, inside the image."""
     window: Window | None = None
     """Of files with more than 8 bits: the values that become black and white."""
     page: int | None = None
-    """Of files with several pages, from 0."""
+    """Of files with several pages (frames, slices), from 0."""
+    axis: Axis = "axial"
+    """Of a volume: the plane of its slices."""
+    part: tuple[int, int] | None = None
+    """Where the file lies in an archive at ``path``: the position of its first byte, and its length."""
+    name: str = ""
+    """Its name in messages, in place of the path."""
 
     def __call__(self) -> Image.Image:
-        return read_image(self.path, region=self.region, window=self.window, page=self.page)
+        return read_image(
+            self.path,
+            region=self.region,
+            window=self.window,
+            page=self.page,
+            axis=self.axis,
+            part=self.part,
+            name=self.name,
+        )
 
 
 @dataclass(frozen=True)
 class Grey:
-    """A grey ``image`` of the size of a sample's own image, for the control without image content."""
+    """A grey ``image`` of the size of another, for the control without image content."""
 
-    sample: Sample
+    image: ImageSource
 
     def __call__(self) -> Image.Image:
-        return Image.new("RGB", size_of(self.sample), (128, 128, 128))
+        return Image.new("RGB", size_of(self.image), (128, 128, 128))
 
 
-def open_image(sample: Sample) -> Image.Image:
-    """Return the image of a sample in RGB, upright.
+def open_image(image: ImageSource) -> Image.Image:
+    """Return an image of a sample in RGB, upright.
 
     Raises:
         DataError: the file is missing or is no readable image; the message names it.
     """
-    return sample.image().convert("RGB") if callable(sample.image) else read_image(sample.image)
+    return image().convert("RGB") if callable(image) else read_image(image)
 
 
-def file_of(sample: Sample) -> ImageFile | None:
-    """The file of the image of a sample, with its reading options; None where the image comes from no file."""
-    if isinstance(sample.image, ImageFile):
-        return sample.image
-    return None if callable(sample.image) else ImageFile(sample.image)
+def file_of(image: ImageSource) -> ImageFile | None:
+    """The file of an image, with its reading options; None where the image comes from no file."""
+    if isinstance(image, ImageFile):
+        return image
+    return None if callable(image) else ImageFile(image)
 
 
-def size_of(sample: Sample) -> tuple[int, int]:
-    """Width and height of the image of a sample, from the header of its file, or from the image.
+def size_of(image: ImageSource) -> tuple[int, int]:
+    """Width and height of an image, from the header of its file, or from the image.
 
     Raises:
         DataError: the file is missing or is no image.
     """
-    file = file_of(sample)
+    file = file_of(image)
     if file is None:
-        assert callable(sample.image)
-        return sample.image().size
+        assert callable(image)
+        return image().size
     if file.region is not None:
         x1, y1, x2, y2 = file.region
         return x2 - x1, y2 - y1
-    return inspect(file.path, file.page).size
+    return inspect(file.path, file.page, axis=file.axis, part=file.part, name=file.name).size
 
 
-def read_as(sample: Sample) -> str:
-    """The reading options of the image of a sample and the size of its file, as a text: other pixels, another text."""
-    file = file_of(sample)
+def read_as(image: ImageSource) -> str:
+    """The reading options of an image and the size of its file, as a text: other pixels, another text."""
+    file = file_of(image)
     if file is None:
         return json.dumps([RULES])
     try:
         size = file.path.stat().st_size
     except (OSError, ValueError):
         size = None
-    return json.dumps([RULES, file.region, file.window, file.page, size])
+    return json.dumps([RULES, file.region, file.window, file.page, file.axis, file.part, size])

@@ -18,7 +18,7 @@ WHERE = ["--task", "localization", "--question", "Where is the finding?"]
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
     (sample,) = PhantomSource("localization", sizes={"train": 0, "validation": 0, "test": 1}).samples("test")
-    open_image(sample).save(tmp_path / "scan.png")
+    open_image(sample.images[0]).save(tmp_path / "scan.png")
     return tmp_path / "scan.png"
 
 

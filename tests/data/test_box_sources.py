@@ -289,7 +289,7 @@ def test_a_region_is_cut_out_or_told(tmp_path: Path, region: str, size: tuple[in
     reader = OneImage(picture(tmp_path / "a.png"))
     source = BoxSource(reader, kind="classification", region=region, margin=0.25)  # type: ignore[arg-type]
     _, cell = source.samples("train")
-    assert (cell.target, open_image(cell).size) == ("WBC", size)
+    assert (cell.target, open_image(cell.images[0]).size) == ("WBC", size)
     assert cell.region == ((20, 20, 60, 60) if region == "box" else None)
 
 
@@ -309,5 +309,5 @@ def test_single_cells_are_samples_of_their_own(shared: Path):
     assert not images["train"] & images["test"]
     first = next(iter(source.samples("test")))
     x1, _, x2, _ = first.facts["box"]
-    assert open_image(first).size[0] >= x2 - x1
+    assert open_image(first.images[0]).size[0] >= x2 - x1
     assert first.target in source.labels

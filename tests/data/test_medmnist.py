@@ -28,7 +28,7 @@ def test_the_real_files_hold_the_official_splits(shared: Path, dataset: str, siz
     source = MedMNISTSource(dataset, kind=kind, root=shared / "data" / "medmnist")
     counts = tuple(len(list(source.samples(split))) for split in ("train", "validation", "test"))
     assert counts == sizes == tuple(FACTS[dataset]["samples"][split] for split in ("train", "val", "test"))
-    assert open_image(next(source.samples("test"))).size == (28, 28)
+    assert open_image(next(source.samples("test")).images[0]).size == (28, 28)
 
 
 def test_the_positive_class_is_told_by_name_not_by_number(shared: Path):
@@ -43,7 +43,7 @@ def test_every_edition_is_read(tmp_path: Path, size: int, channels: tuple[int, .
     write(tmp_path / ("pathmnist.npz" if size == 28 else f"pathmnist_{size}.npz"), size=size, channels=channels)
     source = MedMNISTSource("pathmnist", kind="classification", root=tmp_path, size=size)
     samples = list(source.samples("train"))
-    image = open_image(samples[0])
+    image = open_image(samples[0].images[0])
     assert (image.size, image.mode, len(samples)) == ((size, size), "RGB", 6)
     assert samples[0].target == "adipose"
 

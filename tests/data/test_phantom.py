@@ -52,12 +52,12 @@ def test_a_sample_depends_on_seed_split_and_position_alone():
     long, short = (PhantomSource("grading", seed=3, sizes={**SIZES, "train": n}) for n in (30, 5))
     for a, b in zip(short.samples("train"), long.samples("train"), strict=False):
         assert (a.id, a.target) == (b.id, b.target)
-        assert np.array_equal(np.asarray(open_image(a)), np.asarray(open_image(b)))
+        assert np.array_equal(np.asarray(open_image(a.images[0])), np.asarray(open_image(b.images[0])))
 
 
 def test_splits_and_seeds_share_no_picture():
     pictures = [
-        np.asarray(open_image(sample)).tobytes()
+        np.asarray(open_image(sample.images[0])).tobytes()
         for seed in (0, 1)
         for split in SIZES
         for sample in PhantomSource("classification", seed=seed, sizes=SIZES).samples(split)

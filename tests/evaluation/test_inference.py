@@ -33,12 +33,12 @@ def samples() -> list[Sample]:
 @pytest.fixture
 def picture(samples: list[Sample], tmp_path: Path) -> Path:
     path = tmp_path / "one.png"
-    open_image(samples[0]).save(path)
+    open_image(samples[0].images[0]).save(path)
     return path
 
 
 def test_probabilities_are_those_of_sampling_one_token_after_the_other(tiny: LoadedPolicy, samples: list[Sample]):
-    image = open_image(samples[0])
+    image = open_image(samples[0].images[0])
     (tokens,) = decode(tiny, ["Where is the finding?"], [image], max_tokens=12)
     whole = token_probabilities(tiny, "Where is the finding?", image, tokens)
     steps = [token_probabilities(tiny, "Where is the finding?", image, tokens[: n + 1])[-1] for n in range(len(tokens))]
@@ -57,7 +57,7 @@ def test_the_end_of_turn_and_what_follows_it_are_left_out(
         return torch.cat([input_ids, written], dim=1)
 
     monkeypatch.setattr(tiny.model, "generate", generate)
-    images = [open_image(sample) for sample in samples[:2]]
+    images = [open_image(sample.images[0]) for sample in samples[:2]]
     assert decode(tiny, ["Where?"] * 2, images, max_tokens=4) == [words, [*words, *words]]
 
 

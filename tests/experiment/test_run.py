@@ -218,7 +218,7 @@ def test_the_adapters_of_one_stage_go_on_in_the_next_through_a_kill(tmp_path: Pa
     )  # far from the bare weights
     source = open_source(read_recipe(whole.recipe))
     sample = next(iter(source.samples("test")))
-    policy, image = load_policy(str(second.policy)), open_image(sample)
+    policy, image = load_policy(str(second.policy)), open_image(sample.images[0])
     task = build_task(read_recipe(whole.recipe), source)
     (tokens,) = decode(policy, [task.prompt(sample.question)], [image], max_tokens=20)
     tested = read_jsonl(whole.arm("rft", 0).predictions)[0]["completion"]
@@ -331,7 +331,7 @@ def test_what_is_known_goes_into_the_prompts_of_its_arms(tmp_path: Path):
     injection, (sample, *_) = open_knowledge(recipe, source), list(source.samples("test"))
     assert injection is not None
     policy = load_policy(str(run.arm("rft+PA_p", 0).stages()[0].policy))
-    image, task = open_image(sample), build_task(recipe, source)
+    image, task = open_image(sample.images[0]), build_task(recipe, source)
     for arm in ("rft+PA_p", "without", "swapped", "irrelevant"):  # all with these weights, each with prompts of its own
         prompt = {"rft+PA_p": "card", "without": "none"}.get(arm, arm)
         lines = [f"- {text} {label}" for label, text in injection.texts_for(prompt).items()]  # type: ignore[arg-type]

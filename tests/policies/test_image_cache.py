@@ -110,7 +110,10 @@ def test_images_of_one_value_are_noted_in_each_new_run(tmp_path, policy, cached)
     Image.new("RGB", (300, 200), "navy").save(tmp_path / "a.png")
     Image.fromarray(np.array([[np.nan, 0.5], [0.2, 1]], np.float32)).resize((90, 90), 0).save(tmp_path / "b.tif")
     samples = [replace(sample_of(tmp_path / name), id=name) for name in ("a.png", "b.tif")]
-    samples += [sample_of(picture(tmp_path, (300, 200))), replace(samples[0], image=Grey(samples[0]), id="grey")]
+    samples += [
+        sample_of(picture(tmp_path, (300, 200))),
+        replace(samples[0], image=Grey(samples[0].images[0]), id="grey"),
+    ]
     if cached:
         policy.cache = ImageCache(tmp_path / "cache", 10**9)
     for _ in range(2):

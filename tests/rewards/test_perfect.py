@@ -85,7 +85,11 @@ def test_the_size_is_read_from_the_head_of_a_file(tmp_path: Path):
     assert read_back(Localization("thousand"), [sample]).unpaid == []
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-20])  # of which nothing but the head is read
     cut = replace(sample, image=ImageFile(tmp_path / "a.png", (5, 0, 20, 10)))
-    assert [size_of(one) for one in (sample, cut, replace(sample, image=Grey(cut)))] == [(20, 10), (15, 10), (15, 10)]
+    assert [size_of(one.images[0]) for one in (sample, cut, replace(sample, image=Grey(cut.images[0])))] == [
+        (20, 10),
+        (15, 10),
+        (15, 10),
+    ]
 
 
 def test_the_end_of_a_prompt_may_be_missing_in_a_table():

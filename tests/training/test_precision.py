@@ -156,7 +156,7 @@ def test_adapters_are_float32_over_a_base_of_the_type_that_is_computed_in(
 
 def logits(policy: LoadedPolicy) -> torch.Tensor:
     policy.model.eval()
-    inputs = model_inputs(policy, ["Which grade?"], [open_image(samples_of(1)[0])])
+    inputs = model_inputs(policy, ["Which grade?"], [open_image(samples_of(1)[0].images[0])])
     with torch.inference_mode():
         return policy.model(**inputs).logits.float()
 

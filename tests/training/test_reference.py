@@ -83,7 +83,7 @@ def log_probabilities(policy: LoadedPolicy, model: Any = None) -> torch.Tensor:
     model = model or policy.model
     model.eval()
     sample = next(iter(PhantomSource("grading", sizes={"train": 1, "validation": 0, "test": 0}).samples("train")))
-    inputs = model_inputs(policy, ["Which grade is it?"], [open_image(sample)])
+    inputs = model_inputs(policy, ["Which grade is it?"], [open_image(sample.images[0])])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=policy.compute == torch.bfloat16):
         return model(**inputs).logits.float().log_softmax(-1)
 

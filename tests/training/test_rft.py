@@ -78,7 +78,7 @@ def test_a_dataset_opens_an_image_once_for_its_repetitions():
     rows = dataset[[0, 1, 2]]
     assert rows["image"][0] is rows["image"][1]
     assert rows["target"] == [samples[2].target, samples[2].target, samples[3].target]
-    assert np.array_equal(np.asarray(rows["image"][2]), np.asarray(open_image(samples[3])))
+    assert np.array_equal(np.asarray(rows["image"][2]), np.asarray(open_image(samples[3].images[0])))
 
 
 def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):

@@ -42,7 +42,7 @@ def test_completions_that_have_ended_leave_the_batch_and_the_others_go_on(monkey
     policy, task = load_policy("tiny", dtype="float32"), Grading(5)
     sizes = {"train": 4, "validation": 0, "test": 0}
     samples = list(PhantomSource("grading", sizes=sizes).samples("train"))
-    images = [open_image(sample) for sample in samples]
+    images = [open_image(sample.images[0]) for sample in samples]
     prompts = [policy.prompt(task, sample, image.size) for sample, image in zip(samples, images, strict=True)]
     prompts[1] += " Say it in one word."
     alone = [decode(policy, [one], [image], max_tokens=20)[0] for one, image in zip(prompts, images, strict=True)]
@@ -70,6 +70,6 @@ def test_completions_that_have_ended_leave_the_batch_and_the_others_go_on(monkey
 def test_a_completion_is_cut_at_the_limit(limit):
     policy = load_policy("tiny", dtype="float32")
     (sample,) = PhantomSource("grading", sizes={"train": 1, "validation": 0, "test": 0}).samples("train")
-    image = open_image(sample)
+    image = open_image(sample.images[0])
     inputs = model_inputs(policy, [policy.prompt(Grading(5), sample, image.size)], [image])
     assert [len(one) for one in greedy(policy, inputs, limit)] == [limit] * 2

@@ -479,7 +479,7 @@ def test_suppressed_tokens_are_passed_to_both_engines(policy: LoadedPolicy, argu
 
 def test_suppressed_tokens_are_never_written(policy: LoadedPolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (sample,) = samples_of(1)
-    image = open_image(sample)
+    image = open_image(sample.images[0])
 
     def greedily() -> list[int]:
         return decode(policy, [policy.prompt(Grading(5), sample, image.size)], [image], max_tokens=10)[0]

@@ -306,7 +306,7 @@ def policy_that_says(folder: Path, said: dict[str, Any]) -> LoadedPolicy:
 
 def greedily(policy: LoadedPolicy) -> list[list[int]]:
     samples = samples_of(3)
-    images = [open_image(sample) for sample in samples]
+    images = [open_image(sample.images[0]) for sample in samples]
     prompts = [policy.prompt(Grading(5), sample, image.size) for sample, image in zip(samples, images, strict=True)]
     return decode(policy, prompts, images, max_tokens=16)
 

@@ -45,7 +45,7 @@ def ablate(
 
     The same command goes on after a kill, and after a change of the recipe it does only what is new.
     """
-    need("ablate")
+    need("vrft ablate")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     from vrft import api

@@ -34,7 +34,7 @@ def bench(
     MODEL is tiny, mid (a random Qwen2.5-VL of 30 million parameters), or any policy; PROMPT is - for the bare question.
     """
     read = [read_shape(text) for text in shapes or DEFAULT]
-    need("bench")
+    need("vrft bench")
     import torch
 
     from vrft.cli.terminal import make_reporter

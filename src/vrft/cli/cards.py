@@ -53,7 +53,7 @@ def write(
     if not classes:
         raise UserError("which classes? give --label for each, or --recipe.")
     if local:
-        need("knowledge write --local")
+        need("vrft knowledge write --local")
         from vrft.policies.texts import local_model
 
         ask = local_model(model)

@@ -73,7 +73,7 @@ def run(
     from vrft.recipe import read_recipe
 
     checked = read_recipe(recipe, set_ or [])
-    need("run")
+    need("vrft run")
     if plan_ and process_count() > 1:
         raise UserError("--plan takes one process; call it without torchrun or accelerate launch.")
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -115,7 +115,7 @@ def report(
     """Write the report of a finished run or ablation again, from its files."""
     from vrft.errors import RunError
 
-    need("report", REPORTING)
+    need("vrft report", REPORTING)
     from vrft.evaluation.summary import write_metrics
     from vrft.report import write_report
     from vrft.runs import RunDirectory

@@ -58,7 +58,7 @@ def predict(
         raise UserError("--limit needs --split; image files are all asked about.")
     if window and not window[0] < window[1]:
         raise UserError(f"--window is {window[0]:g} {window[1]:g}; the first value must be below the second.")
-    need("predict")
+    need("vrft predict")
     from vrft.evaluation.inference import ask_model, ask_run
     from vrft.report.draw import write_drawing
     from vrft.runs import RunDirectory

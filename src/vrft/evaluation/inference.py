@@ -66,7 +66,7 @@ def ask_run(
         directory.check_knowledge(injection.facts())
         samples = [injection.apply(sample, recipe.condition_of(asked_arm).prompt) for sample in samples]
     if recipe.condition_of(asked_arm).image == "grey":
-        samples = [replace(sample, image=Grey(sample)) for sample in samples]
+        samples = [replace(sample, image=Grey(sample.images[0])) for sample in samples]
     for sample in samples:
         row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)
         yield sample, {"image": sample.id} | ({"target": sample.target} if sample.split else {}) | row
@@ -138,7 +138,7 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
         envelope is broken.
     """
     policy.model.eval()
-    image = open_image(sample)
+    image = open_image(sample.images[0])
     prompt = policy.prompt(task, sample, image.size)
     (tokens,) = decode(policy, [prompt], [image], max_tokens=max_tokens)
     text = str(policy.processor.batch_decode([tokens], skip_special_tokens=True)[0])

@@ -158,11 +158,11 @@ def predict_majority(task: TrainableTask, train: Sequence[Sample], samples: Sequ
         constant = constant_answer(task, [sample.target for sample in train])
         completion = render(thought, task.written(constant), task.order)
         return [prediction(task, sample, completion, 0) for sample in samples]
-    boxes = [(_target_boxes(sample), size_of(sample)) for sample in train]
+    boxes = [(_target_boxes(sample), size_of(sample.images[0])) for sample in train]
     fitted = [{"bbox_2d": list(constant_box(boxes))}] if any(true for true, _ in boxes) else []
     unit = Localization("unit", order=task.order)
     completion = render(thought, json.dumps(fitted), task.order)
-    return [prediction(unit, sample, completion, 0, size_of(sample)) for sample in samples]
+    return [prediction(unit, sample, completion, 0, size_of(sample.images[0])) for sample in samples]
 
 
 def _target_boxes(sample: Sample) -> tuple[Box, ...]:

@@ -240,7 +240,7 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
         drawn = code_digest("data/phantom.py")
     rows = []
     for sample in samples:
-        file = file_of(sample)
+        file = file_of(sample.images[0])
         if file is not None and file.path not in stats:
             stats[file.path] = _stat(file.path)
         pixels = [*stats[file.path], file.region, file.window, file.page] if file else drawn or _pixels(sample)
@@ -259,7 +259,7 @@ def _stat(path: Path) -> list[int]:
 
 
 def _pixels(sample: Sample) -> str:
-    image = open_image(sample)
+    image = open_image(sample.images[0])
     return hashlib.sha256(image.tobytes() + str(image.size).encode()).hexdigest()
 
 

@@ -106,7 +106,7 @@ class Experiment:
     def apply(self, condition: Condition, samples: list[Sample]) -> list[Sample]:
         """Samples with the prompt and the image of a condition."""
         if condition.image == "grey":
-            samples = [replace(sample, image=Grey(sample)) for sample in samples]
+            samples = [replace(sample, image=Grey(sample.images[0])) for sample in samples]
         return [self.injection.apply(sample, condition.prompt) for sample in samples] if self.injection else samples
 
     def validation_samples(self, stage: Stage) -> list[Sample]:
@@ -157,7 +157,7 @@ class Experiment:
         named = {name for names in self.image_log.names().values() for name in names}
         known = [self.train_samples, self.test_samples, *self.stage_samples.values()] if named else []
         return self.image_log.names(
-            {(sample.id, read_as(sample)) for samples in known for sample in samples if sample.id in named}
+            {(sample.id, read_as(sample.images[0])) for samples in known for sample in samples if sample.id in named}
         )
 
     def train(
@@ -360,7 +360,7 @@ def _with_target_of(sample: Sample, other: Sample) -> Sample:
     """A sample with the target of another; boxes keep their place in shares of the image."""
     if not isinstance(other.target, tuple):
         return replace(sample, target=other.target)
-    here, there = size_of(sample), size_of(other)
+    here, there = size_of(sample.images[0]), size_of(other.images[0])
     return replace(sample, target=tuple(rescale(box, there, here) for box in other.target))
 
 

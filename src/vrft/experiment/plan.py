@@ -255,7 +255,7 @@ class Plan:
         chosen, found = samples[:: max(1, len(samples) // SAMPLED)][:SAMPLED], []
         think = think_texts(stage, chosen, 0) if isinstance(stage, SftStage) else None
         for place, sample in enumerate(chosen):
-            image = open_image(sample)
+            image = open_image(sample.images[0])
             width, height = self.policy.processed_size(image.size)
             tokens = width * height // self.multiple**2 if self.multiple > 1 else 0  # not known of other families
             text = self.policy.prompt(task, sample, image.size)
@@ -265,7 +265,7 @@ class Plan:
                 prompt, patches = inputs["input_ids"].shape[1], inputs["pixel_values"].numel()
                 patches //= self.counted.patch_numbers
             if think is not None:
-                answer = answer_of(self.policy, task, sample, size_of(sample))
+                answer = answer_of(self.policy, task, sample, size_of(sample.images[0]))
                 longest = self._tokens(render(think(sample, place), answer, task.order, self.prompt_end)) + 1
             found.append((prompt, longest, tokens, patches))
         return Lengths(*map(max, zip(*found, strict=True)))

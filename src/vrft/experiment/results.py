@@ -244,9 +244,9 @@ def unusual_images(experiment: Experiment) -> dict[str, dict[str, Any]]:
 def write_gallery(directory: RunDirectory, samples: list[Sample], image_log: ImageLog | None = None) -> None:
     """Keep some of the evaluated images, evenly spread over the split, for the report; a region is marked."""
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
-        image = open_image(sample)
+        image = open_image(sample.images[0])
         if image_log is not None:
-            image_log.note(image, sample.id, partial(read_as, sample))
+            image_log.note(image, sample.id, partial(read_as, sample.images[0]))
         if sample.region is not None:
             image = image.convert("RGB")
             line = max(2, max(image.size) // 150)

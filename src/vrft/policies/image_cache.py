@@ -55,14 +55,14 @@ class ImageCache:
         Raises:
             DataError: the file is missing or is no readable image.
         """
-        read = file_of(sample)
+        read = file_of(sample.images[0])
         if read is None:
-            image = open_image(sample)
+            image = open_image(sample.images[0])
             return image, image.size
         try:
             data = read.path.read_bytes()
         except OSError:
-            image = open_image(sample)  # raises the error for the user
+            image = open_image(sample.images[0])  # raises the error for the user
             return image, image.size
         size, region = inspect_bytes(data, read.path, read.page).size, read.region
         if region is not None:
@@ -70,13 +70,13 @@ class ImageCache:
         resized = processed_size(size, config, processor)
         resize = _resize_of(processor)
         if resize is None or processed_size(resized, config, processor) != resized:
-            return open_image(sample), size
+            return open_image(sample.images[0]), size
         digest = hashlib.blake2b(data, digest_size=20)
         digest.update(repr((RULES, region, read.window, read.page, resized, _settings(processor))).encode())
         path = self.folder / "images" / digest.hexdigest()[:2] / f"{digest.hexdigest()}.npy"
         pixels = _load(path, resized)
         if pixels is None:
-            image = open_image(sample)
+            image = open_image(sample.images[0])
             pixels = resize(image)
             if NOT_FINITE in image.info:  # the array would lose this note
                 result = Image.fromarray(pixels)

@@ -82,10 +82,10 @@ class LoadedPolicy:
         if self.cache is not None:
             image, size = self.cache.open(sample, self.processor, self.model.config)
         else:
-            image = open_image(sample)
+            image = open_image(sample.images[0])
             size = image.size
         if not isinstance(sample.image, Grey):  # empty on purpose
-            self.image_log.note(image, sample.id, lambda: read_as(sample))
+            self.image_log.note(image, sample.id, lambda: read_as(sample.images[0]))
         return image, size
 
     def prompt(self, task: TrainableTask, sample: Sample, size: Size) -> str:

@@ -144,7 +144,7 @@ def names_of_samples(source: Source) -> Iterator[str]:
     for split in ("train", "validation", "test"):
         for sample in source.samples(split):
             yield sample.id
-            file = sample.facts.get("image") or ((read := file_of(sample)) and read.path.name)
+            file = sample.facts.get("image") or ((read := file_of(sample.images[0])) and read.path.name)
             yield from (file, Path(file).stem) if file else ()
 
 

@@ -55,11 +55,11 @@ def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any], written:
     while path in written:
         number += 1
         path = folder / f"{name}-{number}.png"
-    read = file_of(sample)
+    read = file_of(sample.images[0])
     if read is not None and path.resolve() == read.path.resolve():
         raise UserError(f"--draw {folder} would write over {read.path}; choose another folder.")
     with replacing(path) as fresh:
-        draw_boxes(open_image(sample), row["boxes"], truth).save(fresh, format="PNG")
+        draw_boxes(open_image(sample.images[0]), row["boxes"], truth).save(fresh, format="PNG")
     return path
 
 

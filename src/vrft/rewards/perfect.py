@@ -51,7 +51,7 @@ def read_back(task: Task, samples: Iterable[Sample]) -> ReadBack:
     rewards: dict[object, float] = {}
     total = count = 0.0
     for sample in samples:
-        size = size_of(sample) if isinstance(task, Localization) else None
+        size = size_of(sample.images[0]) if isinstance(task, Localization) else None
         key = (sample.target, size)
         if key not in rewards:
             fault, rewards[key] = _read_back(task, sample, size)

@@ -387,7 +387,7 @@ def _samples(shape: Shape, policy: LoadedPolicy) -> list[Sample]:
 
 
 def _length(policy: LoadedPolicy, task: Grading, sample: Sample) -> int:
-    image = open_image(sample)
+    image = open_image(sample.images[0])
     return int(model_inputs(policy, [policy.prompt(task, sample, image.size)], [image])["input_ids"].shape[1])
 
 
