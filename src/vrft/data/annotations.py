@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from vrft.boxes import Size, clip, has_area, rescale
+from vrft.data.lookup import stem_of
 from vrft.data.splits import SPLITS, in_split
 from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
@@ -296,7 +297,7 @@ class BoxSource:
         records, counts_of_all = self._all_splits
         if split == SPLITS[0]:
             counts.update(counts_of_all)  # once, not for every split
-        inside = in_split([record.image.stem for record in records], split)
+        inside = in_split([stem_of(record.image) for record in records], split)
         return [record for record, taken in zip(records, inside, strict=True) if taken]
 
     def _labels_found(self) -> set[str]:
@@ -358,7 +359,7 @@ class BoxSource:
                 target = tuple(annotation.box for annotation in wanted)
                 yield Sample(name, self._image_of(record.image), self.question, target, split)
                 continue
-            image = record.image.name if name == record.image.stem else name
+            image = record.image.name if name == stem_of(record.image) else name
             for index, annotation in enumerate(wanted):
                 box = annotation.box
                 region = crop_region(box, self.margin, record.size) if self.region == "crop" else None
@@ -395,14 +396,15 @@ def unique_names(images: Sequence[Path]) -> list[str]:
     >>> unique_names([Path("x/1/a.png"), Path("x/2/a.png"), Path("x/2/b.png")])
     ['1_a', '2_a', 'b']
     """
-    names = [image.stem for image in images]
+    names = [stem_of(image) for image in images]
     if len(set(names)) == len(names):
         return names
     absolute = [Path(os.path.abspath(image)) for image in images]  # some may be relative, others not
     drives = {path.anchor for path in absolute}
     base = Path(os.path.commonpath([path.parent for path in absolute])) if len(drives) == 1 else None
     inner = [path.relative_to(base or path.anchor) for path in absolute]
-    for longer in (["_".join(path.with_suffix("").parts) for path in inner], ["_".join(path.parts) for path in inner]):
+    folders = ["_".join(path.with_name(stem_of(path)).parts) for path in inner]
+    for longer in (folders, ["_".join(path.parts) for path in inner]):
         often = Counter(names)
         names = [whole if often[name] > 1 else name for name, whole in zip(names, longer, strict=True)]
     often = Counter(names)

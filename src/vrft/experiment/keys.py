@@ -243,15 +243,21 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
         file = file_of(sample.images[0])
         if file is not None and file.path not in stats:
             stats[file.path] = _stat(file.path)
-        pixels = [*stats[file.path], file.region, file.window, file.page] if file else drawn or _pixels(sample)
+        how = [file.region, file.window, file.page, file.axis, file.part] if file else []
+        pixels = [*stats[file.path], *how] if file else drawn or _pixels(sample)
         known = sample.knowledge and vars(sample.knowledge)
         rows.append([sample.id, sample.question, sample.target, sample.region, known, pixels])
     return _hash(rows)
 
 
 def _stat(path: Path) -> list[int]:
-    """Size in bytes, and time of the last change in nanoseconds; empty where there is no such file."""
+    """Size in bytes, and time of the last change in nanoseconds; those of all files in a folder, which is a series.
+
+    Empty where there is no such file.
+    """
     try:
+        if path.is_dir():
+            return [number for file in sorted(path.iterdir()) if file.is_file() for number in _stat(file)]
         stat = path.stat()
     except OSError:
         return []

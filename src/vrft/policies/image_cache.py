@@ -1,8 +1,8 @@
 """A cache of decoded and resized images: arrays on disk, mapped into memory.
 
 The cache keeps an image after the processor's resize, as RGB values from 0 to 255, so that only the pixels that the
-policy sees are read again. A key depends on the bytes of the file, the way it is read (region, window, page), and the
-settings of the processor.
+policy sees are read again. A key depends on the bytes of the file, the way it is read (region, window, page, axis), and
+the settings of the processor.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vrft.boxes import Size
-from vrft.images import NOT_FINITE, RULES, inspect_bytes
+from vrft.images import NOT_FINITE, RULES, inspect_bytes, read_part
 from vrft.policies.families import processed_size
 from vrft.sample import Sample, file_of, open_image
 
@@ -60,11 +60,12 @@ class ImageCache:
             image = open_image(sample.images[0])
             return image, image.size
         try:
-            data = read.path.read_bytes()
-        except OSError:
+            data = read_part(read.path, read.part, read.name) if read.part else read.path.read_bytes()
+        except OSError:  # a folder too, which is a series
             image = open_image(sample.images[0])  # raises the error for the user
             return image, image.size
-        size, region = inspect_bytes(data, read.path, read.page).size, read.region
+        facts = inspect_bytes(data, read.path, read.page, axis=read.axis, name=read.name)
+        size, region = facts.size, read.region
         if region is not None:
             size = region[2] - region[0], region[3] - region[1]
         resized = processed_size(size, config, processor)
@@ -72,7 +73,7 @@ class ImageCache:
         if resize is None or processed_size(resized, config, processor) != resized:
             return open_image(sample.images[0]), size
         digest = hashlib.blake2b(data, digest_size=20)
-        digest.update(repr((RULES, region, read.window, read.page, resized, _settings(processor))).encode())
+        digest.update(repr((RULES, region, read.window, read.page, read.axis, resized, _settings(processor))).encode())
         path = self.folder / "images" / digest.hexdigest()[:2] / f"{digest.hexdigest()}.npy"
         pixels = _load(path, resized)
         if pixels is None:
