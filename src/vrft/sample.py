@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,11 @@ class Grey:
 
     def __call__(self) -> Image.Image:
         return Image.new("RGB", size_of(self.image), (128, 128, 128))
+
+
+def in_grey(sample: Sample) -> Sample:
+    """The sample with a grey image in place of each of its images."""
+    return replace(sample, image=tuple(Grey(image) for image in sample.images))
 
 
 def open_image(image: ImageSource) -> Image.Image:
