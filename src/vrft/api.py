@@ -226,7 +226,7 @@ def evaluate(
 
 def predict(
     model: str | Path,
-    images: Sequence[str | Path],
+    images: Sequence[str | Path | Sequence[str | Path]],
     *,
     task: Mapping[str, Any] | None = None,
     question: str | None = None,
@@ -236,13 +236,14 @@ def predict(
 
     Args:
         model: a run directory, ``tiny``, a directory with a model, or a name on the Hugging Face hub.
-        images: the files.
+        images: the files; an item that is a list of files is one sample of several images, in order.
         task: the section ``task`` of a recipe; a run directory has its own.
         question: the question; a run directory has its own.
         options: ``max_tokens``, ``window``, ``page``; for a run directory also ``arm`` and ``seed``.
 
     Yields:
-        one row an image: ``answer``, ``reasoning``, ``confidence``, ``problems``, ``completion``.
+        one row a sample: ``image`` (or ``images``), ``answer``, ``reasoning``, ``confidence``, ``problems``,
+        ``completion``.
 
     Raises:
         UserError: model, task or an image cannot be used.
@@ -250,7 +251,7 @@ def predict(
     need("vrft predict")
     from vrft.evaluation.inference import ask_model, ask_run
 
-    files = [Path(image) for image in images]
+    files = [Path(own) if isinstance(own, str | Path) else tuple(map(Path, own)) for own in images]
     if RunDirectory(Path(model)).recipe.exists():
         if task:
             raise UserError(f"{model} is a run and has its task; leave task out.")

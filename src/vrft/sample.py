@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,11 @@ class Grey:
 def patient_code(patient: str) -> str:
     """A code in place of a patient's name or id, 8 hexadecimal digits of its SHA-256, for messages and files."""
     return sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def in_grey(sample: Sample) -> Sample:
+    """The sample with a grey image in place of each of its images."""
+    return replace(sample, image=tuple(Grey(image) for image in sample.images))
 
 
 def open_image(image: ImageSource) -> Image.Image:

@@ -236,9 +236,10 @@ class Plan:
         changes |= {f"micro_batch: {least}": {"micro_batch": least}}
         changes |= {"kl: 0": {"kl": 0.0}} if isinstance(stage, RftStage) else {}
         tried = {keys: (counted, stage.model_copy(update=change), lengths) for keys, change in changes.items()}
-        if lengths.image > FEW_TOKENS:
-            prompt, patches = lengths.prompt - lengths.image + FEW_TOKENS, lengths.patches * FEW_TOKENS // lengths.image
-            fewer = Lengths(prompt, lengths.completion, FEW_TOKENS, patches)
+        few = FEW_TOKENS * lengths.images
+        if lengths.image > few:
+            prompt, patches = lengths.prompt - lengths.image + few, lengths.patches * few // lengths.image
+            fewer = Lengths(prompt, lengths.completion, few, patches, lengths.images)
             tried[f"policy.max_pixels: {FEW_TOKENS * self.multiple**2}"] = (counted, stage, fewer)
         every = stage.model_copy(update={key: value for change in changes.values() for key, value in change.items()})
         tried["all of these"] = (counted, every, fewer)
@@ -255,19 +256,19 @@ class Plan:
         chosen, found = samples[:: max(1, len(samples) // SAMPLED)][:SAMPLED], []
         think = think_texts(stage, chosen, 0) if isinstance(stage, SftStage) else None
         for place, sample in enumerate(chosen):
-            image = open_image(sample.images[0])
-            width, height = self.policy.processed_size(image.size)
-            tokens = width * height // self.multiple**2 if self.multiple > 1 else 0  # not known of other families
-            text = self.policy.prompt(task, sample, image.size)
+            images = [open_image(image) for image in sample.images]
+            pixels = sum(width * height for width, height in (self.policy.processed_size(one.size) for one in images))
+            tokens = pixels // self.multiple**2 if self.multiple > 1 else 0  # not known of other families
+            text = self.policy.prompt(task, sample, images[0].size)
             prompt, patches = self._tokens(text) + TEMPLATE + tokens, 4 * tokens
             if self.tokenizer is not None:
-                inputs = model_inputs(self.policy, [text], [image])
+                inputs = model_inputs(self.policy, [text], [images])
                 prompt, patches = inputs["input_ids"].shape[1], inputs["pixel_values"].numel()
                 patches //= self.counted.patch_numbers
             if think is not None:
                 answer = answer_of(self.policy, task, sample, size_of(sample.images[0]))
                 longest = self._tokens(render(think(sample, place), answer, task.order, self.prompt_end)) + 1
-            found.append((prompt, longest, tokens, patches))
+            found.append((prompt, longest, tokens, patches, len(images)))
         return Lengths(*map(max, zip(*found, strict=True)))
 
     def _tokens(self, text: str) -> int:

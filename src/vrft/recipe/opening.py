@@ -201,8 +201,9 @@ def names_of_samples(source: Source) -> Iterator[str]:
     for split in ("train", "validation", "test"):
         for sample in source.samples(split):
             yield sample.id
-            file = sample.facts.get("image") or ((read := file_of(sample.images[0])) and read.path.name)
-            yield from (file, Path(file).stem) if file else ()
+            files = [read.path.name for image in sample.images if (read := file_of(image))]
+            for file in [sample.facts["image"]] if sample.facts.get("image") else files:
+                yield from (file, Path(file).stem)
 
 
 def known_classes(source: Source) -> list[str]:
