@@ -149,9 +149,10 @@ def _answer_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     answers, tokens, chance, most = (figures[key] for key in ("answers", "tokens", "chance", "most_frequent"))
     yield "pass@k: " + ", ".join(f"{k}: {_interval(one)}" for k, one in figures["pass_at_k"].items())
     headline, name = ("mean_iou", "mean IoU") if "mean_iou" in answers else ("accuracy", "accuracy")
+    lenient, same = answers[f"{headline}_lenient"], answers["majority"]
     yield (
-        f"{name} {answers[headline]:.3f} ({answers[headline + '_lenient']:.3f} read leniently; {answers['majority']:.3f} "
-        f"for the same answer to every image); form right {answers['format_rate']:.0%}, read {answers['read_rate']:.0%}"
+        f"{name} {answers[headline]:.3f} (read leniently {lenient:.3f}; the same answer to every image: {same:.3f}); "
+        f"form right {answers['format_rate']:.0%}, read {answers['read_rate']:.0%}"
     )
     if answers["problems"]:
         yield "problems: " + ", ".join(f"{code} {count}" for code, count in answers["problems"].items())
@@ -194,6 +195,9 @@ def _interval(one: Mapping[str, float]) -> str:
 
 
 def _short(value: Any) -> str:
+    """A target or an answer; boxes to a tenth of a pixel."""
+    if isinstance(value, list):
+        value = [[round(number, 1) for number in one] for one in value]
     return "nothing" if value is None else json.dumps(value, ensure_ascii=False)[:80]
 
 

@@ -50,7 +50,7 @@ THRESHOLDS = {
     "rare": Threshold(0.05, "at 5% a group of 8 holds a completion of the right form in one case of three"),
     "support": Threshold(0.1, "in nine of ten groups no answer is right, and steps are spent on nothing"),
     "unsupported": Threshold(0.5, "RFT would learn the few classes that it already answers, at the cost of the others"),
-    "chance": Threshold(0.05, "the usual level of a test; a policy that guesses falls onto one answer under RFT"),
+    "chance": Threshold(0.01, "a policy that guesses falls onto one answer under RFT, so a guess must be unlikely"),
     "equal": Threshold(0.9, "nine of ten groups have no gradient, and cost as much as the others"),
     "partial": Threshold(
         0.5, "a reward of near misses that differs in every other group can lead to the first full one"
@@ -209,7 +209,7 @@ def verdict(figures: Mapping[str, Any]) -> tuple[str, str]:
     lacking = unsupported(figures)
     but = f", but not for {_names(lacking)}, of which none of {group} is right" if lacking else ""
     return "ready", (
-        f"RFT can begin: a right answer is among {group} completions in {_share(best)} of the prompts, and "
+        f"RFT can begin: {_right(figures)} among {group} completions in {_share(best)} of the prompts, and "
         f"{1 - figures['total']['zero_advantage']:.0%} of the groups have an advantage{but}."
     )
 
@@ -237,6 +237,10 @@ def best_frame(figures: Mapping[str, Any]) -> str | None:
 
 def _at(name: str) -> float:
     return THRESHOLDS[name].value
+
+
+def _right(figures: Mapping[str, Any]) -> str:
+    return f"boxes of a mean IoU of {PASS_IOU:g} are" if figures["task"] == "localization" else "a right answer is"
 
 
 def _share(one: Mapping[str, float]) -> str:
@@ -295,14 +299,14 @@ def _no_support(figures: Mapping[str, Any]) -> str | None:
     task = figures["task_reward"]
     partial = task["shaped"] and task["equal_groups"] <= 1 - _at("partial") and not guesses
     if best["value"] < _at("support") and not partial:
-        return f"a right answer is among {figures['completions']} completions in {_share(best)} of the prompts"
+        return f"{_right(figures)} among {figures['completions']} completions in {_share(best)} of the prompts"
     lacking = unsupported(figures)
     share = sum(figures["by_class"][name]["prompts"] for name in lacking) / figures["prompts"]
     if share >= _at("unsupported") and not partial:
         return f"{_names(lacking)} ({share:.0%} of the prompts) are never answered rightly"
     if guesses:
         return (
-            f"nothing shows that answers depend on the image: they agree with their targets by {chance['score']:.2f} and "
+            f"nothing shows that answers depend on the image: they agree with their targets by {chance['score']:.2f}, "
             f"with those of other images by {chance['shuffled']:.2f} (p = {chance['p']:.2g}; more prompts are surer)"
         )
     return None
