@@ -34,6 +34,8 @@ EMPTY = {"", "nan", "na", "n/a", "<na>", "none", "null", "nil", "-"}
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of files that are read as tables."""
 
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+
 _NAMES_OF_LISTS = ("data", "images", "annotations", "records", "rows", "items", "samples", "questions")
 
 
@@ -111,8 +113,9 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value).strip()
-    whole = re.fullmatch(r"([+-]?\d+)\.0+", text)
-    return whole[1] if whole else text
+    if text.endswith("0") and (whole := _WHOLE.fullmatch(text)):
+        return whole[1]
+    return text
 
 
 class CsvTable:
