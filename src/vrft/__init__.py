@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vrft.api import ablate as ablate
     from vrft.api import evaluate as evaluate
     from vrft.api import predict as predict
+    from vrft.api import preflight as preflight
     from vrft.api import run as run
     from vrft.data import Source as Source
     from vrft.errors import DataError as DataError
@@ -53,6 +54,7 @@ _MODULES = {
     "iou_reward": "vrft.rewards",
     "load_policy": "vrft.policies",
     "predict": "vrft.api",
+    "preflight": "vrft.api",
     "read_recipe": "vrft.recipe",
     "recitation_reward": "vrft.rewards",
     "run": "vrft.api",

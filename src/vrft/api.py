@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from vrft.experiment.design import Design
+    from vrft.experiment.preflight import Preflight
     from vrft.policies import LoadedPolicy
 
 
@@ -92,6 +93,48 @@ def run(
     from vrft.experiment.design import design_of_run
 
     return carry_out(design_of_run(checked), out, store, reporter, resume=resume, source=source, callbacks=callbacks)
+
+
+def preflight(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    prompts: int = 32,
+    completions: int | None = None,
+    arm: str | None = None,
+    stage: int | None = None,
+    seed: int | None = None,
+    measure: bool = True,
+    source: Source | None = None,
+    reporter: Reporter | None = None,
+) -> "Preflight":
+    """Sample completions of the policy that a recipe starts from, and say whether RFT can begin.
+
+    Args:
+        recipe: a ``Recipe``, or the path of its YAML file.
+        overrides: as for ``run``.
+        prompts: how many training samples are asked about.
+        completions: sampled for each of them, 2 or more; the group size of the stage without it.
+        arm: whose prompts, rewards and stage are used; the first arm with an RFT stage without it.
+        stage: of the arm, from 1; its first RFT stage without it.
+        seed: of the order of the samples and of sampling; the first of the recipe without it.
+        measure: whether a step of training is timed.
+        source: as for ``run``.
+        reporter: as for ``run``.
+
+    Returns:
+        ``code`` and ``sentence`` of the verdict, ``figures`` (as the command prints with ``--json``) and ``rows``, one
+        a completion.
+
+    Raises:
+        UserError: recipe, data, policy, arm or stage cannot be used.
+    """
+    checked = _read(recipe, overrides, source=source)
+    need("vrft preflight")
+    from vrft.experiment.preflight import preflight as measured
+
+    options: dict[str, Any] = {"prompts": prompts, "completions": completions, "arm": arm, "stage": stage, "seed": seed}
+    return measured(checked, **options, measure=measure, source=source, reporter=reporter or Reporter())
 
 
 def ablate(

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,11 @@ class Grey:
 
     def __call__(self) -> Image.Image:
         return Image.new("RGB", size_of(self.image), (128, 128, 128))
+
+
+def patient_code(patient: str) -> str:
+    """A code in place of a patient's name or id, 8 hexadecimal digits of its SHA-256, for messages and files."""
+    return sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def in_grey(sample: Sample) -> Sample:

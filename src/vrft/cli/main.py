@@ -15,6 +15,7 @@ from vrft.cli.ablate import ablate
 from vrft.cli.bench import bench
 from vrft.cli.cards import app as knowledge
 from vrft.cli.predict import predict
+from vrft.cli.preflight_tables import preflight
 from vrft.cli.score import score
 from vrft.errors import UserError
 from vrft.extras import REPORTING, need
@@ -101,6 +102,7 @@ def run(
     leave_processes()
 
 
+app.command()(preflight)
 app.command()(ablate)
 app.command()(score)
 app.command()(predict)

@@ -38,7 +38,7 @@ CacheKey = str
 """20 hexadecimal digits."""
 
 READING = (
-    *("response", "tasks", "policies", "knowledge", "boxes.py", "images.py", "sample.py"),
+    *("response", "tasks", "policies", "knowledge", "boxes.py", "images", "sample.py"),
     *("evaluation/predictions.py", "evaluation/box_metrics.py"),
 )
 """The code below the package that makes prompts, decodes, and reads answers and images."""
