@@ -162,7 +162,7 @@ def _answer_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     if chance is not None:
         yield (
             f"agreement with the own target {chance['score']:.3f}, with those of other images {chance['shuffled']:.3f} "
-            f"(p = {chance['p']:.2g})"
+            f"(p = {chance['p']:.2g}; {chance['least_p']:.2g} if all were right)"
         )
     yield (
         f"tokens of a completion: {tokens['min']} to {tokens['max']}, median {tokens['median']:g}; "
