@@ -147,6 +147,7 @@ FRAME = {"declared": "resized", "key": "task.frame"}
         ("sft_first", "in 5% [1%, 20%] of the prompts", {"pass_at_k": {"1": RARE, "8": RARE}}),
         ("sft_first", "benign (50% of the prompts) are never", {"by_class": none_of("benign")}),
         ("sft_first", "nothing shows that answers", {"chance": GUESS}),
+        ("sft_first", "a --prompts of 128 may show it", {"chance": GUESS | {"p": 0.05}}),
         ("ready", "", {"pass_at_k": {"1": RARE, "8": RARE}, "task_reward": {"equal_groups": 0.1, "shaped": True}}),
         (
             "saturated",

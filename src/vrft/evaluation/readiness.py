@@ -51,6 +51,7 @@ THRESHOLDS = {
     "support": Threshold(0.1, "in nine of ten groups no answer is right, and steps are spent on nothing"),
     "unsupported": Threshold(0.5, "RFT would learn the few classes that it already answers, at the cost of the others"),
     "chance": Threshold(0.01, "a policy that guesses falls onto one answer under RFT, so a guess must be unlikely"),
+    "open": Threshold(0.2, "a p below it is no sign of a guess either: more prompts decide"),
     "equal": Threshold(0.9, "nine of ten groups have no gradient, and cost as much as the others"),
     "partial": Threshold(
         0.5, "a reward of near misses that differs in every other group can lead to the first full one"
@@ -306,9 +307,11 @@ def _no_support(figures: Mapping[str, Any]) -> str | None:
     if share >= _at("unsupported") and not partial:
         return f"{_names(lacking)} ({share:.0%} of the prompts) are never answered rightly"
     if guesses:
+        open_yet = chance["p"] < _at("open")
+        more = f"; a --prompts of {4 * figures['prompts']} may show it, so try that first" if open_yet else ""
         return (
             f"nothing shows that answers depend on the image: they agree with their targets by {chance['score']:.2f}, "
-            f"with those of other images by {chance['shuffled']:.2f} (p = {chance['p']:.2g}; more prompts are surer)"
+            f"with those of other images by {chance['shuffled']:.2f} (p = {chance['p']:.2g}){more}"
         )
     return None
 
