@@ -1,5 +1,6 @@
 """A sample: an image, or several, with a question and a target. Data only; prompts and metrics are in ``tasks``."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -103,6 +104,11 @@ class Grey:
 
     def __call__(self) -> Image.Image:
         return Image.new("RGB", size_of(self.image), (128, 128, 128))
+
+
+def patient_code(patient: str) -> str:
+    """Eight hexadecimal digits that stand for a patient in files and messages."""
+    return hashlib.sha256(patient.encode()).hexdigest()[:8]
 
 
 def open_image(image: ImageSource) -> Image.Image:

@@ -27,12 +27,6 @@ from vrft.policies.families import processed_size
 from vrft.sample import Sample, file_of, open_image
 
 
-def default_folder() -> Path:
-    """``VRFT_CACHE``, or ``vrft`` in the user's cache folder."""
-    given = os.environ.get("VRFT_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrft"
-
-
 class ImageCache:
     """A folder of resized images that several runs may share.
 

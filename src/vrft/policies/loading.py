@@ -24,9 +24,10 @@ from vrft.boxes import Size
 from vrft.errors import PolicyError, first_line
 from vrft.image_log import ImageLog
 from vrft.policies.families import family_of, processed_size
-from vrft.policies.image_cache import ImageCache, default_folder
+from vrft.policies.image_cache import ImageCache
 from vrft.policies.templates import prompt_end, render_prompt
 from vrft.processes import local_index
+from vrft.runs import cache_folder
 from vrft.sample import Grey, Sample, open_image, read_as
 from vrft.tasks import TrainableTask
 from vrft.tasks.localization import pointing_question
@@ -199,7 +200,7 @@ def load_policy(
     if torch.cuda.is_available():
         model = model.to(f"cuda:{local_index()}")
     lora = None if isinstance(model, PeftModel) else lora
-    cache = ImageCache(default_folder(), int(image_cache_gb * 1e9)) if image_cache_gb else None
+    cache = ImageCache(cache_folder(), int(image_cache_gb * 1e9)) if image_cache_gb else None
     return LoadedPolicy(
         model,
         processor,
