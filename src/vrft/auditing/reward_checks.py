@@ -201,6 +201,7 @@ def _blind(rewards: dict[str, tuple[float, AnswerReward]], figures: dict[str, An
         answer = next(iter(figures.values()))["answer"]
         message = (
             f"a policy that sees nothing earns {best:.0%} of the rewards for answers ({answer!r} for every sample): "
-            f"most groups have no advantage, and little is learnt from images; set balance: true, or take harder samples."
+            f"most groups have no advantage, and little is learnt from images; set balance: true, or take harder "
+            f"samples."
         )
         yield Finding("blind_reward", "warning", message, [f"{n}: {figures[n]['constant']:.3f}" for n in paid])
