@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vrft.api import audit as audit
     from vrft.api import evaluate as evaluate
     from vrft.api import predict as predict
+    from vrft.api import preflight as preflight
     from vrft.api import run as run
     from vrft.auditing import Audit as Audit
     from vrft.auditing import Finding as Finding
@@ -59,6 +60,7 @@ _MODULES = {
     "iou_reward": "vrft.rewards",
     "load_policy": "vrft.policies",
     "predict": "vrft.api",
+    "preflight": "vrft.api",
     "read_recipe": "vrft.recipe",
     "recitation_reward": "vrft.rewards",
     "run": "vrft.api",

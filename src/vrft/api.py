@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vrft.auditing import Audit, Vision
+from vrft.caches import cache_folder
 from vrft.data import Source
 from vrft.errors import UserError
 from vrft.extras import need
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, check_recipe, parse_recipe, read_recipe
-from vrft.runs import RunDirectory, Store, cache_folder
+from vrft.runs import RunDirectory, Store
 from vrft.sample import Sample
 from vrft.tasks import TrainableTask
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from vrft.experiment.design import Design
+    from vrft.experiment.preflight import Preflight
     from vrft.policies import LoadedPolicy
 
 
@@ -143,6 +145,48 @@ def _vision_of(recipe: Recipe) -> Vision:
     from vrft.policies.visual_tokens import vision_of
 
     return vision_of(recipe.policy)
+
+
+def preflight(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    prompts: int = 32,
+    completions: int | None = None,
+    arm: str | None = None,
+    stage: int | None = None,
+    seed: int | None = None,
+    measure: bool = True,
+    source: Source | None = None,
+    reporter: Reporter | None = None,
+) -> "Preflight":
+    """Sample completions of the policy that a recipe starts from, and say whether RFT can begin.
+
+    Args:
+        recipe: a ``Recipe``, or the path of its YAML file.
+        overrides: as for ``run``.
+        prompts: how many training samples are asked about.
+        completions: sampled for each of them, 2 or more; the group size of the stage without it.
+        arm: whose prompts, rewards and stage are used; the first arm with an RFT stage without it.
+        stage: of the arm, from 1; its first RFT stage without it.
+        seed: of the order of the samples and of sampling; the first of the recipe without it.
+        measure: whether a step of training is timed.
+        source: as for ``run``.
+        reporter: as for ``run``.
+
+    Returns:
+        ``code`` and ``sentence`` of the verdict, ``figures`` (as the command prints with ``--json``) and ``rows``, one
+        a completion.
+
+    Raises:
+        UserError: recipe, data, policy, arm or stage cannot be used.
+    """
+    checked = _read(recipe, overrides, source=source)
+    need("vrft preflight")
+    from vrft.experiment.preflight import preflight as measured
+
+    options: dict[str, Any] = {"prompts": prompts, "completions": completions, "arm": arm, "stage": stage, "seed": seed}
+    return measured(checked, **options, measure=measure, source=source, reporter=reporter or Reporter())
 
 
 def ablate(
@@ -277,7 +321,7 @@ def evaluate(
 
 def predict(
     model: str | Path,
-    images: Sequence[str | Path],
+    images: Sequence[str | Path | Sequence[str | Path]],
     *,
     task: Mapping[str, Any] | None = None,
     question: str | None = None,
@@ -287,13 +331,14 @@ def predict(
 
     Args:
         model: a run directory, ``tiny``, a directory with a model, or a name on the Hugging Face hub.
-        images: the files.
+        images: the files; an item that is a list of files is one sample of several images, in order.
         task: the section ``task`` of a recipe; a run directory has its own.
         question: the question; a run directory has its own.
         options: ``max_tokens``, ``window``, ``page``; for a run directory also ``arm`` and ``seed``.
 
     Yields:
-        one row an image: ``answer``, ``reasoning``, ``confidence``, ``problems``, ``completion``.
+        one row a sample: ``image`` (or ``images``), ``answer``, ``reasoning``, ``confidence``, ``problems``,
+        ``completion``.
 
     Raises:
         UserError: model, task or an image cannot be used.
@@ -301,7 +346,7 @@ def predict(
     need("vrft predict")
     from vrft.evaluation.inference import ask_model, ask_run
 
-    files = [Path(image) for image in images]
+    files = [Path(own) if isinstance(own, str | Path) else tuple(map(Path, own)) for own in images]
     if RunDirectory(Path(model)).recipe.exists():
         if task:
             raise UserError(f"{model} is a run and has its task; leave task out.")

@@ -41,12 +41,6 @@ KEPT_BY = {"format": FORMAT, "images": RULES}
 """The rules of finished results: in ``environment.json``, and part of every key of the store."""
 
 
-def cache_folder() -> Path:
-    """The folder of what can be made again: ``VRFT_CACHE``, or ``vrft`` in the user's cache folder."""
-    given = os.environ.get("VRFT_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrft"
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path; when the block ends without an error it takes the place of ``path``."""

@@ -1,9 +1,9 @@
 """A sample: an image, or several, with a question and a target. Data only; prompts and metrics are in ``tasks``."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +107,13 @@ class Grey:
 
 
 def patient_code(patient: str) -> str:
-    """Eight hexadecimal digits that stand for a patient in files and messages."""
-    return hashlib.sha256(patient.encode()).hexdigest()[:8]
+    """A code in place of a patient's name or id, 8 hexadecimal digits of its SHA-256, for messages and files."""
+    return sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+def in_grey(sample: Sample) -> Sample:
+    """The sample with a grey image in place of each of its images."""
+    return replace(sample, image=tuple(Grey(image) for image in sample.images))
 
 
 def open_image(image: ImageSource) -> Image.Image:

@@ -16,6 +16,7 @@ from vrft.cli.audit import audit
 from vrft.cli.bench import bench
 from vrft.cli.cards import app as knowledge
 from vrft.cli.predict import predict
+from vrft.cli.preflight_tables import preflight
 from vrft.cli.score import score
 from vrft.errors import UserError
 from vrft.extras import REPORTING, need
@@ -102,6 +103,7 @@ def run(
     leave_processes()
 
 
+app.command()(preflight)
 app.command()(ablate)
 app.command()(audit)
 app.command()(score)

@@ -31,14 +31,14 @@ from vrft.policies import place_of
 from vrft.processes import process_count
 from vrft.recipe import Condition, PhantomData, Policy, RftStage, SftStage
 from vrft.runs import KEPT_BY
-from vrft.sample import Sample, file_of, open_image
+from vrft.sample import ImageSource, Sample, file_of, open_image
 from vrft.tasks import TrainableTask
 
 CacheKey = str
 """20 hexadecimal digits."""
 
 READING = (
-    *("response", "tasks", "policies", "knowledge", "boxes.py", "images.py", "sample.py"),
+    *("response", "tasks", "policies", "knowledge", "boxes.py", "images", "sample.py"),
     *("evaluation/predictions.py", "evaluation/box_metrics.py"),
 )
 """The code below the package that makes prompts, decodes, and reads answers and images."""
@@ -240,10 +240,16 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
         drawn = code_digest("data/phantom.py")
     rows = []
     for sample in samples:
-        file = file_of(sample.images[0])
-        if file is not None and file.path not in stats:
-            stats[file.path] = _stat(file.path)
-        pixels = [*stats[file.path], file.region, file.window, file.page] if file else drawn or _pixels(sample)
+        pixels: list[Any] = []
+        for image in sample.images:
+            file = file_of(image)
+            if file is None:
+                pixels.append(drawn or _pixels(image))
+                continue
+            if file.path not in stats:
+                stats[file.path] = _stat(file.path)
+            options = (file.region, file.window, file.page, file.axis, file.part)
+            pixels.append([file.path.name, *stats[file.path], *options])
         known = sample.knowledge and vars(sample.knowledge)
         rows.append([sample.id, sample.question, sample.target, sample.region, known, pixels])
     return _hash(rows)
@@ -258,8 +264,8 @@ def _stat(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _pixels(sample: Sample) -> str:
-    image = open_image(sample.images[0])
+def _pixels(source: ImageSource) -> str:
+    image = open_image(source)
     return hashlib.sha256(image.tobytes() + str(image.size).encode()).hexdigest()
 
 

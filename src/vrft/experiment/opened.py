@@ -35,7 +35,7 @@ from vrft.recipe import (
 from vrft.rewards.custom import custom_digest
 from vrft.rewards.perfect import read_back
 from vrft.runs import StageDirectory, write_jsonl
-from vrft.sample import Grey, Sample, read_as, size_of
+from vrft.sample import Sample, in_grey, read_as, size_of
 from vrft.tasks import Localization, TrainableTask
 from vrft.training import Validation, train_rft, train_sft
 
@@ -106,7 +106,7 @@ class Experiment:
     def apply(self, condition: Condition, samples: list[Sample]) -> list[Sample]:
         """Samples with the prompt and the image of a condition."""
         if condition.image == "grey":
-            samples = [replace(sample, image=Grey(sample.images[0])) for sample in samples]
+            samples = [in_grey(sample) for sample in samples]
         return [self.injection.apply(sample, condition.prompt) for sample in samples] if self.injection else samples
 
     def validation_samples(self, stage: Stage) -> list[Sample]:
@@ -156,9 +156,8 @@ class Experiment:
         """The names of the unusual images, by kind; only of images that are still read in the same way."""
         named = {name for names in self.image_log.names().values() for name in names}
         known = [self.train_samples, self.test_samples, *self.stage_samples.values()] if named else []
-        return self.image_log.names(
-            {(sample.id, read_as(sample.images[0])) for samples in known for sample in samples if sample.id in named}
-        )
+        shown = [sample for samples in known for sample in samples if sample.id in named]
+        return self.image_log.names({(sample.id, read_as(image)) for sample in shown for image in sample.images})
 
     def train(
         self, arm: str, index: int, stage: Stage, place: StageDirectory, before: StageDirectory | None, seed: int

@@ -30,7 +30,7 @@ from vrft.recipe.opening import (
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     LOSSES,
-    BoxData,
+    FileData,
     FuzzyReward,
     IouReward,
     Lora,
@@ -53,10 +53,10 @@ __all__ = [
     "Ablation",
     "Arm",
     "ArmChange",
-    "BoxData",
     "Budget",
     "Condition",
     "Evaluation",
+    "FileData",
     "FuzzyReward",
     "IouReward",
     "Lora",

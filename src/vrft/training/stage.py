@@ -21,7 +21,6 @@ from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory, read_jsonl, replacing, write_json, write_jsonl
 from vrft.sample import Sample, Target
-from vrft.tasks import TrainableTask
 from vrft.training.callback import StageCallback, StageResult
 from vrft.training.trainer_arguments import check_processes
 from vrft.training.validation import Validation, Validator
@@ -70,14 +69,14 @@ def lazy_dataset(
     order: Sequence[int],
     row: Callable[[Sample, Size, int], dict[str, Any]],
 ) -> Dataset:
-    """A dataset that opens the image of a sample when its row is read, once for all repetitions in a batch.
+    """A dataset that opens the images of a sample when its row is read, once for all repetitions in a batch.
 
     Args:
         policy: opens the images.
         samples: the samples.
         order: the indices of the samples, row by row.
-        row: returns the columns of a row besides the image, from the sample, the size of its original and the row
-            index.
+        row: returns the columns of a row besides ``images``, from the sample, the size of its first original and the
+            row index.
     """
 
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
@@ -85,8 +84,8 @@ def lazy_dataset(
         built: dict[int, dict[str, Any]] = {}
         for index, number in zip(batch["index"], batch["row"], strict=True):
             if number not in built:
-                image, size = images[index]
-                built[number] = {**row(samples[index], size, number), "image": image}
+                shown, sizes = images[index]
+                built[number] = {**row(samples[index], sizes[0], number), "images": list(shown)}
         return {key: [built[number][key] for number in batch["row"]] for key in built[batch["row"][0]]}
 
     return Dataset.from_dict({"index": list(order), "row": list(range(len(order)))}).with_transform(_Transform(rows))
@@ -106,11 +105,6 @@ class _Transform:
 
     def __deepcopy__(self, memo: Any) -> "_Transform":
         return self
-
-
-def user_message(policy: LoadedPolicy, task: TrainableTask, sample: Sample, size: Size) -> list[dict[str, str]]:
-    """The prompt of a sample as messages for TRL, which adds the image."""
-    return [{"role": "user", "content": policy.prompt(task, sample, size)}]
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
