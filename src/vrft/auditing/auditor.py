@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar, cast
 
 from vrft.auditing.collected import DataSection, collect
 from vrft.auditing.findings import Audit, Finding, Vision
@@ -18,6 +19,8 @@ from vrft.errors import UserError
 from vrft.progress import Reporter
 from vrft.recipe import Recipe, RftStage, SftStage, build_task, open_knowledge, open_source
 from vrft.tasks.task_sections import LocalizationTask
+
+S = TypeVar("S", bound=Recipe | RftStage | SftStage)
 
 UNKNOWN = Vision(missing="the processor of the policy is not known")
 
@@ -51,14 +54,26 @@ def audit(
     workers = workers or os.cpu_count() or 1
     for name, stages in _sections(recipe):
         stage = stages[0] if name != "data" else None
+        section, refusal = None, ""
         try:
-            section = _opened(recipe, name, stages, stage, source if stage is None else None, vision)
+            try:
+                opened = _checked(source if source and stage is None else open_source(recipe, stage))
+            except UserError as error:
+                refusal = str(error)
+                opened = _checked(open_source(_lenient(recipe), stage and _lenient(stage)))
+            # The knowledge has a finding of its own, and may not fit the data.
+            plain = recipe.model_copy(update={"knowledge": None})
+            section = DataSection(name, recipe, opened, None, stages, (stage and stage.data) or recipe.data)
+            section.task = build_task(plain, opened, stage=stage, frame=_frame(recipe, stage, vision))
         except (UserError, ValueError) as error:
-            found.findings.append(Finding("data", "error", str(error), data=name))
+            found.findings.append(Finding("data", "error", refusal or f"{str(error).rstrip('.')}.", data=name))
+        if section is None:
             continue
         if name == "data":
             found.findings += _knowledge(recipe, section.source)
         _audit_section(found, section, cache, vision, limit, workers, reporter or Reporter(quiet=True))
+        if refusal and not any(finding.data == name for finding in found.of("error")):
+            found.findings.append(Finding("data", "error", refusal, data=name))
     found.seconds = round(time.monotonic() - began, 3)
     return found
 
@@ -72,26 +87,34 @@ def _sections(recipe: Recipe) -> list[tuple[str, list[RftStage | SftStage]]]:
     return list(sections.values())
 
 
-def _opened(
-    recipe: Recipe,
-    name: str,
-    stages: list[RftStage | SftStage],
-    stage: RftStage | SftStage | None,
-    source: Source | None,
-    vision: Vision,
-) -> DataSection:
-    """Open a data section and its task.
+def _checked(source: Source) -> Source:
+    """The source, whose files were checked.
 
     Raises:
         UserError: the data cannot be used.
-        ValueError: the task does not fit the data.
     """
-    source = source or open_source(recipe, stage)
     source.check()
-    section = (stage and stage.task) or recipe.task
-    frame = (section.frame or vision.frame or "pixel") if isinstance(section, LocalizationTask) else None
-    task = build_task(recipe, source, stage=stage, frame=frame)
-    return DataSection(name, recipe, source, task, stages, (stage and stage.data) or recipe.data)
+    return source
+
+
+def _frame(recipe: Recipe, stage: RftStage | SftStage | None, vision: Vision) -> str | None:
+    """The frame of boxes; None where the task has none."""
+    asked = (stage and stage.task) or recipe.task
+    return (asked.frame or vision.frame or "pixel") if isinstance(asked, LocalizationTask) else None
+
+
+def _lenient(section: S) -> S:
+    """A recipe or a stage that skips bad rows and allows patients in two splits, so that the rest can be audited.
+
+    Raises:
+        ValueError: its data has no such keys.
+    """
+    if section.data is None:
+        return section
+    if "on_bad_sample" not in type(section.data).model_fields:
+        raise ValueError("the data cannot be read in part")
+    data = section.data.model_copy(update={"on_bad_sample": "skip", "patient_overlap": "allow"})
+    return cast(S, section.model_copy(update={"data": data}))
 
 
 def _knowledge(recipe: Recipe, source: Source) -> Iterator[Finding]:
@@ -120,9 +143,12 @@ def _audit_section(
         sizes = sizes_of(found, measurements)
         findings += check_images(section, found, measurements, sizes, vision)
         findings += check_duplicates(section, found, measurements)
-        audit.rewards[section.name], more = check_targets(section, found, sizes, vision)
+        audit.rewards[section.name] = {}
+        if section.task is not None:
+            audit.rewards[section.name], more = check_targets(section, section.task, found, sizes, vision)
+            findings += more
         audit.counts[section.name] = counts_of(found)
         audit.images[section.name] = figures_of(sizes, vision) | {"measured_now": measurements.opened}
     finally:
         measurements.close()
-    audit.findings += [replace(finding, data=section.name) for finding in [*findings, *more]]
+    audit.findings += [replace(finding, data=section.name) for finding in findings]

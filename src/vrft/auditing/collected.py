@@ -31,7 +31,8 @@ class DataSection:
     """``data``, or ``stages.0.data``."""
     recipe: Recipe
     source: Source
-    task: TrainableTask
+    task: TrainableTask | None
+    """None where the task cannot be built of the data; targets are then not checked."""
     stages: list[RftStage | SftStage]
     """The stages that train on it."""
     data: Any

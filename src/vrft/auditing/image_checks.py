@@ -29,6 +29,11 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
         "check the window of deep images.",
     ),
     "not_finite": ("warning", "with pixels that are no numbers, which become black; export them anew."),
+    "burned_in_tag": (
+        "warning",
+        "whose DICOM header says that text is burned into the pixels (BurnedInAnnotation): names and dates may be in "
+        "it, and a policy can read it; mask it, or leave them out.",
+    ),
     "dark": (
         "warning",
         f"very dark (99% of the pixels below {DARK} of 255): a policy may see nothing; set data.window for deep "
@@ -141,6 +146,7 @@ def check_images(
     masks = {
         "blank": blank,
         "not_finite": table["not_finite"][rows],
+        "burned_in_tag": table["burned_in"][rows],
         "dark": dark & ~blank,
         "bright": bright & ~blank,
         "low_contrast": (table["deviation"][rows] < FLAT) & ~blank & ~dark & ~bright,
@@ -166,11 +172,13 @@ def check_duplicates(section: DataSection, found: Collected, measurements: Measu
     usable = ~table["fault"][rows] & ~table["blank"][rows]
     rows, owner = rows[usable], owner[usable]
     split = np.asarray(found.split)[owner]
-    pixels, first, group = np.unique(table["pixels"][rows], return_index=True, return_inverse=True)
+    _, first, group = np.unique(table["pixels"][rows], return_index=True, return_inverse=True)
+    order = np.argsort(first)  # groups of equal pixels in the order of the samples
+    first, group = first[order], np.argsort(order)[group]
     tested = SPLITS.index(section.recipe.evaluation.split)
     yield from _exact(found, group, owner, split, tested)
     yield from _within(found, group, owner)
-    bits = np.zeros(len(pixels), dtype=np.uint8)
+    bits = np.zeros(len(first), dtype=np.uint8)
     np.bitwise_or.at(bits, group, (1 << split).astype(np.uint8))
     pairs = near_pairs(table["hashes"][rows[first]], lambda index: measurements.thumbnail(int(rows[first[index]])))
     across: list[tuple[int, int, str]] = []

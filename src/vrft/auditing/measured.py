@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vrft.errors import UserError, first_line
-from vrft.images import NOT_FINITE
+from vrft.images import NOT_FINITE, burned_in, is_blank
 from vrft.sample import ImageSource, file_of, open_image, read_as
 
 VERSION = 1
@@ -56,18 +56,22 @@ ROW = np.dtype(
         ("deviation", "f4"),
         ("blank", "?"),
         ("not_finite", "?"),
+        ("burned_in", "?"),
         ("fault", "?"),
     ]
 )
 """One image: its key (0 of an image without a file), the place of its line in the cache (below 0: of its thumbnail in
 memory), a hash of its size and pixels, the perceptual hash in each of ``SYMMETRIES``, width and height, the first and
-the 99th percentile and the deviation of its grey values, and whether it cannot be read."""
+the 99th percentile and the deviation of its grey values, whether its header says that text is burned in, and whether
+it cannot be read."""
 
 
 def measure(image: ImageSource) -> dict[str, Any]:
     """The measurements of an image as plain data; of an image that cannot be read the fault alone."""
+    file = file_of(image)
     try:
         opened = open_image(image)
+        stated = file is not None and burned_in(file.path, part=file.part, name=file.name) is True
     except UserError as error:
         return {"fault": str(error)}
     except MemoryError:
@@ -89,8 +93,9 @@ def measure(image: ImageSource) -> dict[str, Any]:
         "low": int(np.searchsorted(share, 0.01)),
         "high": int(np.searchsorted(share, 0.99)),
         "deviation": float(np.sqrt((histogram * (values - mean) ** 2).sum() / histogram.sum())),
-        "blank": all(low == high for low, high in opened.getextrema()),  # type: ignore[misc]
+        "blank": is_blank(opened),
         "not_finite": NOT_FINITE in opened.info,
+        "burned_in": stated,
         "thumbnail": base64.b64encode(thumbnail.tobytes()).decode(),
     }
 
@@ -225,7 +230,7 @@ class Measurements:
             self.faults[self.count] = found["fault"]
         else:
             row["width"], row["height"] = found["size"]
-            for name in ("pixels", "hashes", "low", "high", "deviation", "blank", "not_finite"):
+            for name in ("pixels", "hashes", "low", "high", "deviation", "blank", "not_finite", "burned_in"):
                 row[name] = found[name]
         if key:
             self._known[key] = self.count

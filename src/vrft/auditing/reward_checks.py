@@ -19,7 +19,7 @@ from vrft.rewards.fuzzy import fuzzy
 from vrft.rewards.overlap import overlap, threshold_at
 from vrft.rewards.perfect import perfect, read_back
 from vrft.sample import Box, Sample, Target
-from vrft.tasks import Localization, Task
+from vrft.tasks import Localization, Task, TrainableTask
 
 BLIND = 0.9
 """A policy that sees nothing earns so much of the rewards for answers: a warning."""
@@ -30,7 +30,7 @@ PAIRS, CLASSES = 1000, 200
 AnswerReward = Callable[[Task, Reading, Any], float]
 
 
-def answer_rewards(section: DataSection) -> dict[str, tuple[float, AnswerReward]]:
+def answer_rewards(section: DataSection, task: Task) -> dict[str, tuple[float, AnswerReward]]:
     """The weight and the function of each reward for answers in the stages of a section, by name.
 
     Format, recitation and the user's own rewards are left out: they do not depend on the target alone.
@@ -47,7 +47,7 @@ def answer_rewards(section: DataSection) -> dict[str, tuple[float, AnswerReward]
             elif name == "f1":
                 found[name] = reward.weight, lambda task, reading, target: f1(reading, target)
     if not found:
-        boxes = isinstance(section.task, Localization)
+        boxes = isinstance(task, Localization)
         found = {"iou": (1.0, _overlap(IouReward()))} if boxes else {"accuracy": (1.0, accuracy)}
     return found
 
@@ -62,14 +62,13 @@ def _overlap(reward: IouReward) -> AnswerReward:
 
 
 def check_targets(
-    section: DataSection, found: Collected, sizes: list[Size | None], vision: Vision
+    section: DataSection, task: TrainableTask, found: Collected, sizes: list[Size | None], vision: Vision
 ) -> tuple[dict[str, Any], list[Finding]]:
     """Check each target, its boxes, and what its right answer earns; then what shuffled targets earn.
 
     Returns:
         The figures of ``Audit.rewards``, and the findings.
     """
-    task = section.task
     boxes, unpaid, unlisted = BoxFaults(), dict[object, tuple[int, str]](), defaultdict[str, list[int]](list)
     checked: dict[object, str] = {}
     counted: dict[str, Counter[Target]] = {split: Counter() for split in SPLITS}
@@ -123,7 +122,7 @@ def check_targets(
         )
         where = examples(f"{found.name(number)}: {why}" for number, why in unpaid.values())
         findings.append(Finding("unpaid_target", "error", message, where, len(unpaid)))
-    rewards = answer_rewards(section)
+    rewards = answer_rewards(section, task)
     if isinstance(task, Localization):
         figures = _of_boxes(task, rewards, with_boxes, float(np.mean(shares)) if shares else 1.0)
     else:

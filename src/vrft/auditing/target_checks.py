@@ -10,6 +10,7 @@ from typing import Any
 from vrft.auditing.collected import Collected, DataSection, digest_of
 from vrft.auditing.findings import Finding, examples, plural
 from vrft.data.annotations import BoxSource, format_counts
+from vrft.data.rows import RowSource
 from vrft.data.splits import SPLITS
 from vrft.sample import patient_code
 
@@ -74,6 +75,12 @@ def check_counts(section: DataSection, found: Collected) -> Iterator[Finding]:
                 f"groups then ask for the same answer. Set balance: true in the stages, or report macro_f1."
             )
             yield Finding("imbalance", "warning", message, [f"{name}: {counts[name]}" for name in classes][:20])
+    if isinstance(section.source, RowSource) and (bad := section.source.skipped()):
+        skips = section.data.on_bad_sample == "skip"
+        what = "are left out" if skips else "stop a run; mend them, or set data.on_bad_sample to skip"
+        message = f"{plural(sum(section.source.index.faults().values()), 'row')} cannot be used, and {what}."
+        where = examples(f"{place}: {fault}" for place, fault in bad)
+        yield Finding("row", "warning" if skips else "error", message, where, len(bad))
     if isinstance(section.source, BoxSource):
         for split, of_split in section.source.annotation_counts().items():
             yield Finding("annotations", "note", f"annotations in {split}: {format_counts(of_split)}.")
