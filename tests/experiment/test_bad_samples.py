@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vrft.api import run
-from vrft.errors import DataError
+from vrft.errors import DataError, RecipeError
 from vrft.experiment.opened import open_experiment
 from vrft.image_log import UNREADABLE
 from vrft.progress import Reporter
@@ -89,7 +89,7 @@ def test_rows_that_are_skipped_are_listed_in_the_run(images: Path, tmp_path: Pat
     rows = "image,label\n" + "".join(f"{path.name},{path.parent.name}\n" for path in sorted(images.rglob("*.png")))
     (images / "t.csv").write_text(rows + "gone.png,dark\n", encoding="utf-8")
     columns = "data={source: table, root: %s, file: t.csv, columns: {image: image, label: label}%s}"
-    with pytest.raises(Exception, match=r"t\.csv:22: names the image 'gone\.png'"):
+    with pytest.raises(RecipeError, match=r"t\.csv:22: names the image 'gone\.png'"):
         recipe(images, columns % (images, ""))
     for hides in ("false", "true"):
         checked = recipe(images, columns % (images, f", on_bad_sample: skip, hash_names: {hides}"))
@@ -106,5 +106,26 @@ def test_samples_of_rows_stay_lazy_in_an_experiment(images: Path):
 
 
 def test_a_label_that_the_task_does_not_list_is_named_with_its_file(images: Path):
-    with pytest.raises(Exception, match="dark"):
+    with pytest.raises(RecipeError, match="dark"):
         open_experiment(recipe(images, "task.labels=[bright, grey]"), Reporter(quiet=True))
+
+
+def test_an_image_of_a_box_set_without_a_header_is_refused_or_left_out(tmp_path: Path):
+    for split in ("train", "test"):
+        for name in "ab":
+            path = tmp_path / "set" / split / "images" / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (32, 32), 9).save(path)
+            label = tmp_path / "set" / split / "labels" / f"{name}.txt"
+            label.parent.mkdir(exist_ok=True)
+            label.write_text("0 .5 .5 .2 .2\n", encoding="utf-8")
+    (tmp_path / "set" / "data.yaml").write_text("names: [mass]\n", encoding="utf-8")
+    (tmp_path / "set" / "test" / "images" / "b.png").write_bytes(b"no image")
+    section = "data={source: yolo, root: %s%s}"
+    task = ("task={kind: localization}", "stages.0.rewards={iou: 1.0}")
+    with pytest.raises(RecipeError, match=r"b\.png: cannot be read as an image"):
+        recipe(tmp_path / "set", section % (tmp_path / "set", ""), *task)
+    opened = open_experiment(
+        recipe(tmp_path / "set", section % (tmp_path / "set", ", on_bad_sample: skip"), *task), Reporter(quiet=True)
+    )
+    assert [sample.id for sample in opened.test_samples] == ["a"]

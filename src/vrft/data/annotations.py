@@ -198,10 +198,12 @@ def _all_inside(boxes: Iterable[Box], size: Size) -> bool:
 def image_size(path: Path) -> Size:
     """Width and height of the upright image, from the header of a file; of several pages, of the first.
 
-    Raises:
-        DataError: the file is missing or is no image.
+    Of a file that cannot be read (0, 0): ``BoxSource`` refuses it, or leaves it out.
     """
-    return inspect(path, any_page=True).size
+    try:
+        return inspect(path, any_page=True).size
+    except DataError:
+        return 0, 0
 
 
 class BoxSource:
@@ -223,6 +225,7 @@ class BoxSource:
         patient: a regular expression with one group, searched in the path of an image below the root; a patient stays
             in one split.
         patient_overlap: a patient in two splits is refused, or allowed.
+        on_bad_sample: an image file that cannot be read is refused, or left out and counted.
         hash_names: names of samples do not hold those of files (``vrft.data.splits.hashed``).
         window: of files with more than 8 bits: the values that become black and white.
         page: of files with several pages, from 0.
@@ -243,6 +246,7 @@ class BoxSource:
         split_seed: int = 0,
         patient: str | None = None,
         patient_overlap: Literal["refuse", "allow"] = "refuse",
+        on_bad_sample: Literal["fail", "skip"] = "fail",
         hash_names: bool = False,
         window: Window | None = None,
         page: int | None = None,
@@ -250,7 +254,7 @@ class BoxSource:
     ) -> None:
         self.reader, self.kind, self.find = reader, kind, tuple(find or ())
         self.splits, self.shares, self.split_seed = splits, shares or Shares(), split_seed
-        self.patient_overlap, self.hash_names = patient_overlap, hash_names
+        self.patient_overlap, self.on_bad_sample, self.hash_names = patient_overlap, on_bad_sample, hash_names
         self._patient = re.compile(patient) if patient else None
         self.region, self.margin, self.unusable = region, margin, unusable
         self.window, self.page = window, page
@@ -269,8 +273,15 @@ class BoxSource:
         if split not in self._records:
             counts, usable = Counts(), []
             for record in self._read(split, counts):
-                if not record.unsure:
-                    record = upright(record, inspect(record.image, self.page), counts)
+                try:
+                    facts = None if record.unsure else inspect(record.image, self.page)
+                except DataError:
+                    if self.on_bad_sample == "fail":
+                        raise
+                    counts["unreadable"] += 1
+                    continue
+                if facts is not None:
+                    record = upright(record, facts, counts)
                 if not record.unsure:
                     record = clean(record, counts)
                 if self._is_usable(record, split, counts):

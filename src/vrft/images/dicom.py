@@ -257,7 +257,8 @@ def _check_complete(file: IO[bytes], syntax: Any, page: int, pages: int) -> None
         return
     _, fragments = parse_fragments(file)
     file.seek(fragments[-1] + 4)
-    file.seek(*unpack(order, file.read(4)), SEEK_CUR)
+    (last,) = unpack(order, file.read(4))
+    file.seek(last, SEEK_CUR)
     if file.read(4) != END_OF_SEQUENCE:
         raise ValueError
     if syntax != RLELossless:

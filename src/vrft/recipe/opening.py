@@ -75,7 +75,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
 
 def _box_source(data: BoxData | TableData, kind: Any) -> BoxSource:
     common = data.model_dump(
-        include={"find", "region", "margin", "unusable", "split_seed", "patient", "patient_overlap"}
+        include={"find", "region", "margin", "unusable", "split_seed", "patient", "patient_overlap", "on_bad_sample"}
     )
     splits = "own" if data.splits == "auto" else data.splits
     shares = Shares(**data.shares.model_dump())
