@@ -14,6 +14,7 @@ from vrft.experiment.opened import open_experiment
 from vrft.image_log import UNREADABLE
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
+from vrft.report import write_report
 from vrft.runs import RunDirectory, read_json
 
 RECIPE = """
@@ -83,6 +84,22 @@ def test_predictions_are_grouped_by_patient_without_naming_one(images: Path, tmp
     run(recipe(images), tmp_path / "run", reporter=Reporter(quiet=True))
     table = pd.read_parquet(RunDirectory(tmp_path / "run").predictions)
     assert sorted(table["group"].value_counts().items()) == [(f"patient {n}", 2) for n in range(1, 5)]
+
+
+def test_results_by_subgroup_stand_in_metrics_and_report(images: Path, tmp_path: Path):
+    rows = [
+        f"{path.relative_to(images)},{path.parent.name},{path.parents[1].name},{'AB'[path.stem[-1] in '0123']}"
+        for path in sorted(images.rglob("*.png"))
+    ]
+    (images / "t.csv").write_text("\n".join(["image,label,part,site", *rows]), encoding="utf-8")
+    columns = "{image: image, label: label, split: part, subgroup: site}"
+    checked = recipe(images, f"data={{source: table, root: {images}, file: t.csv, columns: {columns}}}")
+    done = run(checked, tmp_path / "run", reporter=Reporter(quiet=True))
+    found = done.metrics["subgroups"]
+    assert {name: of["n"] for name, of in found.items()} == {"A": 4, "B": 4}
+    assert found["A"]["arms"]["majority"]["value"] == 0.5
+    page = write_report(RunDirectory(tmp_path / "run")).read_text(encoding="utf-8")
+    assert "By subgroup" in page
 
 
 def test_rows_that_are_skipped_are_listed_in_the_run(images: Path, tmp_path: Path):

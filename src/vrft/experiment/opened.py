@@ -143,14 +143,8 @@ class Experiment:
         return readable(samples, self.image_log) if skips_bad(data or self.recipe.data) else samples
 
     def groups(self) -> list[str]:
-        """The patient of each evaluated sample, by a number, else its image; a group is resampled together."""
-        numbers: dict[str, int] = {}
-        return [
-            str(sample.facts.get("image", sample.id))
-            if sample.patient is None
-            else f"patient {numbers.setdefault(sample.patient, len(numbers) + 1)}"
-            for sample in self.test_samples
-        ]
+        """The group of each evaluated sample (``groups_of``)."""
+        return groups_of(self.test_samples)
 
     def annotation_statistics(self) -> dict[str, Any]:
         """Counts of the annotations in the sources of boxes, which are also reported, and who wrote the card."""
@@ -388,6 +382,17 @@ def readable(samples: Sequence[Sample], image_log: ImageLog) -> Sequence[Sample]
     for index in sorted(set(range(len(samples))) - set(good)):
         image_log.note_unreadable(name_of(samples, index))
     return samples if len(good) == len(samples) else [samples[index] for index in good]
+
+
+def groups_of(samples: Iterable[Sample]) -> list[str]:
+    """The patient of each sample, by a number, else its image; the samples of a group are resampled together."""
+    numbers: dict[str, int] = {}
+    return [
+        str(sample.facts.get("image", sample.id))
+        if sample.patient is None
+        else f"patient {numbers.setdefault(sample.patient, len(numbers) + 1)}"
+        for sample in samples
+    ]
 
 
 def name_of(samples: Sequence[Sample], index: int) -> str:
