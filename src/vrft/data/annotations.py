@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from vrft.boxes import Size, clip, has_area, rescale
+from vrft.data.lookup import stem_of
 from vrft.data.splits import SPLITS, Shares, hashed, share_out
 from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
@@ -339,7 +340,7 @@ class BoxSource:
             again, kept = ("train", "validation"), {"test": known["test"]}
             known = {"train": known["train"]}
         found = {record.image: record for records in known.values() for record in records}  # some are in two splits
-        units = {image: record.patient or image.stem for image, record in found.items()}
+        units = {image: record.patient or stem_of(image) for image, record in found.items()}
         often = Counter(one.label for record in found.values() for one in record.annotations)
         strata: dict[str, tuple[int, str]] = {}
         for image, record in found.items():
@@ -463,7 +464,7 @@ class BoxSource:
                 sample = Sample(name, self._image_of(record.image, name), self.question, target, split)
                 yield replace(sample, patient=record.patient, subgroup=record.subgroup)
                 continue
-            image = record.image.name if name == record.image.stem else name
+            image = record.image.name if name == stem_of(record.image) else name
             for index, annotation in enumerate(wanted):
                 box = annotation.box
                 region = crop_region(box, self.margin, record.size) if self.region == "crop" else None
@@ -502,14 +503,15 @@ def unique_names(images: Sequence[Path]) -> list[str]:
     >>> unique_names([Path("x/1/a.png"), Path("x/2/a.png"), Path("x/2/b.png")])
     ['1_a', '2_a', 'b']
     """
-    names = [image.stem for image in images]
+    names = [stem_of(image) for image in images]
     if len(set(names)) == len(names):
         return names
     absolute = [Path(os.path.abspath(image)) for image in images]  # some may be relative, others not
     drives = {path.anchor for path in absolute}
     base = Path(os.path.commonpath([path.parent for path in absolute])) if len(drives) == 1 else None
     inner = [path.relative_to(base or path.anchor) for path in absolute]
-    for longer in (["_".join(path.with_suffix("").parts) for path in inner], ["_".join(path.parts) for path in inner]):
+    folders = ["_".join(path.with_name(stem_of(path)).parts) for path in inner]
+    for longer in (folders, ["_".join(path.parts) for path in inner]):
         often = Counter(names)
         names = [whole if often[name] > 1 else name for name, whole in zip(names, longer, strict=True)]
     often = Counter(names)

@@ -257,15 +257,14 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
 
 
 def _stat(path: Path) -> list[int]:
-    """Size in bytes, and time of the last change in nanoseconds; of a folder, those of its files together.
+    """Size in bytes, and time of the last change in nanoseconds; those of all files in a folder, which is a series.
 
     Empty where there is no such file.
     """
     try:
-        stat = path.stat()
         if path.is_dir():
-            files = [one.stat() for one in path.iterdir() if one.is_file()]
-            return [len(files), sum(one.st_size for one in files), max((one.st_mtime_ns for one in files), default=0)]
+            return [number for file in sorted(path.iterdir()) if file.is_file() for number in _stat(file)]
+        stat = path.stat()
     except OSError:
         return []
     return [stat.st_size, stat.st_mtime_ns]

@@ -129,6 +129,8 @@ def _checked(file: IO[bytes], header: Any, shown: Path, page: int | None) -> Ima
         raise DataError(f"{shown}: its DICOM header lacks TransferSyntaxUID, and so the coding of its pixels; {AGAIN}.")
     fault = f"{shown}: TransferSyntaxUID of its DICOM header is none that pydicom knows; {AGAIN}."
     deflated = quietly(fault, lambda: bool(syntax) and syntax.is_deflated)
+    if not header.preamble and "Rows" not in header:
+        raise DataError(f"{shown}: has the suffix of a DICOM file, but holds no DICOM image; replace or remove it.")
     if "Rows" not in header or not (deflated or file.read(4) in MARKS):
         raise DataError(
             f"{shown}: is DICOM without pixels (a plan, a report or another document), or cut off before them; "
@@ -257,8 +259,8 @@ def _check_complete(file: IO[bytes], syntax: Any, page: int, pages: int) -> None
         return
     _, fragments = parse_fragments(file)
     file.seek(fragments[-1] + 4)
-    (last,) = unpack(order, file.read(4))
-    file.seek(last, SEEK_CUR)
+    (length,) = unpack(order, file.read(4))
+    file.seek(length, SEEK_CUR)
     if file.read(4) != END_OF_SEQUENCE:
         raise ValueError
     if syntax != RLELossless:

@@ -125,14 +125,17 @@ def _shared(facts: ImageFacts) -> ImageFacts:
     return facts
 
 
-def inspect_bytes(data: bytes, path: Path, page: int | None = None, axis: Axis = "axial") -> ImageFacts:
-    """The facts in the header of a file whose bytes are in memory; the path is for messages.
+def inspect_bytes(
+    data: bytes, path: Path, page: int | None = None, *, axis: Axis = "axial", name: str = ""
+) -> ImageFacts:
+    """The facts in the header of a file whose bytes are in memory; the other arguments are those of ``inspect``.
 
     Raises:
         DataError: the bytes are no image, or hold several pages and none is named.
     """
-    facts = _facts(path, data, path, page or 0, axis)
-    check_page(path, facts.pages, page)
+    shown = Path(name) if name else path
+    facts = _facts(path, data, shown, page or 0, axis)
+    check_page(shown, facts.pages, page)
     return facts
 
 
