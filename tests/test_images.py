@@ -428,7 +428,7 @@ def test_the_end_of_the_memory_is_no_fault_of_a_file(tmp_path, monkeypatch):
         raise MemoryError
 
     path = saved(tmp_path / "a.png", GREY)
-    monkeypatch.setattr("vrft.images._rgb", end)
+    monkeypatch.setattr("vrft.images.pillow._rgb", end)
     with pytest.raises(MemoryError):
         read_image(path)
 

@@ -299,7 +299,7 @@ def test_keys_are_names_of_folders(recipe: Path):
     assert all(key.isalnum() and len(key) == 20 for key in keys(keys_for(recipe)).values())
 
 
-@pytest.mark.parametrize("package", ["tasks", "response", "images.py"])
+@pytest.mark.parametrize("package", ["tasks", "response", "images"])
 def test_other_code_of_the_readings_gives_other_keys(recipe: Path, monkeypatch: pytest.MonkeyPatch, package: str):
     one = keys(keys_for(recipe))
     digest = code_digest

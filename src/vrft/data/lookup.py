@@ -25,6 +25,15 @@ Folders = tuple[str, ...]
 """Names of folders, normalised by ``_normalised``."""
 
 
+def has_image_suffix(name: str) -> bool:
+    """Whether the name of a file ends as that of an image.
+
+    >>> has_image_suffix("a.JPG"), has_image_suffix("a.txt")
+    (True, False)
+    """
+    return name.lower().endswith(SUFFIXES)
+
+
 def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
     """The image files in a folder and the folders inside it, in a fixed order, without hidden files."""
     for path in sorted(folder.rglob("*")):

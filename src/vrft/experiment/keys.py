@@ -31,14 +31,14 @@ from vrft.policies import place_of
 from vrft.processes import process_count
 from vrft.recipe import Condition, PhantomData, Policy, RftStage, SftStage
 from vrft.runs import KEPT_BY
-from vrft.sample import Sample, file_of, open_image
+from vrft.sample import ImageSource, Sample, file_of, open_image
 from vrft.tasks import TrainableTask
 
 CacheKey = str
 """20 hexadecimal digits."""
 
 READING = (
-    *("response", "tasks", "policies", "knowledge", "boxes.py", "images.py", "sample.py"),
+    *("response", "tasks", "policies", "knowledge", "boxes.py", "images", "sample.py"),
     *("evaluation/predictions.py", "evaluation/box_metrics.py"),
 )
 """The code below the package that makes prompts, decodes, and reads answers and images."""
@@ -238,28 +238,41 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
         drawn = _stat(source.path)
     elif isinstance(source, PhantomSource):
         drawn = code_digest("data/phantom.py")
-    rows = []
+    digest = hashlib.sha256()
     for sample in samples:
-        file = file_of(sample.images[0])
-        if file is not None and file.path not in stats:
-            stats[file.path] = _stat(file.path)
-        pixels = [*stats[file.path], file.region, file.window, file.page] if file else drawn or _pixels(sample)
+        pixels: list[Any] = []
+        for image in sample.images:
+            file = file_of(image)
+            if file is None:
+                pixels.append(drawn or _pixels(image))
+                continue
+            if file.path not in stats:
+                stats[file.path] = _stat(file.path)
+            options = (file.region, file.window, file.page, file.axis, file.part)
+            pixels.append([file.path.name, *stats[file.path], *options])
         known = sample.knowledge and vars(sample.knowledge)
-        rows.append([sample.id, sample.question, sample.target, sample.region, known, pixels])
-    return _hash(rows)
+        row = [sample.id, sample.question, sample.target, sample.region, known, pixels]
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()[:20]
 
 
 def _stat(path: Path) -> list[int]:
-    """Size in bytes, and time of the last change in nanoseconds; empty where there is no such file."""
+    """Size in bytes, and time of the last change in nanoseconds; of a folder, those of its files together.
+
+    Empty where there is no such file.
+    """
     try:
         stat = path.stat()
+        if path.is_dir():
+            files = [one.stat() for one in path.iterdir() if one.is_file()]
+            return [len(files), sum(one.st_size for one in files), max((one.st_mtime_ns for one in files), default=0)]
     except OSError:
         return []
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _pixels(sample: Sample) -> str:
-    image = open_image(sample.images[0])
+def _pixels(source: ImageSource) -> str:
+    image = open_image(source)
     return hashlib.sha256(image.tobytes() + str(image.size).encode()).hexdigest()
 
 

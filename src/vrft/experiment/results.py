@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from vrft.errors import RunError
 from vrft.experiment.design import Design
@@ -19,6 +20,7 @@ from vrft.experiment.jobs import Job, cost_of
 from vrft.experiment.keys import CacheKey, CacheKeys, version_of
 from vrft.experiment.opened import Experiment
 from vrft.image_log import ImageLog, warning_sentences
+from vrft.montage import FIRST_SHARE, side_by_side
 from vrft.recipe import ARMS, FACTORS, Recipe
 from vrft.runs import KEPT_BY, RunDirectory, Store, read_json, read_jsonl, replacing, write_json
 from vrft.sample import Sample, open_image, read_as
@@ -241,20 +243,29 @@ def unusual_images(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_gallery(directory: RunDirectory, samples: list[Sample], image_log: ImageLog | None = None) -> None:
-    """Keep some of the evaluated images, evenly spread over the split, for the report; a region is marked."""
+def write_gallery(directory: RunDirectory, samples: Sequence[Sample], image_log: ImageLog | None = None) -> None:
+    """Keep the images of some evaluated samples, evenly spread over the split, for the report; a region is marked.
+
+    Several images of a sample are side by side, and the PNG notes the share of its width that the first has.
+    """
     for sample in samples[:: max(1, len(samples) // GALLERY)][:GALLERY]:
-        image = open_image(sample.images[0])
-        if image_log is not None:
-            image_log.note(image, sample.id, partial(read_as, sample.images[0]))
-        if sample.region is not None:
-            image = image.convert("RGB")
-            line = max(2, max(image.size) // 150)
-            ImageDraw.Draw(image).rectangle([round(side) for side in sample.region], outline="white", width=2 * line)
-            ImageDraw.Draw(image).rectangle([round(side) for side in sample.region], outline="black", width=line)
-        image.thumbnail((GALLERY_PIXELS, GALLERY_PIXELS))
+        images: list[Image.Image] = []
+        for source in sample.images:
+            image = open_image(source)
+            if image_log is not None:
+                image_log.note(image, sample.id, partial(read_as, source))
+            if sample.region is not None and not images:
+                image = image.convert("RGB")
+                line, sides = max(2, max(image.size) // 150), [round(side) for side in sample.region]
+                ImageDraw.Draw(image).rectangle(sides, outline="white", width=2 * line)
+                ImageDraw.Draw(image).rectangle(sides, outline="black", width=line)
+            image.thumbnail((GALLERY_PIXELS, GALLERY_PIXELS))
+            images.append(image)
+        picture, note = side_by_side(images), PngInfo()
+        note.add_text(FIRST_SHARE, str(images[0].width / picture.width))
+        picture.thumbnail((GALLERY_PIXELS * min(len(images), 3), GALLERY_PIXELS))
         with replacing(directory.gallery / f"{sample.id}.png") as fresh:
-            image.save(fresh, format="PNG")
+            picture.save(fresh, format="PNG", pnginfo=note)
 
 
 def environment(recipe: Recipe, machine: Mapping[str, Any]) -> dict[str, Any]:

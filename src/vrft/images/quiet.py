@@ -1,0 +1,47 @@
+"""Calls of libraries that read headers of patients, without their messages.
+
+pydicom and nibabel put values of a header into warnings, log lines and exceptions. A value may be a name, a date or a
+number of a patient.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+from vrft.errors import DataError
+
+LOGGERS = ("pydicom", "nibabel", "nibabel.global", "pylibjpeg", "libjpeg", "openjpeg")
+"""The loggers of the libraries."""
+
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
+
+for _name in LOGGERS:
+    logging.getLogger(_name).addFilter(lambda _record: not _reading.get())
+
+
+def quietly(sentence: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function without its warnings and log lines, and with one fixed sentence in place of its exceptions.
+
+    Args:
+        sentence: the message of the error; it holds no value of a header.
+        function: what is called.
+        args: its arguments.
+        options: its options.
+
+    Raises:
+        DataError: the function raised an exception. Its text is dropped, also from the chain of exceptions.
+    """
+    token = _reading.set(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return function(*args, **options)
+    except (DataError, MemoryError):
+        raise
+    except Exception:
+        pass
+    finally:
+        _reading.reset(token)
+    raise DataError(sentence)  # outside the handler: the exception would be the context of this one
