@@ -116,7 +116,7 @@ def figures(**changed: Any) -> dict[str, Any]:
         "answers": {"read_rate": 0.9, "format_rate": 0.9},
         "chance": {"score": 0.6, "shuffled": 0.4, "p": 0.001, "least_p": 0.0005},
         "total": {"zero_advantage": 0.4},
-        "task_reward": {"equal_groups": 0.4, "shaped": False},
+        "task_reward": {"equal_groups": 0.4, "within_group_sd": 0.3, "shaped": False},
         "tokens": {"truncated": 0.0, "limit": 64},
         "frames": None,
     }
@@ -131,6 +131,7 @@ def none_of(*names: str) -> dict[str, Any]:
 
 ALL = {"value": 0.99, "low": 0.9, "high": 1.0}
 RARE = {"value": 0.05, "low": 0.01, "high": 0.2}
+SHAPED = {"equal_groups": 0.1, "within_group_sd": 0.3, "shaped": True}
 GUESS = {"score": 0.5, "shuffled": 0.5, "p": 0.4, "least_p": 0.0005}
 FRAME = {"declared": "resized", "key": "task.frame"}
 
@@ -148,15 +149,15 @@ FRAME = {"declared": "resized", "key": "task.frame"}
         ("sft_first", "benign (50% of the prompts) are never", {"by_class": none_of("benign")}),
         ("sft_first", "nothing shows that answers", {"chance": GUESS}),
         ("sft_first", "a --prompts of 128 may show it", {"chance": GUESS | {"p": 0.05}}),
-        ("ready", "", {"pass_at_k": {"1": RARE, "8": RARE}, "task_reward": {"equal_groups": 0.1, "shaped": True}}),
+        ("ready", "", {"pass_at_k": {"1": RARE, "8": RARE}, "task_reward": SHAPED}),
         (
             "saturated",
             "99% of the completions are right already",
-            {"pass_at_k": {"1": ALL, "8": ALL}, "task_reward": {"equal_groups": 0.95, "shaped": False}},
+            {"pass_at_k": {"1": ALL, "8": ALL}, "task_reward": SHAPED | {"within_group_sd": 0.05}},
         ),
-        ("ready", "", {"pass_at_k": {"1": ALL, "8": ALL}, "task_reward": {"equal_groups": 0.1, "shaped": True}}),
+        ("ready", "", {"pass_at_k": {"1": ALL, "8": ALL}, "task_reward": SHAPED}),
         ("no_signal", "in 95% of the groups", {"total": {"zero_advantage": 0.95}}),
-        ("no_signal", "in 95% of the groups", {"task_reward": {"equal_groups": 0.95, "shaped": False}}),
+        ("no_signal", "in 95% of the groups", {"task_reward": SHAPED | {"equal_groups": 0.95}}),
         ("truncated", "80% of the completions are cut at 64", {"tokens": {"truncated": 0.8, "limit": 64}}),
         (
             "wrong_frame",

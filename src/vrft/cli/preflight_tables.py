@@ -111,7 +111,8 @@ def _parts(figures: Mapping[str, Any]) -> Iterator[str | Table]:
 
 def _reward_table(figures: Mapping[str, Any]) -> Table:
     """A row a reward: deviations over completions and in groups, groups in which all earn the same, advantage."""
-    table = Table("reward", box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
+    table.add_column("reward", no_wrap=True, min_width=8)
     for name in ("weight", "mean", "sd", "in groups", "equal", "share", "histogram"):
         table.add_column(name, justify="left" if name == "histogram" else "right", no_wrap=True)
     for name, one in [*figures["rewards"].items(), ("sum", figures["total"])]:

@@ -47,6 +47,7 @@ THRESHOLDS = {
         0.5, "a completion that is cut has no closed answer, so most of the rewards measure the limit"
     ),
     "right": Threshold(0.95, "the rest is within the noise of labels, and RFT has nothing left to find"),
+    "spread": Threshold(0.1, "so little is imprecision, which group scaling makes as large as a mistake"),
     "rare": Threshold(0.05, "at 5% a group of 8 holds a completion of the right form in one case of three"),
     "support": Threshold(0.1, "in nine of ten groups no answer is right, and steps are spent on nothing"),
     "unsupported": Threshold(0.5, "RFT would learn the few classes that it already answers, at the cost of the others"),
@@ -278,11 +279,12 @@ def _truncated(figures: Mapping[str, Any]) -> str | None:
 
 
 def _saturated(figures: Mapping[str, Any]) -> str | None:
-    if figures["pass_at_k"]["1"]["value"] < _at("right") or figures["task_reward"]["equal_groups"] < _at("equal"):
+    right, spread = figures["pass_at_k"]["1"]["value"], figures["task_reward"]["within_group_sd"]
+    if right < _at("right") or spread > _at("spread"):
         return None
     return (
-        f"Saturated: {figures['pass_at_k']['1']['value']:.0%} of the completions are right already, and in "
-        f"{figures['task_reward']['equal_groups']:.0%} of the groups all earn the same; harder samples are needed."
+        f"Saturated: {right:.0%} of the completions are right already, and what the answers of a group earn differs "
+        f"by a standard deviation of {spread:.2f}; harder samples are needed."
     )
 
 

@@ -348,7 +348,9 @@ def _reward_figures(stage: RftStage, rows: Sequence[Row], scores: dict[str, Any]
     }
     own = {name: weight for name, weight in weights.items() if name not in NOT_OF_THE_TASK and weight > 0}
     total = np.array([row["reward"] for row in rows])
-    of_task = np.nansum([weight * values[name] for name, weight in own.items()], axis=0) if own else total
+    shares = {name: weight / sum(own.values()) for name, weight in own.items()}
+    of_task = np.nansum([share * values[name] for name, share in shares.items()], axis=0) if own else total
+    spread = _distribution(of_task, group)
     return {
         "rewards": {
             name: {
@@ -363,7 +365,7 @@ def _reward_figures(stage: RftStage, rows: Sequence[Row], scores: dict[str, Any]
         "task_reward": {
             "names": list(own),
             "shaped": any(name in SHAPED for name in own),
-            "equal_groups": _distribution(of_task, group)["equal_groups"],
+            **{key: spread[key] for key in ("equal_groups", "within_group_sd")},
         },
     }
 
