@@ -8,8 +8,9 @@ need no memory. No image is opened before it is used.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vrft.boxes import clip, has_area
@@ -18,8 +19,8 @@ from vrft.data.row_index import IndexedRow, RowIndex, Settings
 from vrft.data.splits import SPLITS, Shares, hashed
 from vrft.data.tabular import as_text, is_empty
 from vrft.errors import DataError, reading
-from vrft.images import Axis, Window, inspect
-from vrft.sample import Box, ImageFile, ImageSource, LazySamples, Sample, Target, file_of, size_of
+from vrft.images import Axis, Window
+from vrft.sample import Box, ImageFile, ImageSource, LazySamples, Sample, Target, size_of, stored
 
 Kind = Literal["classification", "grading", "localization", "vqa"]
 
@@ -177,8 +178,8 @@ class RowSource:
             )
         for split in SPLITS:
             samples = self.samples(split)
-            if samples and (file := file_of(samples[0].images[0])) and self.options.on_bad_sample == "fail":
-                inspect(file.path, file.page, any_page=True, axis=file.axis, part=file.part, name=file.name)
+            if samples and self.options.on_bad_sample == "fail" and (image := stored(samples[0].images[0])):
+                image.inspect(any_page=True)
 
     def samples(self, split: str) -> LazySamples:
         """The samples of a split in the order of the rows, made as they are used.
@@ -397,25 +398,24 @@ class RowSource:
 
     def _source(self, reference: str, shown: str) -> ImageSource:
         source = self.reader.image(reference)
-        file = file_of(source)
-        if file is None:
+        image = stored(source)
+        if image is None:
             return source
         options = self.options
-        name = shown if options.hash_names else file.name
-        read = ImageFile(file.path, file.region, options.window, options.page, options.axis, file.part, name)
-        return file.path if read == ImageFile(file.path) else read
+        name = shown if options.hash_names else image.name
+        read = replace(image, window=options.window, page=options.page, axis=options.axis, name=name)
+        return source if isinstance(source, Path) and read == ImageFile(source) else read
 
     def _slices(self, source: ImageSource) -> list[ImageSource]:
         """The image, or evenly spaced slices of it where ``slices`` says how many."""
-        file = file_of(source)
-        if self.options.slices is None or file is None:
+        image = stored(source)
+        if self.options.slices is None or image is None:
             return [source]
-        pages = inspect(file.path, any_page=True, axis=file.axis, part=file.part, name=file.name).pages
+        pages = image.inspect(any_page=True).pages
         if pages == 1:
             return [source]
         count = min(self.options.slices, pages)
-        chosen = [(2 * at + 1) * pages // (2 * count) for at in range(count)]
-        return [ImageFile(file.path, file.region, file.window, at, file.axis, file.part, file.name) for at in chosen]
+        return [replace(image, page=(2 * at + 1) * pages // (2 * count)) for at in range(count)]
 
     def _clipped(self, box: Sequence[float], size: tuple[int, int], number: int) -> Box:
         clipped = clip((box[0], box[1], box[2], box[3]), size)
@@ -461,11 +461,11 @@ def _stem(name: str) -> str:
 
 
 def _cropped(source: ImageSource, region: tuple[int, int, int, int]) -> ImageSource:
-    file = file_of(source)
-    if file is None:
+    image = stored(source)
+    if image is None:
         assert callable(source)
         return Crop(source, region)
-    return ImageFile(file.path, region, file.window, file.page, file.axis, file.part, file.name)
+    return replace(image, region=region)
 
 
 @dataclass(frozen=True)

@@ -307,8 +307,30 @@ class TableData(_Cells):
     `No finding`; and beside `0`, `normal` and the like, which say so without a box (`vrft.data.table`)."""
 
 
+class HuggingFaceData(_Cells):
+    """A Hugging Face dataset, saved, in a folder or on the hub (`vrft.data.hub_rows`)."""
+
+    source: Literal["huggingface"]
+    path: str
+    """A folder that `save_to_disk` wrote or that `load_dataset` reads (Parquet files, folders of images), or a name on
+    the hub, such as `org/name`."""
+    name: str | None = None
+    """Of the configuration, where the set has several."""
+    revision: str | None = None
+    """Of a set on the hub: a branch, a tag or a commit."""
+    download: bool = False
+    """Fetch a set that is not on this machine; without it what is there is used, without the network."""
+    ignore: list[str] = []
+    """Splits of the set that are left out. The others must be train, validation and test, by these or other usual
+    names; a single one that is called `train`, or as no split, is a set without splits."""
+    images: str | None = None
+    """The folder of the images, where a column names files; without it `path`."""
+    columns: ColumnsOfRows
+    """The map of the columns. The classes of a label that the set itself names need no `label_names`."""
+
+
 BoxData = VOCData | COCOData | YOLOData | MasksData
-RowData = FolderData | TableData
+RowData = FolderData | TableData | HuggingFaceData
 FileData = BoxData | RowData
 """Sections of data in files of the user."""
 
