@@ -14,6 +14,7 @@ import typer
 from vrft.cli.ablate import ablate
 from vrft.cli.bench import bench
 from vrft.cli.cards import app as knowledge
+from vrft.cli.init import init
 from vrft.cli.predict import predict
 from vrft.cli.preflight_tables import preflight
 from vrft.cli.score import score
@@ -103,6 +104,7 @@ def run(
 
 
 app.command()(preflight)
+app.command()(init)
 app.command()(ablate)
 app.command()(score)
 app.command()(predict)

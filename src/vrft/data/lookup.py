@@ -18,6 +18,9 @@ from vrft.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif")
 """Of images beside annotations."""
 
+MEDICAL = (".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
+"""Of DICOM files and NIfTI volumes, which rows may name."""
+
 UNREAD = (".gif", ".dcm", ".dicom", ".nii", ".nii.gz", ".jp2", ".heic", ".mha", ".nrrd", ".svs", ".npy", ".pgm", ".ppm")
 """Suffixes of image types that are not read."""
 
@@ -26,12 +29,12 @@ Folders = tuple[str, ...]
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether the name of a file ends as that of an image.
+    """Whether the name of a file ends as that of an image, a DICOM file or a volume.
 
-    >>> has_image_suffix("a.JPG"), has_image_suffix("a.txt")
-    (True, False)
+    >>> has_image_suffix("a.JPG"), has_image_suffix("a.nii.gz"), has_image_suffix("a.txt")
+    (True, True, False)
     """
-    return name.lower().endswith(SUFFIXES)
+    return name.lower().endswith((*SUFFIXES, *MEDICAL))
 
 
 def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
