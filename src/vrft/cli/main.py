@@ -18,6 +18,7 @@ from vrft.cli.init import init
 from vrft.cli.predict import predict
 from vrft.cli.preflight_tables import preflight
 from vrft.cli.score import score
+from vrft.cli.shipped_commands import app as recipes
 from vrft.errors import UserError
 from vrft.extras import REPORTING, need
 from vrft.processes import (
@@ -110,6 +111,7 @@ app.command()(score)
 app.command()(predict)
 app.command()(bench)
 app.add_typer(knowledge, name="knowledge")
+app.add_typer(recipes, name="recipes")
 
 
 @app.command()
