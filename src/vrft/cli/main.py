@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from vrft.cli.ablate import ablate
+from vrft.cli.audit import audit
 from vrft.cli.bench import bench
 from vrft.cli.cards import app as knowledge
 from vrft.cli.init import init
@@ -107,6 +108,7 @@ def run(
 app.command()(preflight)
 app.command()(init)
 app.command()(ablate)
+app.command()(audit)
 app.command()(score)
 app.command()(predict)
 app.command()(bench)

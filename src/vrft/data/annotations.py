@@ -21,7 +21,7 @@ from vrft.boxes import Size, clip, has_area, rescale
 from vrft.data.splits import SPLITS, Shares, hashed, share_out
 from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
-from vrft.sample import Box, ImageFile, Sample, patient_code
+from vrft.sample import Box, ImageFile, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,11 +372,11 @@ class BoxSource:
                     if first[0] != split:
                         both.setdefault(record.patient, (first[1], record.image))
         if both and self.patient_overlap == "refuse":
-            patient, (one, other) = next(iter(both.items()))
+            one, other = next(iter(both.values()))
             raise DataError(
-                f"{self._where}: {len(both):,} of {len(of):,} patients are in more than one split, such as patient "
-                f"{patient_code(patient)} in {one.name} and {other.name}; results would be too good. Expected each in "
-                f"one: set data.splits to made to share the patients out anew, or data.patient_overlap to allow."
+                f"{self._where}: {len(both):,} of {len(of):,} patients are in more than one split, such as that of "
+                f"{one.name} and {other.name}; results would be too good. Expected each in one: set data.splits to "
+                f"made to share the patients out anew, or data.patient_overlap to allow."
             )
 
     def _labels_found(self) -> set[str]:

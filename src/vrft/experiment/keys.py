@@ -238,7 +238,7 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
         drawn = _stat(source.path)
     elif isinstance(source, PhantomSource):
         drawn = code_digest("data/phantom.py")
-    rows = []
+    digest = hashlib.sha256()
     for sample in samples:
         pixels: list[Any] = []
         for image in sample.images:
@@ -251,14 +251,21 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
             options = (file.region, file.window, file.page, file.axis, file.part)
             pixels.append([file.path.name, *stats[file.path], *options])
         known = sample.knowledge and vars(sample.knowledge)
-        rows.append([sample.id, sample.question, sample.target, sample.region, known, pixels])
-    return _hash(rows)
+        row = [sample.id, sample.question, sample.target, sample.region, known, pixels]
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()[:20]
 
 
 def _stat(path: Path) -> list[int]:
-    """Size in bytes, and time of the last change in nanoseconds; empty where there is no such file."""
+    """Size in bytes, and time of the last change in nanoseconds; of a folder, those of its files together.
+
+    Empty where there is no such file.
+    """
     try:
         stat = path.stat()
+        if path.is_dir():
+            files = [one.stat() for one in path.iterdir() if one.is_file()]
+            return [len(files), sum(one.st_size for one in files), max((one.st_mtime_ns for one in files), default=0)]
     except OSError:
         return []
     return [stat.st_size, stat.st_mtime_ns]

@@ -243,7 +243,7 @@ def unusual_images(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_gallery(directory: RunDirectory, samples: list[Sample], image_log: ImageLog | None = None) -> None:
+def write_gallery(directory: RunDirectory, samples: Sequence[Sample], image_log: ImageLog | None = None) -> None:
     """Keep the images of some evaluated samples, evenly spread over the split, for the report; a region is marked.
 
     Several images of a sample are side by side, and the PNG notes the share of its width that the first has.
