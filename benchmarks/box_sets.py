@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from vrft.data.annotations import BoxSource, Counts
 from vrft.data.splits import SPLITS
-from vrft.recipe import BoxData, box_reader
+from vrft.recipe import FileData, box_reader
 
 NIH_COLUMNS = {"image": "Image Index", "label": "Finding Label", "corner_and_size": ["Bbox [x", "y", "w", "h]"]}
 CELLS = {"images": "Dataset 1", "masks": "Dataset 1", "classes": {128: "cytoplasm", 255: "nucleus"}, "merge": "cell"}
@@ -48,7 +48,7 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
             "source": "table",
             "file": "BBox_List_2017.csv",
             "columns": NIH_COLUMNS,
-            "group": "_",
+            "patient": "^([0-9]+)_",
             "negatives": True,
         },
         {"images": 25, "kept": 23, "row without image": 961, "Pneumonia": 17},
@@ -59,7 +59,7 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
 
 def counts_of(root: Path, data: dict[str, Any]) -> dict[str, int]:
     """The counts of all splits of a set, and the kept boxes of each label."""
-    section: BoxData = TypeAdapter(BoxData).validate_python({**data, "root": str(root)})
+    section: FileData = TypeAdapter(FileData).validate_python({**data, "root": str(root)})
     source = BoxSource(box_reader(section), kind="localization")
     source.check()
     counts = sum((source.counts[split] for split in SPLITS), Counts())

@@ -34,14 +34,14 @@ def main() -> None:
             path = Path(folder) / f"{index}.jpg"
             coarse.resize((width, height)).save(path, quality=92)
             samples.append(Sample(str(index), path, "", 0, "train"))
-        policy.processor.image_processor([policy.open(samples[0])[0]], return_tensors="pt")  # warm-up
+        policy.processor.image_processor(policy.open(samples[0])[0], return_tensors="pt")  # warm-up
         seconds = {}
         for name in ("without", "first", "again"):
             policy.cache = None if name == "without" else ImageCache(Path(folder) / "cache", 10**10)
             began = time.perf_counter()
             for sample in samples:
-                image, _ = policy.open(sample)
-                policy.processor.image_processor([image], return_tensors="pt")
+                images, _ = policy.open(sample)
+                policy.processor.image_processor(images, return_tensors="pt")
             seconds[name] = (time.perf_counter() - began) / len(samples)
     result = {"size": [width, height], "max_pixels": options.max_pixels, "seconds_per_image": seconds}
     result["ratio"] = seconds["without"] / seconds["again"]

@@ -120,9 +120,12 @@ def test_a_fault_that_leaves_no_recipe_does_not_hide_the_rewards(tmp_path: Path)
         ("stages.0={kind: rft, dynamic_sampling: 2, shared_prefix: false}", "dynamic_sampling needs shared_prefix"),
         ("stages.0={kind: rft, dynamic_sampling: 2, scale_rewards: batch}", "expected scale_rewards group or none"),
         ("evaluation.split=tset", "Did you mean 'test'?"),
-        ("data={source: voc, root: nowhere}", "task.kind must be localization or classification"),
+        ("data={source: voc, root: nowhere}", "nowhere: has neither ImageSets/Main nor Annotations"),
         ("task={kind: localization}", "'accuracy', which does not apply to localization; expected format, iou, f1"),
-        ("data={source: table, root: x, file: y.csv, columns: {image: a}}", "data.columns.label is missing"),
+        (
+            "data={source: table, root: x, file: y.csv, columns: {image: a}}",
+            "a grading needs data.columns.grade or data.columns.label",
+        ),
     ],
 )
 def test_a_wrong_value_is_told_in_one_sentence(small_recipe: Path, override: str, words: str):

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrft.auditing import Audit, Vision
+from vrft.caches import cache_folder
 from vrft.data import Source
 from vrft.errors import UserError
 from vrft.extras import need
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from vrft.experiment.design import Design
+    from vrft.experiment.preflight import Preflight
     from vrft.policies import LoadedPolicy
 
 
@@ -92,6 +95,98 @@ def run(
     from vrft.experiment.design import design_of_run
 
     return carry_out(design_of_run(checked), out, store, reporter, resume=resume, source=source, callbacks=callbacks)
+
+
+def audit(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    source: Source | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> Audit:
+    """Find what is wrong with the data and the rewards of a recipe, before a run is paid for.
+
+    All images are opened; what was measured is kept in the cache folder, so that a second audit is fast. Visual tokens
+    are counted where transformers is installed and the processor of the policy is on this machine.
+
+    Args:
+        recipe: a ``Recipe``, or the path of its YAML file.
+        overrides: ``key=value`` texts for a recipe that is read from a file.
+        source: of the samples, in place of the section ``data``.
+        limit: how many samples of a split are audited at most, evenly spread; without it all.
+        workers: threads that open images; as many as there are cores without it.
+        reporter: shows progress; nothing is shown without it.
+
+    Raises:
+        RecipeError: the recipe itself is at fault. Faults of its data are findings.
+    """
+    from vrft.auditing.auditor import audit as audit_recipe
+
+    checked = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe), overrides, check_data=False)
+    return audit_recipe(
+        checked,
+        cache_folder(),
+        vision=_vision_of(checked),
+        source=source,
+        limit=limit,
+        workers=workers,
+        reporter=reporter,
+    )
+
+
+def _vision_of(recipe: Recipe) -> Vision:
+    """How the policy of a recipe sees images, where its processor can be loaded."""
+    try:
+        need("counting visual tokens")
+    except UserError as error:
+        return Vision(missing=str(error))
+    from vrft.policies.visual_tokens import vision_of
+
+    return vision_of(recipe.policy)
+
+
+def preflight(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    prompts: int = 32,
+    completions: int | None = None,
+    arm: str | None = None,
+    stage: int | None = None,
+    seed: int | None = None,
+    measure: bool = True,
+    source: Source | None = None,
+    reporter: Reporter | None = None,
+) -> "Preflight":
+    """Sample completions of the policy that a recipe starts from, and say whether RFT can begin.
+
+    Args:
+        recipe: a ``Recipe``, or the path of its YAML file.
+        overrides: as for ``run``.
+        prompts: how many training samples are asked about.
+        completions: sampled for each of them, 2 or more; the group size of the stage without it.
+        arm: whose prompts, rewards and stage are used; the first arm with an RFT stage without it.
+        stage: of the arm, from 1; its first RFT stage without it.
+        seed: of the order of the samples and of sampling; the first of the recipe without it.
+        measure: whether a step of training is timed.
+        source: as for ``run``.
+        reporter: as for ``run``.
+
+    Returns:
+        ``code`` and ``sentence`` of the verdict, ``figures`` (as the command prints with ``--json``) and ``rows``, one
+        a completion.
+
+    Raises:
+        UserError: recipe, data, policy, arm or stage cannot be used.
+    """
+    checked = _read(recipe, overrides, source=source)
+    need("vrft preflight")
+    from vrft.experiment.preflight import preflight as measured
+
+    options: dict[str, Any] = {"prompts": prompts, "completions": completions, "arm": arm, "stage": stage, "seed": seed}
+    return measured(checked, **options, measure=measure, source=source, reporter=reporter or Reporter())
 
 
 def ablate(
@@ -226,7 +321,7 @@ def evaluate(
 
 def predict(
     model: str | Path,
-    images: Sequence[str | Path],
+    images: Sequence[str | Path | Sequence[str | Path]],
     *,
     task: Mapping[str, Any] | None = None,
     question: str | None = None,
@@ -236,13 +331,14 @@ def predict(
 
     Args:
         model: a run directory, ``tiny``, a directory with a model, or a name on the Hugging Face hub.
-        images: the files.
+        images: the files; an item that is a list of files is one sample of several images, in order.
         task: the section ``task`` of a recipe; a run directory has its own.
         question: the question; a run directory has its own.
         options: ``max_tokens``, ``window``, ``page``; for a run directory also ``arm`` and ``seed``.
 
     Yields:
-        one row an image: ``answer``, ``reasoning``, ``confidence``, ``problems``, ``completion``.
+        one row a sample: ``image`` (or ``images``), ``answer``, ``reasoning``, ``confidence``, ``problems``,
+        ``completion``.
 
     Raises:
         UserError: model, task or an image cannot be used.
@@ -250,7 +346,7 @@ def predict(
     need("vrft predict")
     from vrft.evaluation.inference import ask_model, ask_run
 
-    files = [Path(image) for image in images]
+    files = [Path(own) if isinstance(own, str | Path) else tuple(map(Path, own)) for own in images]
     if RunDirectory(Path(model)).recipe.exists():
         if task:
             raise UserError(f"{model} is a run and has its task; leave task out.")

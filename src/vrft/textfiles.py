@@ -14,6 +14,7 @@ Where both 4 and 5 fit, or none, the file is refused. A file that is not UTF-8 i
 """
 
 import codecs
+import io
 import re
 from collections import Counter
 from pathlib import Path
@@ -162,3 +163,28 @@ def _without_mark(data: bytes) -> tuple[str, str] | None:
         if b"\0" not in other and zero.count(0) > 0.7 * len(zero):
             return _strictly(data, name)
     return None
+
+
+def open_text(path: Path, counts: Counter[str], encoding: str | None = None) -> io.TextIOBase:
+    r"""Open a text file by the rule of this module; line ends become ``\n``.
+
+    A file in UTF-8 is streamed; any other is read whole.
+
+    Raises:
+        DataError: as ``read_text``.
+    """
+    try:
+        with path.open("rb") as file:
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            start = file.read(1 << 20)
+            block, wide = start, False
+            while block:
+                wide = wide or b"\0" in block
+                decoder.decode(block)
+                block = file.read(1 << 20)
+            decoder.decode(b"", final=True)
+        if not wide and not any(start.startswith(mark) for mark in MARKS if mark != codecs.BOM_UTF8):
+            return path.open(encoding="utf-8-sig", newline=None)
+    except (OSError, ValueError):
+        pass  # ``read_text`` has the message
+    return io.StringIO(read_text(path, counts, encoding))

@@ -32,11 +32,24 @@ def test_a_line_of_json_and_a_drawing_for_each_image(scan: Path, tmp_path: Path)
     assert Image.open(rows[0]["drawing"]).width == 336
 
 
+def test_images_together_are_one_sample_with_one_drawing(scan: Path, tmp_path: Path):
+    Image.new("RGB", (50, 100), "navy").save(tmp_path / "prior.png")
+    together = [str(scan), str(tmp_path / "prior.png"), "--together"]
+    result = CliRunner().invoke(app, ["predict", "tiny", *together, *WHERE, "--draw", str(tmp_path / "d")])
+    assert result.exit_code == 0, result.output
+    (row,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert row["images"] == together[:2]
+    assert "image" not in row
+    assert row["image_size"] == [112, 112]
+    assert Image.open(row["drawing"]).width == 336 + 8 + 168
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([*WHERE, "--split", "test"], "--split needs a run directory"),
         (WHERE, "name image files"),
+        ([*WHERE, "--together"], "--together needs image files"),
         (["nowhere.png", *WHERE], "nowhere.png: there is no such file"),
         (["SCAN", "--task", "localization"], "give --question"),
         (["SCAN", *WHERE, "--window", "5", "5"], "--window is 5 5; the first value must be below the second"),

@@ -122,9 +122,7 @@ def test_all_images_can_be_shared_out_anew(tmp_path: Path):
     for split, count in (("val", 20), ("test", 20)):
         for index in range(count):
             picture(tmp_path / split / "images" / f"{split}{index}.png")
-    own, anew = (
-        BoxSource(YOLOReader(tmp_path), kind="localization", hash_splits=shared_out) for shared_out in (False, True)
-    )
+    own, anew = (BoxSource(YOLOReader(tmp_path), kind="localization", splits=splits) for splits in ("own", "hash"))
     for source in (own, anew):
         with pytest.raises(
             DataError, match=r"val0\.png: none of the 40 images has a file of labels, such as .*val0\.txt"
@@ -134,7 +132,7 @@ def test_all_images_can_be_shared_out_anew(tmp_path: Path):
         (tmp_path / split / "labels").mkdir()
         for index in range(20):
             (tmp_path / split / "labels" / f"{split}{index}.txt").write_text("")
-    anew = BoxSource(YOLOReader(tmp_path), kind="localization", hash_splits=True)
+    anew = BoxSource(YOLOReader(tmp_path), kind="localization", splits="hash")
     names = [{record.image.stem for record in anew.records(split)} for split in SPLITS]
     assert sum(map(len, names)) == len(set().union(*names)) == 40
     assert len(names[0]) > len(names[1]) > 0
@@ -243,7 +241,7 @@ def test_a_table_with_a_map_of_its_columns(tmp_path: Path):
         "\ufeffFile,Finding,Bbox [x,y,w,h]\r\n1_a.png,mass,1,2,3.5,4\r\n3_a.png,mass,1,2,3,4\r\n".encode()
     )
     columns = Columns("File", "Finding", corner_and_size=(2, 3, 4, 5))
-    reader = TableReader(table, tmp_path / "images", columns=columns, group="_", negatives=True)
+    reader = TableReader(table, tmp_path / "images", columns=columns, patient="^([^_]+)_", negatives=True)
     source = BoxSource(reader, kind="localization")
     counts = totals(source)
     assert (counts["images"], counts["empty"], counts["row without image"], counts["image without row"]) == (3, 2, 1, 2)
@@ -262,7 +260,9 @@ def test_all_images_of_a_patient_in_a_table_are_in_one_split(tmp_path: Path):
     table = tmp_path / "boxes.csv"
     table.write_text("file,label,x1,y1,x2,y2\n" + "".join(f"{name},mass,1,2,3,4\n" for name in names))
     columns = Columns("file", "label", corners=("x1", "y1", "x2", "y2"))
-    source = BoxSource(TableReader(table, tmp_path / "images", columns=columns, group="_"), kind="localization")
+    source = BoxSource(
+        TableReader(table, tmp_path / "images", columns=columns, patient="^([^_]+)_"), kind="localization"
+    )
     found = {split: {sample.id.split("_")[0] for sample in source.samples(split)} for split in SPLITS}
     assert sum(map(len, found.values())) == 8
     assert len([split for split in SPLITS if found[split]]) > 1

@@ -18,6 +18,7 @@ from vrft.data.coco import COCOReader
 from vrft.data.lookup import ImageFiles, images_in
 from vrft.data.splits import SPLITS
 from vrft.data.table import Columns, TableReader
+from vrft.data.tabular import open_table
 from vrft.data.voc import Pairs, VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, UserError, reading
@@ -735,15 +736,16 @@ def test_what_only_python_takes_for_a_number_is_none(tmp_path: Path, number: str
 
 def test_a_table_is_read_and_its_folder_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     calls: Counter[str] = Counter()
-    for name in ("read_text", "images_in"):
-        where = f"vrft.data.{'table' if name == 'read_text' else 'lookup'}.{name}"
-        whole = {"read_text": read_text, "images_in": images_in}[name]
-        monkeypatch.setattr(where, lambda *args, name=name, whole=whole: calls.update([name]) or whole(*args))
+    for name, whole, where in (("open_table", open_table, "table"), ("images_in", images_in, "lookup")):
+        where = f"vrft.data.{where}.{name}"
+        monkeypatch.setattr(
+            where, lambda *args, name=name, whole=whole, **options: calls.update([name]) or whole(*args, **options)
+        )
     source = BoxSource(
         table(tmp_path, TITLES + "a.png,mass,5,5,20,20,train\n", "a.png", "b.png", negatives=True), kind="localization"
     )
     source.check()
-    assert calls == {"read_text": 1, "images_in": 1}
+    assert calls == {"open_table": 1, "images_in": 1}
     assert sum(counts["image without row"] for counts in source.counts.values()) == 1
 
 
@@ -801,7 +803,7 @@ def test_images_without_a_row_are_no_negatives_where_rows_mean_others(
     columns = Columns("image", "label", corners=["x1", "y1", "x2", "y2"])
     text = TITLES.replace(",split", "") + f"1.png,mass,5,5,20,20\n{named},mass,5,5,20,20\n"
     reader = table(tmp_path, text, "1.png", there, negatives=True, columns=columns)
-    source = BoxSource(reader, kind="localization", hash_splits=True)
+    source = BoxSource(reader, kind="localization", splits="hash")
     found = {record.image.stem for split in SPLITS for record in source.records(split)}
     assert found == ({"1", Path(there).stem} if negatives else {"1"})
     key = f"image without row, while rows name others that are not there, such as {named!r}"

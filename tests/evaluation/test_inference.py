@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from vrft.api import run
+from vrft.api import predict, run
 from vrft.data import PhantomSource
 from vrft.errors import RunError, UserError
 from vrft.evaluation.inference import ask, ask_model, ask_run
+from vrft.images import BLANK
 from vrft.policies import LoadedPolicy, decode, load_policy, token_probabilities
 from vrft.progress import Reporter
 from vrft.recipe import read_recipe
@@ -78,6 +80,26 @@ def test_an_image_file_is_asked_about_by_options(picture: Path):
     assert sample.id == row["image"] == str(picture)
     assert row["answer"] in ("dark", "bright")
     assert row["reasoning"].startswith("1 ")
+
+
+def test_several_files_are_one_sample(picture: Path, tmp_path: Path):
+    other = tmp_path / "two.png"
+    Image.new("RGB", (60, 40), "navy").save(other)
+    asked = [[picture, other], picture, [picture]]
+    rows = [row for _, row in ask_model("tiny", asked, {"kind": "localization"}, question="Where is it?")]
+    assert [(row.get("image"), row.get("images")) for row in rows] == [
+        (None, [str(picture), str(other)]),
+        (str(picture), None),
+        (None, [str(picture)]),
+    ]
+    assert [row["image_size"] for row in rows] == [[112, 112]] * 3
+    assert [BLANK in row["problems"] for row in rows] == [True, False, False]
+    assert rows[1]["completion"] == rows[2]["completion"]
+    assert [row["images"] for row in predict("tiny", [(str(picture), other)], task=BRIGHTNESS, question=QUESTION)] == [
+        [str(picture), str(other)]
+    ]
+    with pytest.raises(UserError, match="a sample has no image files"):
+        list(ask_model("tiny", [[]], BRIGHTNESS, question=QUESTION))
 
 
 @pytest.mark.parametrize(

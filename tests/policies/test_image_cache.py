@@ -14,7 +14,7 @@ from vrft.image_log import ImageLog
 from vrft.images import BLANK, NOT_FINITE
 from vrft.policies import load_policy
 from vrft.policies.image_cache import ImageCache
-from vrft.sample import Grey, ImageFile, Sample
+from vrft.sample import Grey, ImageFile, Sample, in_grey
 
 SIZES = [(300, 200), (60, 40), (28, 28), (1100, 700), (333, 517)]
 
@@ -49,11 +49,11 @@ def kept_in(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("region", [None, (3, 5, 25, 27)])
 def test_the_policy_is_given_the_same_pixels_when_made_and_when_found(tmp_path, policy, size, region):
     sample = sample_of(picture(tmp_path, size), region)
-    plain, plain_size = policy.open(sample)
+    (plain,), (plain_size,) = policy.open(sample)
     assert plain_size == plain.size
     policy.cache = ImageCache(tmp_path / "cache", 10**9)
     for hits in (0, 1):
-        image, original = policy.open(sample)
+        (image,), (original,) = policy.open(sample)
         assert original == plain_size
         assert image.size == policy.processed_size(plain_size)
         assert policy.cache.hits == hits
@@ -80,11 +80,11 @@ def test_unusual_files_equal_those_without_a_cache(tmp_path, policy, name, regio
     (tmp_path / "files").mkdir()
     path = odd_pictures(tmp_path / "files")[name]
     sample = Sample("a", ImageFile(path, region, window=(900, 2000)), "What?", "x", "train")
-    plain, plain_size = policy.open(sample)
+    (plain,), (plain_size,) = policy.open(sample)
     assert plain_size == ((100, 120) if region else (200, 300) if "turned" in name else (300, 200))
     policy.cache = ImageCache(tmp_path / "cache", 10**9)
     for hits in (0, 1):
-        image, size = policy.open(sample)
+        (image,), (size,) = policy.open(sample)
         assert (size, policy.cache.hits) == (plain_size, hits)
         assert torch.equal(given(policy, image), given(policy, plain))
 
@@ -139,21 +139,50 @@ def test_the_key_depends_on_content_region_and_settings(tmp_path, policy):
 def test_parts_of_equal_size_of_one_image_are_kept_apart(tmp_path, policy):
     path = picture(tmp_path, (300, 200))
     policy.cache = ImageCache(tmp_path / "cache", 10**9)
-    one, other = (policy.open(sample_of(path, region))[0] for region in ((0, 0, 100, 100), (100, 50, 200, 150)))
+    one, other = (policy.open(sample_of(path, region))[0][0] for region in ((0, 0, 100, 100), (100, 50, 200, 150)))
     assert policy.cache.hits == 0
     assert one.size == other.size
     assert one.tobytes() != other.tobytes()
 
 
+def test_each_of_several_images_is_kept_and_noted(tmp_path, policy):
+    Image.new("RGB", (300, 200), "navy").save(tmp_path / "blank.png")
+    paths = (picture(tmp_path, (300, 200)), tmp_path / "blank.png", picture(tmp_path, (60, 90), seed=1))
+    sample = Sample("a", paths, "What?", "x", "train")
+    plain, sizes = policy.open(sample)
+    assert sizes == ((300, 200), (300, 200), (60, 90))
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    policy.open(sample_of(paths[2]))
+    cached, originals = policy.open(sample)
+    assert (originals, policy.cache.hits) == (sizes, 1)
+    assert [torch.equal(given(policy, a), given(policy, b)) for a, b in zip(plain, cached, strict=True)] == [True] * 3
+    assert policy.image_log.names() == {BLANK: ["a"]}
+    policy.image_log = ImageLog()
+    assert [image.getpixel((0, 0)) for image in policy.open(in_grey(sample))[0]] == [(128, 128, 128)] * 3
+    assert policy.image_log.names() == {}
+
+
+def test_a_file_in_an_archive_is_kept_by_its_own_bytes(tmp_path, policy):
+    files = [picture(tmp_path, (112, 112), seed).read_bytes() for seed in range(2)]
+    (tmp_path / "both").write_bytes(b"".join(files))
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    parts = [(0, len(files[0])), (len(files[0]), len(files[1]))]
+    both = tuple(ImageFile(tmp_path / "both", part=part, name=f"{part}.png") for part in parts)
+    policy.open(Sample("a", both, "What?", "x", "train"))
+    alone = (picture(tmp_path, (112, 112)), picture(tmp_path, (112, 112), 1))
+    policy.open(Sample("b", alone, "What?", "x", "train"))
+    assert policy.cache.hits == 2
+
+
 def test_a_damaged_file_is_made_again(tmp_path, policy):
     policy.cache = ImageCache(tmp_path / "cache", 10**9)
     sample = sample_of(picture(tmp_path, (300, 200)))
-    first, _ = policy.open(sample)
+    (first,), _ = policy.open(sample)
     (kept,) = kept_in(tmp_path / "cache")
     whole = kept.read_bytes()
     for damaged in (b"", whole[:50], whole[:-1]):
         kept.write_bytes(damaged)
-        assert policy.open(sample)[0].tobytes() == first.tobytes()
+        assert policy.open(sample)[0][0].tobytes() == first.tobytes()
         assert kept.read_bytes() == whole
 
 
@@ -178,7 +207,7 @@ def test_what_was_not_used_gives_way_and_what_was_stays(tmp_path, policy):
 def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path, policy):
     (tmp_path / "file").write_text("no folder")
     policy.cache = ImageCache(tmp_path / "file", 10**9)
-    image, size = policy.open(sample_of(picture(tmp_path, (300, 200))))
+    (image,), (size,) = policy.open(sample_of(picture(tmp_path, (300, 200))))
     assert size == (300, 200)
     assert image.size == policy.processed_size(size)
 
@@ -186,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path, policy):
 def test_a_resize_that_is_not_final_keeps_nothing(tmp_path):
     policy = load_policy("tiny")  # enlarges 50 x 80 beyond its own upper bound
     policy.cache = ImageCache(tmp_path / "cache", 10**9)
-    assert policy.open(sample_of(picture(tmp_path, (50, 80))))[0].size == (50, 80)
+    assert policy.open(sample_of(picture(tmp_path, (50, 80))))[0][0].size == (50, 80)
     assert not (tmp_path / "cache").exists()
 
 

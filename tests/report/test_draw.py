@@ -30,6 +30,16 @@ def test_any_box_can_be_drawn(box: tuple[float, float, float, float]):
     assert count(draw_boxes(BLACK, [box], [box]), ANSWER) > 0
 
 
+def test_other_images_are_beside_the_first_without_boxes():
+    alone = draw_boxes(BLACK, [(10, 10, 40, 40)])
+    drawn = draw_boxes(BLACK, [(10, 10, 40, 40)], None, [Image.new("RGB", (50, 100), "red")])
+    assert drawn.size == (alone.width + 8 + 168, alone.height)
+    assert list(drawn.crop((0, 0, 336, 336)).get_flattened_data()) == list(
+        alone.crop((0, 0, 336, 336)).get_flattened_data()
+    )
+    assert drawn.crop((344, 0, 512, 336)).getcolors() == [(168 * 336, (255, 0, 0))]
+
+
 def test_without_a_known_truth_none_is_drawn(tmp_path: Path):
     sample = Sample("folder/one.jpg", lambda: BLACK, "", ((0, 0, 9, 9),), split="")
     path = write_drawing(tmp_path / "new", sample, {"boxes": None})
@@ -55,5 +65,7 @@ def test_no_drawing_is_drawn_over_and_no_image_written_over(tmp_path: Path):
     assert write_drawing(tmp_path, dotted, {"boxes": []}).name == "1.2.3.4.png"
     BLACK.save(tmp_path / "own.png")
     own = Sample(str(tmp_path / "own.png"), tmp_path / "own.png", "", (), split="")
-    with pytest.raises(UserError, match="would write over"):
-        write_drawing(tmp_path, own, {"boxes": []})
+    second = Sample("own.png", (lambda: BLACK, tmp_path / "own.png"), "", (), split="")
+    for sample in (own, second):
+        with pytest.raises(UserError, match="would write over"):
+            write_drawing(tmp_path, sample, {"boxes": []})

@@ -7,7 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from vrft.montage import FIRST_SHARE
 from vrft.report import write_report
 from vrft.report.curves import panels_of
 from vrft.runs import RunDirectory, write_json, write_text
@@ -138,6 +141,13 @@ def test_boxes_are_drawn_and_right_from_half_an_overlap(of_boxes: Metrics, writt
     assert '<td class="right">IoU 1.00: [10, 10, 30, 30]' in gallery
     assert f"<td class={verdict}: [10, 10, 30, {y2}]" in gallery
     assert gallery.count("<rect") == 2 + 3  # the truth twice, and three arms
+    assert 'viewBox="0 0 100 50.0"' in gallery
+    note = PngInfo()
+    note.add_text(FIRST_SHARE, "0.4")
+    Image.new("RGB", (50, 10)).save(directory.gallery / "s0.png", pnginfo=note)  # 20 x 10, and further images
+    several = page_of(directory)
+    assert 'viewBox="0 0 100 20.0"' in several
+    assert '<svg viewBox="0 0 100 100" width="40.0" height="20.0"' in several
     assert "<h2>Confusion" not in page
 
 

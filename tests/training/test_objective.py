@@ -52,7 +52,7 @@ def step_of(policy: LoadedPolicy) -> dict[str, Any]:
     pictures = [Image.fromarray(rng.integers(0, 255, (60, side, 3), dtype=np.uint8)) for side in (60, 90)]
     texts = [
         policy.processor.apply_chat_template(
-            policy.messages("How many? " * count, None), tokenize=False, add_generation_prompt=True
+            policy.messages("How many? " * count), tokenize=False, add_generation_prompt=True
         )
         for count in (1, 3)
     ]

@@ -76,9 +76,9 @@ def test_a_dataset_opens_an_image_once_for_its_repetitions():
         load_policy("tiny"), samples, [2, 2, 3], lambda sample, size, place: {"target": sample.target}
     )
     rows = dataset[[0, 1, 2]]
-    assert rows["image"][0] is rows["image"][1]
+    assert rows["images"][0][0] is rows["images"][1][0]
     assert rows["target"] == [samples[2].target, samples[2].target, samples[3].target]
-    assert np.array_equal(np.asarray(rows["image"][2]), np.asarray(open_image(samples[3].images[0])))
+    assert np.array_equal(np.asarray(rows["images"][2][0]), np.asarray(open_image(samples[3].images[0])))
 
 
 def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):
@@ -94,7 +94,7 @@ def test_the_scorer_pays_as_trl_calls_and_keeps_every_rollout(tmp_path):
         "target": [2, 2],
         "sample": ["s", "s"],
         "known": [None, Knowledge("", "the card", "its own")],
-        "image": [None] * 2,
+        "images": [[None]] * 2,
         "trainer_state": type("State", (), {"global_step": 4}),
         "log_metric": None,
     }

@@ -20,6 +20,7 @@ from vrft.policies.loading import TINY, LoadedPolicy
 from vrft.progress import Reporter
 from vrft.recipe import RftStage
 from vrft.runs import StageDirectory, read_jsonl
+from vrft.sample import Sample
 from vrft.tasks import Grading
 from vrft.training.callback import StageCallback
 from vrft.training.packing import pack
@@ -42,7 +43,7 @@ def trainer_of(policy: LoadedPolicy, folder, **changes) -> SharedPrefixTrainer:
 
 
 def batch_of(policy: LoadedPolicy, images_each: list[int]) -> dict:
-    """Two groups: prompts of different lengths and images, completions of different lengths."""
+    """Groups: prompts of different lengths and numbers of images, completions of different lengths."""
     rng = np.random.default_rng(0)
     texts, pictures = [], []
     for count in images_each:
@@ -58,7 +59,7 @@ def batch_of(policy: LoadedPolicy, images_each: list[int]) -> dict:
     made = policy.processor(text=texts, images=some or None, padding=True, return_tensors="pt")
     length = 7
     ids = torch.from_numpy(rng.integers(20, 900, (len(texts), length)))
-    mask = (torch.arange(length) < torch.tensor([7, 3, 1, 5, 7, 2])[:, None]).long()
+    mask = (torch.arange(length) < torch.tensor([7, 3, 1, 5, 7, 2, 4, 6, 2])[: len(texts), None]).long()
     written = ids.masked_fill(mask == 0, policy.processor.tokenizer.pad_token_id)
     batch = {
         "input_ids": torch.cat([made["input_ids"], written], dim=1),
@@ -94,7 +95,7 @@ def assert_equal(trainer: SharedPrefixTrainer, batch: dict, tolerance: float = 2
         assert (ours - stock).norm() <= tolerance * stock.norm()
 
 
-@pytest.mark.parametrize("images_each", [[1, 1], [2, 1], [0, 0]])
+@pytest.mark.parametrize("images_each", [[1, 1], [2, 1], [0, 0], [1, 2, 3], [3, 1, 2]])
 def test_the_embedded_policy(tmp_path, images_each):
     policy = load_policy("tiny", dtype="float32")
     assert_equal(trainer_of(policy, tmp_path), batch_of(policy, images_each))
@@ -187,18 +188,19 @@ def test_a_step_in_micro_batches_changes_the_weights_as_a_whole_one_does(tmp_pat
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo"])
-@pytest.mark.parametrize("teaching", [(True, False), (False, False)])
-def test_groups_without_advantage_are_left_out_and_the_gradient_is_the_same(tmp_path, loss, teaching):
+@pytest.mark.parametrize("active", [(True, False), (False, False), (False, True, True)])
+def test_groups_without_advantage_are_left_out_and_the_gradient_is_the_same(tmp_path, loss, active):
     policy = load_policy("tiny", dtype="float32")
     trainer = trainer_of(policy, tmp_path, loss=loss)
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
-    batch = batch_of(policy, [1, 2])
+    batch = batch_of(policy, [1, 2, 3][: len(active)])
     length = batch["logits_to_keep"]
     inputs = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
     for name, whole in (("ids", batch["input_ids"]), ("mask", batch["attention_mask"])):
         inputs |= {f"prompt_{name}": whole[:, :-length], f"completion_{name}": whole[:, -length:]}
-    inputs["advantages"] = torch.tensor([1.0, -1.5, 0.5]).repeat(2) * torch.tensor(teaching).repeat_interleave(GROUP)
+    advantages = torch.tensor([1.0, -1.5, 0.5]).repeat(len(active))
+    inputs["advantages"] = advantages * torch.tensor(active).repeat_interleave(GROUP)
     inputs["num_items_in_batch"] = inputs["completion_mask"].sum()
     seen = []
     for kind in (GRPOTrainer, SharedPrefixTrainer):
@@ -209,10 +211,10 @@ def test_groups_without_advantage_are_left_out_and_the_gradient_is_the_same(tmp_
         assert all(one.grad is not None for one in parameters) or kind is GRPOTrainer
         flat = torch.cat([torch.zeros(one.numel()) if one.grad is None else one.grad.flatten() for one in parameters])
         seen.append((value.item(), flat.clone()))
-    assert trainer._metrics["train"]["skipped_groups"] == [2 - sum(teaching)]
+    assert trainer._metrics["train"]["skipped_groups"] == [len(active) - sum(active)]
     assert seen[1][0] == pytest.approx(seen[0][0], abs=1e-6)
     assert (seen[1][1] - seen[0][1]).norm() <= 2e-5 * seen[0][1].norm()
-    assert bool(seen[0][1].any()) == any(teaching)
+    assert bool(seen[0][1].any()) == any(active)
 
 
 def test_what_cannot_be_shared_goes_through_the_stock_pass(tmp_path, monkeypatch):
@@ -226,11 +228,12 @@ def test_what_cannot_be_shared_goes_through_the_stock_pass(tmp_path, monkeypatch
     assert called == [1, 1]
 
 
-def test_rollouts_are_drawn_from_the_same_distribution(tmp_path):
+@pytest.mark.parametrize("images_each", [[1, 2], [3, 1, 2]])
+def test_rollouts_are_drawn_from_the_same_distribution(tmp_path, images_each):
     """The cache of a prompt, repeated over its group, gives the very samples of TRL's own generation."""
     policy = load_policy("tiny", dtype="float32")
     trainer = trainer_of(policy, tmp_path)
-    batch = batch_of(policy, [1, 2])
+    batch = batch_of(policy, images_each)
     masks = batch["attention_mask"][:, :-7].bool()
     prompts, types = (
         [row[keep].tolist() for row, keep in zip(batch[name][:, :-7], masks, strict=True)]
@@ -273,8 +276,34 @@ DYNAMIC = {"rewards": {"fuzzy": 1.0}, "kl": 0.0, "temperature": 1.8, "learning_r
 DYNAMIC |= {"prompts_per_step": 4, "group_size": 4, "save_every": 1}
 
 
+def with_others(samples: list[Sample]) -> list[Sample]:
+    """Samples with 1, 2 or 3 images in turn: each with those of the next samples besides its own."""
+    images = [sample.image for sample in [*samples, *samples[:2]]]
+    return [replace(one, image=tuple(images[n : n + n % 3 + 1])) for n, one in enumerate(samples)]
+
+
+def test_a_step_on_samples_of_1_2_and_3_images_equals_the_stock_step(tmp_path):
+    """The whole step, with the reference and two micro-batches: the same rollouts, and the same gradient."""
+    source = PhantomSource("grading", sizes={"train": 6, "validation": 0, "test": 0})
+    samples = with_others(list(source.samples("train")))
+    options = {"prompts_per_step": 6, "group_size": 4, "max_completion_tokens": 12, "temperature": 2.0, "steps": 2}
+    options |= {"rewards": {"fuzzy": 1.0, "format": -0.3}, "learning_rate": 1e-4, "kl": 0.1, "micro_batch": 12}
+    rows, drawn = [], []
+    for shared in (False, True):
+        policy, folder = load_policy("tiny", dtype="float32"), StageDirectory(tmp_path / str(shared))
+        stage = RftStage(kind="rft", shared_prefix=shared, **options)
+        train_rft(policy, stage, Grading(5), samples, folder, seed=0, reporter=Reporter(quiet=True))
+        rows.append([[row[key] for key in ("grad_norm", "reward", "loss")] for row in read_jsonl(folder.log)])
+        drawn.append(pd.read_parquet(folder.rollouts))
+    assert drawn[0].equals(drawn[1])
+    for stock, ours in zip(*rows, strict=True):
+        assert ours == pytest.approx(stock, rel=1e-4, abs=1e-6)
+    assert min(row[0] for row in rows[0]) > 0
+
+
 def train_dynamically(folder, **options) -> StageDirectory:
     samples = list(PhantomSource("grading", sizes={"train": 40, "validation": 0, "test": 0}).samples("train"))
+    samples = with_others(samples)
     stage = RftStage(kind="rft", **{**DYNAMIC, **options})
     directory = StageDirectory(folder)
     policy = load_policy("tiny", dtype="float32")

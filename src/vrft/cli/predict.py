@@ -1,4 +1,4 @@
-"""``vrft predict``: one line of JSON an image, and pictures of the boxes."""
+"""``vrft predict``: one line of JSON a sample, and pictures of the boxes."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,9 @@ def predict(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files, or folders of one DICOM series each.")
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="The image files are one sample, in this order: views, slices, priors.")
+    ] = False,
     arm: Annotated[
         str | None, typer.Option(help="Of a run directory: the arm; its last trained one without it.")
     ] = None,
@@ -53,6 +56,7 @@ def predict(
 
     A run directory knows its task, and --split takes its images. For any other model options describe the task:
     vrft predict tiny scan.png --task localization --question "Where is the finding?"
+    Boxes are those of the first image with --together.
     """
     given = {"--arm": arm, "--seed": seed, "--split": split, "--limit": limit}
     is_run = (Path(model) / "recipe.yaml").exists()
@@ -62,6 +66,8 @@ def predict(
         raise UserError(f"{wrong[0]} needs a run directory, and {model} is none (recipe.yaml is missing).")
     if limit is not None and split is None:
         raise UserError("--limit needs --split; image files are all asked about.")
+    if together and not images:
+        raise UserError("--together needs image files; the samples of a split have their images already.")
     if window and not window[0] < window[1]:
         raise UserError(f"--window is {window[0]:g} {window[1]:g}; the first value must be below the second.")
     need("vrft predict")
@@ -69,7 +75,8 @@ def predict(
     from vrft.report.draw import write_drawing
     from vrft.runs import RunDirectory
 
-    files = tuple(images or ())
+    paths = tuple(images or ())
+    files: tuple[Path | tuple[Path, ...], ...] = (paths,) if together else paths
     asked: dict[str, Any] = {"question": question, "max_tokens": max_tokens}
     asked |= {"window": window, "page": page, "axis": axis}
     rows = (

@@ -1,6 +1,6 @@
 """Sources of samples, a module for each. A source has ``labels`` or ``levels``, and ``samples(split)``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Protocol
 
 from vrft.data.medmnist import MedMNISTSource
@@ -30,8 +30,10 @@ class Source(Protocol):
             DataError: a file is missing or at fault.
         """
 
-    def samples(self, split: str) -> Iterator[Sample]:
-        """Yield the samples of ``train``, ``validation`` or ``test`` in a fixed order.
+    def samples(self, split: str) -> Iterable[Sample]:
+        """The samples of ``train``, ``validation`` or ``test`` in a fixed order.
+
+        A sequence is used as it is, sample by sample; anything else is put into a list.
 
         Raises:
             DataError: the files cannot be read.

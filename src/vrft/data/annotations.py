@@ -9,15 +9,17 @@ sample.
 
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
 from vrft.boxes import Size, clip, has_area, rescale
 from vrft.data.lookup import stem_of
-from vrft.data.splits import SPLITS, in_split
+from vrft.data.splits import SPLITS, Shares, hashed, share_out
 from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
 from vrft.sample import Box, ImageFile, Sample
@@ -44,6 +46,10 @@ class Record:
     """The labels of findings without a box: dropped by the rule, or not usable by the source."""
     unsure: str = ""
     """Why the annotation shows neither findings nor that there are none; such an image is left out and counted."""
+    patient: str | None = None
+    """Whose image it is, where the annotation tells; else the pattern of the source may."""
+    subgroup: str | None = None
+    """A part of the data for which results are also given."""
 
 
 Counts = Counter[str]
@@ -193,10 +199,12 @@ def _all_inside(boxes: Iterable[Box], size: Size) -> bool:
 def image_size(path: Path) -> Size:
     """Width and height of the upright image, from the header of a file; of several pages, of the first.
 
-    Raises:
-        DataError: the file is missing or is no image.
+    Of a file that cannot be read (0, 0): ``BoxSource`` refuses it, or leaves it out.
     """
-    return inspect(path, any_page=True).size
+    try:
+        return inspect(path, any_page=True).size
+    except DataError:
+        return 0, 0
 
 
 class BoxSource:
@@ -204,42 +212,58 @@ class BoxSource:
 
     Args:
         reader: reads the records of a split.
-        kind: ``localization`` (the target is the boxes of ``find``), or ``classification`` (one sample a box, whose
-            target is the label).
+        kind: ``localization`` (the target is the boxes of ``find``), or ``classification`` and ``grading`` (a sample a
+            box, whose target is the label or the grade).
         find: the labels to locate or to classify; without it all.
         region: the image of a classification: ``crop`` (the region alone, with a margin) or ``box`` (the whole image,
             and the question holds the box).
         margin: of a crop, on each side, as a fraction of the longer side of its box.
-        hash_splits: all images are split by a hash of their names, for sets that lack a split.
+        splits: ``own``; or all images are shared out anew: ``made`` (equal shares of each label), ``hash`` (by a hash
+            of the patient or the image, so that a new image moves no other), or ``own+validation``, which takes a
+            validation split from the training split.
+        shares: of the splits that are made.
+        split_seed: of the splits that are made.
+        patient: a regular expression with one group, searched in the path of an image below the root; a patient stays
+            in one split.
+        patient_overlap: a patient in two splits is refused, or allowed.
+        on_bad_sample: an image file that cannot be read is refused, or left out and counted.
+        hash_names: names of samples do not hold those of files (``vrft.data.splits.hashed``).
         window: of files with more than 8 bits: the values that become black and white.
         page: of files with several pages, from 0.
         unusable: the treatment of an image with findings to locate of which none has a usable box, and of an image with
             an unreliable annotation (``Record.unsure``): left out and counted (``skip``), or an error (``refuse``).
     """
 
-    levels: int | None = None
-
     def __init__(
         self,
         reader: Reader,
         *,
-        kind: Literal["localization", "classification"],
+        kind: Literal["localization", "classification", "grading"],
         find: Sequence[str] | None = None,
         region: Literal["crop", "box"] = "crop",
         margin: float = 0.25,
-        hash_splits: bool = False,
+        splits: Literal["own", "own+validation", "made", "hash"] = "own",
+        shares: Shares | None = None,
+        split_seed: int = 0,
+        patient: str | None = None,
+        patient_overlap: Literal["refuse", "allow"] = "refuse",
+        on_bad_sample: Literal["fail", "skip"] = "fail",
+        hash_names: bool = False,
         window: Window | None = None,
         page: int | None = None,
         unusable: Literal["skip", "refuse"] = "skip",
     ) -> None:
-        self.reader, self.kind, self.find, self.hash_splits = reader, kind, tuple(find or ()), hash_splits
+        self.reader, self.kind, self.find = reader, kind, tuple(find or ())
+        self.splits, self.shares, self.split_seed = splits, shares or Shares(), split_seed
+        self.patient_overlap, self.on_bad_sample, self.hash_names = patient_overlap, on_bad_sample, hash_names
+        self._patient = re.compile(patient) if patient else None
         self.region, self.margin, self.unusable = region, margin, unusable
         self.window, self.page = window, page
         self.counts: dict[str, Counts] = {}
         self._records: dict[str, list[Record]] = {}
         self._unsure: dict[str, Path] = {}
         """An image of each split whose annotation is unreliable."""
-        self._all_splits: tuple[list[Record], Counts] | None = None
+        self._made: dict[str, list[Record]] | None = None
 
     def records(self, split: str) -> list[Record]:
         """The cleaned records of a split, read once; their counts are in ``counts[split]``.
@@ -250,8 +274,15 @@ class BoxSource:
         if split not in self._records:
             counts, usable = Counts(), []
             for record in self._read(split, counts):
-                if not record.unsure:
-                    record = upright(record, inspect(record.image, self.page), counts)
+                try:
+                    facts = None if record.unsure else inspect(record.image, self.page)
+                except DataError:
+                    if self.on_bad_sample == "fail":
+                        raise
+                    counts["unreadable"] += 1
+                    continue
+                if facts is not None:
+                    record = upright(record, facts, counts)
                 if not record.unsure:
                     record = clean(record, counts)
                 if self._is_usable(record, split, counts):
@@ -288,35 +319,104 @@ class BoxSource:
 
     def _read(self, split: str, counts: Counts) -> list[Record]:
         with reading(self._where):
-            if not self.hash_splits:
+            if self.splits == "own" and self._patient is None:
                 return self.reader.read(split, counts)
-            if self._all_splits is None:
+            if self._made is None:
                 counts_of_all = Counts()
-                found = {record.image: record for own in SPLITS for record in self.reader.read(own, counts_of_all)}
-                self._all_splits = list(found.values()), counts_of_all
-        records, counts_of_all = self._all_splits
-        if split == SPLITS[0]:
-            counts.update(counts_of_all)  # once, not for every split
-        inside = in_split([stem_of(record.image) for record in records], split)
-        return [record for record, taken in zip(records, inside, strict=True) if taken]
+                own = {name: self.reader.read(name, counts_of_all) for name in SPLITS}
+                counts.update(counts_of_all)  # once, not for every split
+                self._made = self._share_out(own)
+        return self._made[split]
+
+    def _share_out(self, own: dict[str, list[Record]]) -> dict[str, list[Record]]:
+        """The records by the splits that the recipe asks for, each with its patient."""
+        known = {split: [self._with_patient(record) for record in records] for split, records in own.items()}
+        if self.splits == "own":
+            return known
+        again, kept = SPLITS, dict[str, list[Record]]()
+        if self.splits == "own+validation":
+            if known["validation"]:
+                raise DataError(f"{self._where}: has a validation split; expected data.splits: own.")
+            again, kept = ("train", "validation"), {"test": known["test"]}
+            known = {"train": known["train"]}
+        found = {record.image: record for records in known.values() for record in records}  # some are in two splits
+        units = {image: record.patient or stem_of(image) for image, record in found.items()}
+        often = Counter(one.label for record in found.values() for one in record.annotations)
+        strata: dict[str, tuple[int, str]] = {}
+        for image, record in found.items():
+            rarest = min(((often[one.label], one.label) for one in record.annotations), default=(1 << 60, ""))
+            strata[units[image]] = min(rarest, strata.get(units[image], rarest))
+        sizes = Counter(units.values())
+        ordered = sorted(sizes, key=lambda unit: (strata[unit], sha256(f"{self.split_seed}:{unit}".encode()).digest()))
+        shares = {split: getattr(self.shares, split) for split in again}
+        named = ((unit, sizes[unit]) for unit in ordered)
+        given = dict(share_out(named, shares, self.split_seed, by_hash=self.splits == "hash"))
+        made: dict[str, list[Record]] = {split: [] for split in SPLITS} | kept
+        for image, record in found.items():
+            made[given[units[image]]].append(record)
+        return made
+
+    def _with_patient(self, record: Record) -> Record:
+        if self._patient is None or record.patient is not None:
+            return record
+        path = record.image
+        inner = path.relative_to(self._where).as_posix() if path.is_relative_to(self._where) else path.name
+        found = self._patient.search(inner)
+        if found is None or not found[1]:
+            raise DataError(
+                f"{path}: data.patient finds no patient in {inner!r}; expected a pattern with one group that every "
+                f"name has."
+            )
+        return replace(record, patient=found[1])
+
+    def check_patients(self) -> None:
+        """Check that no patient is in two splits.
+
+        Raises:
+            DataError: some are, and ``patient_overlap`` is ``refuse``.
+        """
+        of: dict[str, tuple[str, Path]] = {}
+        both: dict[str, tuple[Path, Path]] = {}
+        for split in SPLITS:
+            for record in self.records(split):
+                if record.patient is not None:
+                    first = of.setdefault(record.patient, (split, record.image))
+                    if first[0] != split:
+                        both.setdefault(record.patient, (first[1], record.image))
+        if both and self.patient_overlap == "refuse":
+            one, other = next(iter(both.values()))
+            raise DataError(
+                f"{self._where}: {len(both):,} of {len(of):,} patients are in more than one split, such as that of "
+                f"{one.name} and {other.name}; results would be too good. Expected each in one: set data.splits to "
+                f"made to share the patients out anew, or data.patient_overlap to allow."
+            )
 
     def _labels_found(self) -> set[str]:
         return {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
 
     @property
     def labels(self) -> list[str] | None:
-        """All labels in the order of ``find``, else in alphabetical order; None for a localization."""
-        if self.kind != "classification":
+        """All labels in the order of ``find``, else in alphabetical order; None where targets are no labels."""
+        return self._labels_in_order() if self.kind == "classification" else None
+
+    @property
+    def levels(self) -> int | None:
+        """The number of grades, where all labels are numbers; None where they are names, or no grades."""
+        if self.kind != "grading":
             return None
+        grades = [int(label) if re.fullmatch("[0-9]{1,3}", label) else None for label in self._labels_found()]
+        return None if None in grades else max((grade or 0) for grade in grades) + 1
+
+    def _labels_in_order(self) -> list[str]:
         found = self._labels_found()
         return [label for label in self.find if label in found] or sorted(found)
 
     @property
     def question(self) -> str:
         """The question about each sample, where the recipe has none."""
-        if self.kind == "classification":
+        if self.kind != "localization":
             where = "in the middle of" if self.region == "crop" else "in the given box of"
-            return f"Which class is shown {where} this image?"
+            return f"Which {'grade' if self.kind == 'grading' else 'class'} is shown {where} this image?"
         return f"Where is every {' or '.join(self.find)}?" if self.find else "Where are the findings?"
 
     def annotation_counts(self) -> dict[str, dict[str, int]]:
@@ -336,9 +436,10 @@ class BoxSource:
             if label not in found:
                 known = ", ".join(sorted(found)) or "no boxes that can be used"
                 raise DataError(f"no box has the label {label!r}; the data has {known}.")
-        if not found and self.kind == "classification":
+        if not found and self.kind != "localization":
             counts = format_counts(sum(self.counts.values(), Counts())) or "no image"
             raise DataError(f"{self._where}: holds no box to classify ({counts}).")
+        self.check_patients()
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Yield the samples of a split in the order of the files; no image is opened.
@@ -353,11 +454,15 @@ class BoxSource:
         if not records and hints:
             counts = format_counts(self.counts[split])
             raise DataError(f"the data has no image for {split} that can be used ({counts}): {' '.join(hints)}")
-        for record, name in zip(records, unique_names([record.image for record in records]), strict=True):
+        names = unique_names([record.image for record in records])
+        for record, name in zip(records, names, strict=True):
+            if self.hash_names:
+                name = hashed(name)
             wanted = [annotation for annotation in record.annotations if self._is_wanted(annotation.label)]
             if self.kind == "localization":
                 target = tuple(annotation.box for annotation in wanted)
-                yield Sample(name, self._image_of(record.image), self.question, target, split)
+                sample = Sample(name, self._image_of(record.image, name), self.question, target, split)
+                yield replace(sample, patient=record.patient, subgroup=record.subgroup)
                 continue
             image = record.image.name if name == stem_of(record.image) else name
             for index, annotation in enumerate(wanted):
@@ -365,16 +470,18 @@ class BoxSource:
                 region = crop_region(box, self.margin, record.size) if self.region == "crop" else None
                 yield Sample(
                     id=f"{name}-{index}",
-                    image=self._image_of(record.image, region),
+                    image=self._image_of(record.image, name, region),
                     question=self.question,
                     target=annotation.label,
                     split=split,
                     facts={"image": image, "box": box},
                     region=box if self.region == "box" else None,
+                    patient=record.patient,
+                    subgroup=record.subgroup,
                 )
 
-    def _image_of(self, path: Path, region: Region | None = None) -> Path | ImageFile:
-        file = ImageFile(path, region, self.window, self.page)
+    def _image_of(self, path: Path, name: str, region: Region | None = None) -> Path | ImageFile:
+        file = ImageFile(path, region, self.window, self.page, name=name if self.hash_names else "")
         return path if file == ImageFile(path) else file
 
 

@@ -1,6 +1,7 @@
-"""The splits of a data set: their names in exports, and a split by hash for sets without splits of their own."""
+"""The splits of a data set: their names in exports, and splits that are made for sets without splits of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 
 SPLIT_NAMES = {
@@ -28,3 +29,58 @@ def in_split(groups: Sequence[str], split: str, seed: int = 0) -> list[bool]:
 def _split_of(group: str, seed: int) -> str:
     share = int.from_bytes(sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / 2**64
     return "train" if share < 0.6 else "validation" if share < 0.8 else "test"
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The share of each split; they add up to 1."""
+
+    train: float = 0.6
+    validation: float = 0.2
+    test: float = 0.2
+
+
+def split_named(name: str) -> str | None:
+    """The split of a name in exports; None of another name.
+
+    >>> split_named("Valid"), split_named("TRAINING"), split_named("a")
+    ('validation', 'train', None)
+    """
+    return next((split for split, names in SPLIT_NAMES.items() if name.strip().lower() in names), None)
+
+
+def share_out(
+    units: Iterable[tuple[str, int]], shares: Mapping[str, float], seed: int, *, by_hash: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Share units (patients) out over splits: each to the split that lacks most samples of its share so far.
+
+    Args:
+        units: name and number of samples, those of a class side by side and in random order, so that each class is
+            shared out alike.
+        shares: of each split, in any unit; a split with share 0 gets nothing.
+        seed: of the hash.
+        by_hash: the split follows from the name and the seed alone (``in_split``), so that a new unit moves no other.
+
+    >>> given = dict(share_out(((str(n), 1) for n in range(10)), {"train": 0.6, "validation": 0.2, "test": 0.2}, 0))
+    >>> sorted(given.values())
+    ['test', 'test', 'train', 'train', 'train', 'train', 'train', 'train', 'validation', 'validation']
+    """
+    whole, total = sum(shares.values()), 0
+    filled = dict.fromkeys(shares, 0)
+    for unit, size in units:
+        if by_hash:
+            yield unit, _split_of(unit, seed)
+            continue
+        total += size
+        wanted = {split: share / whole * total - filled[split] for split, share in shares.items() if share}
+        split = max(wanted, key=lambda name: wanted[name])
+        filled[split] += size
+        yield unit, split
+
+
+def hashed(name: str) -> str:
+    """A name that does not hold the name of a file: 12 hexadecimal digits of its SHA-256.
+
+    Who can guess a name can confirm it so; the names of files that hold patients' names should be changed as well.
+    """
+    return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]

@@ -1,13 +1,11 @@
-"""Tables of boxes: a CSV file with a box in each row, and a declared map of its columns.
+"""Tables of boxes: a file (``vrft.data.tabular``) with a box in each row, and a declared map of its columns.
 
-The delimiter is a comma, semicolon, tab or bar: it gives the declared columns, or a first line ``sep=;`` names it. A
-quote that is not closed is refused, since it would hide the rows below it. A row with an empty box states that nothing
+A row with an empty box states that nothing
 is in its image where the label says so (empty, 0, ``no finding``, ``ABSENT``) and has no box in another row; any other
 label is a finding without a place. The labels ``no finding`` and those of ``absent`` state an absence whatever the
 cells of the box hold; ``0``, ``normal`` and similar labels where all their boxes are blank, such as ``0,0,1,1``.
 """
 
-import csv
 import re
 import reprlib
 import sys
@@ -15,15 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_box
 from vrft.data.lookup import ImageFiles, parts_of
 from vrft.data.splits import SPLIT_NAMES, SPLITS, in_split
+from vrft.data.tabular import EMPTY, as_text, open_table
 from vrft.errors import DataError, reading
 from vrft.sample import Box
-from vrft.textfiles import read_text
 
 
 @dataclass(frozen=True)
@@ -36,6 +33,8 @@ class Columns:
         corners: x1, y1, x2, y2 (pixels); or
         corner_and_size: x, y, width, height (pixels).
         split: the split, where the table has it, by a name in ``SPLIT_NAMES``.
+        patient: whose image it is.
+        subgroup: a part of the data for which results are also given.
     """
 
     image: str | int
@@ -43,15 +42,15 @@ class Columns:
     corners: Sequence[str | int] | None = None
     corner_and_size: Sequence[str | int] | None = None
     split: str | int | None = None
+    patient: str | int | None = None
+    subgroup: str | int | None = None
 
     def used(self) -> list[str | int]:
         """All columns that are read."""
         boxes = self.corners or self.corner_and_size or ()
-        return [self.image, self.label, *boxes, *([] if self.split is None else [self.split])]
+        further = (self.split, self.patient, self.subgroup)
+        return [self.image, self.label, *boxes, *(column for column in further if column is not None)]
 
-
-EMPTY = {"", "nan", "na", "n/a", "<na>", "none", "null", "nil", "-"}
-"""The texts of empty cells, in lower case."""
 
 ABSENT = {"0", "no", "false", "normal", "negative", "healthy", "background", "no finding", "no findings", "nothing"}
 ABSENT |= {"正常", "阴性", "无"}
@@ -59,13 +58,6 @@ ABSENT |= {"正常", "阴性", "无"}
 
 ALWAYS_ABSENT = {"no finding", "no findings", "nothing"}
 """Labels that cannot be the label of a box."""
-
-DELIMITERS = (",", ";", "\t", "|")
-
-SEPARATOR = re.compile(r"""\s*"?sep=([^\w\s"'.+-]|\t)"?[^\S\n]*(?:\n|$)""", re.IGNORECASE)
-"""The first line of a table in which Excel names the delimiter."""
-
-_LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +68,8 @@ class Row:
     label: str
     box: Box | None
     split: str | None
+    patient: str | None = None
+    subgroup: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +93,8 @@ class TableReader:
         path: of the CSV file, with or without a byte-order mark, with any line ends.
         images: the folder of the images; the folders inside it are searched too.
         columns: the map of the columns.
-        group: the part of a file name before this text is the group (the patient), which stays in one split.
+        patient: a regular expression with one group, which finds the patient in the name of an image; without a split
+            in the table, a patient stays in one split.
         negatives: images in the folder without a row are images without a box; where the table has a split, theirs is
             the hash of their group. They are left out where rows name missing images whose names may mean them.
         absent: further labels that state an absence, whatever the cells of the box hold.
@@ -112,13 +107,14 @@ class TableReader:
         images: Path,
         *,
         columns: Columns,
-        group: str | None = None,
+        patient: str | None = None,
         negatives: bool = False,
         absent: Sequence[str] = (),
         encoding: str | None = None,
     ) -> None:
         self.path, self.images, self.columns = Path(path), Path(images), columns
-        self.group, self.negatives, self.encoding = group, negatives, encoding
+        self.patient = re.compile(patient) if patient else None
+        self.negatives, self.encoding = negatives, encoding
         self.always_absent = ALWAYS_ABSENT | {label.strip().lower() for label in absent}
         self.absent = EMPTY | ABSENT | self.always_absent
 
@@ -134,7 +130,7 @@ class TableReader:
             counts.update(table.counts)  # once, not for every split
             counts["image without row"] += sum(path not in table.rows for path in table.images)
         files = sorted(table.images if self.negatives else table.rows, key=lambda path: (path.name, path))
-        groups = [file.name.split(self.group)[0] if self.group else file.name for file in files]
+        groups = [self._patient_of(file, table.rows.get(file, [])) or file.name for file in files]
         inside = in_split(groups, split)  # for images without a split in the table
         if not table.boxed:
             raise DataError(f"{self.path}: no row of an image that is there has a box; see data.columns.")
@@ -152,8 +148,20 @@ class TableReader:
             left_out = tuple(one for one in without if one in table.boxed or one.lower() not in self.absent)
             counts["finding without box"] += len(left_out)
             counts["empty row beside boxes"] += len(without) - len(left_out) if boxes else 0
-            records.append(Record(file, image_size(file), boxes, left_out=left_out))
+            whose, part = self._patient_of(file, rows), rows[0].subgroup if rows else None
+            records.append(Record(file, image_size(file), boxes, left_out=left_out, patient=whose, subgroup=part))
         return records
+
+    def _patient_of(self, file: Path, rows: Sequence[Row]) -> str | None:
+        """The patient of an image, from its rows or from its name, where either is declared."""
+        if self.columns.patient is not None and rows:
+            if other := next((row for row in rows if row.patient != rows[0].patient), None):
+                raise DataError(f"{self.path}:{other.line}: {file.name} has another patient here; choose one.")
+            return rows[0].patient
+        found = self.patient.search(file.name) if self.patient else None
+        if self.patient and not found:
+            raise DataError(f"{file}: data.patient finds no patient in the name; expected a pattern that all have.")
+        return found[1] if found else None
 
     @cached_property
     def _table(self) -> Table:
@@ -197,70 +205,12 @@ class TableReader:
 
     def _rows(self, counts: Counts) -> Iterator[tuple[str, Row]]:
         """The name of the image of each row, and the row."""
-        if not self.path.is_file():
-            raise DataError(f"{self.path}: cannot be read as a CSV table (no such file); set data.file to the table.")
-        text = read_text(self.path, counts, self.encoding)
-        stated = SEPARATOR.match(text)
-        begin = stated.end() if stated else 0
-        line, delimiter, titles = self._titles(text, begin, (stated[1],) if stated else DELIMITERS)
-        positions = {column: self._position(column, titles, line) for column in self.columns.used()}
-        least = max(positions.values()) + 1
-        for line, cells in islice(self._cells(text, begin, delimiter), 1, None):
-            where = f"{self.path}:{line}"
-            if more := [cell for cell in cells[len(titles) :] if cell.strip()]:
-                fault = f"has {len(cells)} cells, and the first row {len(titles)} titles ({more[0]!r} has none)"
-                raise DataError(f"{where}: {fault}; put texts that hold a {delimiter!r} in quotes.")
-            if len(cells) < least:
-                fault = f"has {len(cells)} of {len(titles)} cells"
-                raise DataError(f"{where}: {fault}; fill in the others, which may be empty, or remove the row.")
-            taken = {column: cells[at].strip() for column, at in positions.items()}
-            yield self._row(taken, where, line, counts, decimal_comma=delimiter != ",")
-
-    def _cells(self, text: str, begin: int, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-        """The line on which each row begins, and its cells; empty rows are left out."""
-        before = text.count("\n", 0, begin)
-        lines = (match[0] for match in _LINE.finditer(text, begin))  # a list of them would double the memory
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
-        line = before + 1
-        try:
-            for cells in reader:
-                if any(map(str.strip, cells)):
-                    yield line, cells
-                line = before + reader.line_num + 1
-        except csv.Error as error:
-            fault = f"is no CSV table ({error}): a quote on this line is not closed, or text follows the closing quote"
-            raise DataError(f"{self.path}:{line}: {fault}; write a quote inside a text twice.") from None
-
-    def _titles(self, text: str, begin: int, delimiters: Sequence[str]) -> tuple[int, str, list[str]]:
-        """The line of the titles, the delimiter, and the titles: by the delimiter that gives most declared titles."""
-        wanted = [column for column in self.columns.used() if isinstance(column, str)]
-        candidates: list[tuple[int, int, int, int, str, list[str]]] = []
-        fault = DataError(f"{self.path}:1: is no CSV table; expected a row of titles.")
-        for delimiter in delimiters:
-            try:
-                line, cells = next(self._cells(text, begin, delimiter))
-            except StopIteration:
-                continue
-            except DataError as error:
-                fault = error
-                continue
-            titles = [cell.strip() for cell in cells]
-            declared, rank = sum(title in titles for title in wanted), -len(candidates)
-            candidates.append((declared, len(titles), rank, line, delimiter, titles))
-        if not candidates:
-            raise fault
-        return max(candidates)[3:]
-
-    def _position(self, column: str | int, titles: Sequence[str], line: int) -> int:
-        """The position of a column in a row."""
-        if isinstance(column, int):
-            if not 0 <= column < len(titles):
-                raise DataError(f"{self.path}:{line}: has no column {column}; it has {', '.join(titles)[:300]}.")
-            return column
-        if titles.count(column) != 1:
-            many = "has several columns" if column in titles else "has no column"
-            raise DataError(f"{self.path}:{line}: {many} {column!r}; it has {', '.join(titles)[:300]}.")
-        return titles.index(column)
+        used = self.columns.used()
+        table = open_table(self.path, wanted=used, counts=counts, encoding=self.encoding)
+        for number, values in table.rows(used):
+            cells = ("" if value is None else str(value).strip() for value in values)
+            taken = dict(zip(used, cells, strict=True))
+            yield self._row(taken, table.place(number), number, counts, decimal_comma=table.decimal_comma)
 
     def _row(
         self, row: dict[str | int, str], where: str, line: int, counts: Counts, *, decimal_comma: bool
@@ -278,9 +228,11 @@ class TableReader:
         if box is not None and label.lower() in EMPTY:
             fault = f"has a box without a label (the cell is {label!r})"
             raise DataError(f"{where}: {fault}; fill it in or remove the row.")
-        whole = re.fullmatch(r"([+-]?\d+)\.0+", label)  # a whole number that pandas wrote beside empty cells
         split = None if self.columns.split is None else self._split(row, where)
-        return name, Row(line, sys.intern(whole[1] if whole else label), box, split)
+        whose = [None if column is None else row[column] for column in (self.columns.patient, self.columns.subgroup)]
+        if self.columns.patient is not None and not whose[0]:
+            raise DataError(f"{where}: names no patient (column {self.columns.patient!r} is empty); fill it in.")
+        return name, Row(line, sys.intern(as_text(label)), box, split, whose[0], whose[1])
 
     def _split(self, row: dict[str | int, str], where: str) -> str:
         assert self.columns.split is not None

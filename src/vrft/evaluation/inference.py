@@ -1,4 +1,4 @@
-"""Questions about single images: the answer, the reasoning before it, and how sure the policy is."""
+"""Questions about single samples: the answer, the reasoning before it, and how sure the policy is."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,8 +15,11 @@ from vrft.policies.from_recipe import frame_for, load_arm
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of
 from vrft.response import ORDERS, parse, scale_of
 from vrft.runs import RunDirectory
-from vrft.sample import Grey, ImageFile, Sample, open_image
+from vrft.sample import Grey, ImageFile, ImageSource, Sample, in_grey, open_image
 from vrft.tasks import Grading, Localization, TrainableTask, read_section, task_from
+
+Files = Path | Sequence[Path]
+"""The image file of a sample, or its several files in order."""
 
 Asked = Iterator[tuple[Sample, dict[str, Any]]]
 """Samples, and what ``ask`` says of each."""
@@ -26,7 +29,7 @@ MAX_TOKENS = 256
 
 def ask_run(
     directory: RunDirectory,
-    images: Sequence[Path] = (),
+    images: Sequence[Files] = (),
     *,
     arm: str | None = None,
     seed: int | None = None,
@@ -68,15 +71,15 @@ def ask_run(
         directory.check_knowledge(injection.facts())
         samples = [injection.apply(sample, recipe.condition_of(asked_arm).prompt) for sample in samples]
     if recipe.condition_of(asked_arm).image == "grey":
-        samples = [replace(sample, image=Grey(sample.images[0])) for sample in samples]
+        samples = [in_grey(sample) for sample in samples]
     for sample in samples:
         row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)
-        yield sample, {"image": sample.id} | ({"target": sample.target} if sample.split else {}) | row
+        yield sample, _shown(sample) | ({"target": sample.target} if sample.split else {}) | row
 
 
 def ask_model(
     model: str,
-    images: Sequence[Path],
+    images: Sequence[Files],
     section: Mapping[str, Any],
     *,
     question: str | None,
@@ -110,22 +113,39 @@ def ask_model(
     quiet_libraries()
     policy = load_policy(model)
     for sample in samples:
-        yield sample, {"image": sample.id} | ask(policy, task, sample, max_tokens=max_tokens or MAX_TOKENS)
+        yield sample, _shown(sample) | ask(policy, task, sample, max_tokens=max_tokens or MAX_TOKENS)
 
 
 def _files(
-    images: Sequence[Path], question: str, window: Window | None, page: int | None, axis: Axis | None
+    images: Sequence[Files], question: str, window: Window | None, page: int | None, axis: Axis | None
 ) -> list[Sample]:
-    """Samples of image files and of folders of DICOM series, without targets.
+    """Samples of image files and of folders of DICOM series, without targets; one of several has the name of the first.
 
     Raises:
         UserError: one of them does not exist.
     """
-    for path in images:
+
+    def source(path: Path) -> ImageSource:
         if not path.exists():
             raise UserError(f"{path}: there is no such file.")
-    files = (ImageFile(path, window=window, page=page, axis=axis or "axial") for path in images)
-    return [Sample(str(path), file, question, (), split="") for path, file in zip(images, files, strict=True)]
+        return ImageFile(path, window=window, page=page, axis=axis or "axial")
+
+    samples = []
+    for own in images:
+        if isinstance(own, Path):
+            samples.append(Sample(str(own), source(own), question, (), split=""))
+        elif not own:
+            raise UserError("a sample has no image files; name one or more.")
+        else:
+            facts = {"images": [str(path) for path in own]}
+            samples.append(Sample(str(own[0]), tuple(map(source, own)), question, (), split="", facts=facts))
+    return samples
+
+
+def _shown(sample: Sample) -> dict[str, Any]:
+    """What was shown: ``image``, the name of the sample or its file, or ``images``, its several files."""
+    several = None if sample.split else sample.facts.get("images")
+    return {"images": several} if several else {"image": sample.id}
 
 
 def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens: int) -> dict[str, Any]:
@@ -134,37 +154,44 @@ def ask(policy: LoadedPolicy, task: TrainableTask, sample: Sample, *, max_tokens
     Returns:
         ``answer`` as it is read (None where it is not), ``name`` (of the grade, where names hold numerals, so that
         ``answer``, its index, is none of them), ``reasoning`` (the think block), ``confidence`` in [0, 1],
-        ``problems`` (of the completion, and of the image: ``image_warnings``) and ``completion``; for a localization
-        also ``boxes``, in pixels of the image, and ``image_size``.
+        ``problems`` (of the completion, and of the images: ``image_warnings``) and ``completion``; for a localization
+        also ``boxes``, in pixels of the first image, and its ``image_size``.
         The confidence is the geometric mean of the probabilities of the answer's tokens after that reasoning: 1 where
         there was no doubt. It is no calibrated chance of being right, and None where no answer is read or the
         envelope is broken.
     """
     policy.model.eval()
-    image = open_image(sample.images[0])
-    prompt = policy.prompt(task, sample, image.size)
-    (tokens,) = decode(policy, [prompt], [image], max_tokens=max_tokens)
+    images = [open_image(source) for source in sample.images]
+    size = images[0].size
+    prompt = policy.prompt(task, sample, size)
+    (tokens,) = decode(policy, [prompt], [images], max_tokens=max_tokens)
     text = str(policy.processor.batch_decode([tokens], skip_special_tokens=True)[0])
-    end, sizes = policy.prompt_end, (image.size, policy.processed_size(image.size))
-    row = prediction(task, sample, text, len(tokens), *sizes, prompt_end=end)
+    end, processed = policy.prompt_end, policy.processed_size(size)
+    row = prediction(task, sample, text, len(tokens), size, processed, prompt_end=end)
     envelope = parse(text, task.order, end)
+    warnings = [
+        warning
+        for image, source in zip(images, sample.images, strict=True)
+        if not isinstance(source, Grey)
+        for warning in image_warnings(image)
+    ]
     asked = {
         "answer": row["answer"],
         **_name(task, row["answer"]),
         "reasoning": envelope.think,
         "confidence": None,
-        "problems": [*row["problems"], *([] if isinstance(sample.image, Grey) else image_warnings(image))],
+        "problems": [*row["problems"], *dict.fromkeys(warnings)],
         "completion": text,
     }
     if row["answer"] is not None and row["well_formed"]:
-        probabilities = token_probabilities(policy, prompt, image, tokens)
+        probabilities = token_probabilities(policy, prompt, images, tokens)
         decoded = policy.processor.tokenizer.decode
         span = answer_span(
             tokens, lambda ids: decoded(ids, skip_special_tokens=True), last=ORDERS[task.order][-1] == "answer"
         )
         asked["confidence"] = round(geometric_mean(probabilities[span]), 4)
     if isinstance(task, Localization):
-        asked |= {"boxes": row["answer"], "image_size": list(image.size)}
+        asked |= {"boxes": row["answer"], "image_size": list(size)}
     return asked
 
 

@@ -71,12 +71,13 @@ def _decoded(
     policy: LoadedPolicy, task: TrainableTask, batch: Sequence[Sample], max_tokens: int
 ) -> list[dict[str, Any]]:
     images, sizes = zip(*(policy.open(sample) for sample in batch), strict=True)
-    prompts = [policy.prompt(task, sample, size) for sample, size in zip(batch, sizes, strict=True)]
+    firsts = [of_sample[0] for of_sample in sizes]
+    prompts = [policy.prompt(task, sample, size) for sample, size in zip(batch, firsts, strict=True)]
     tokens = decode(policy, prompts, images, max_tokens=max_tokens)
     texts, end = policy.processor.batch_decode(tokens, skip_special_tokens=True), policy.prompt_end
     return [
         prediction(task, sample, text, len(ids), size, policy.processed_size(size), prompt_end=end)
-        for sample, text, ids, size in zip(batch, texts, tokens, sizes, strict=True)
+        for sample, text, ids, size in zip(batch, texts, tokens, firsts, strict=True)
     ]
 
 

@@ -136,8 +136,7 @@ class Plan:
         for order in orders_of(recipe):
             check_envelope(recipe.policy.model, self.prompt_end, order)
         self.experiment = _opened(recipe)
-        section = recipe.policy.model_copy(update={"image_cache_gb": 0.0})  # the user's cache stays as it is
-        self.uncached = recipe.model_copy(update={"policy": section})
+        self.uncached = without_image_cache(recipe)
         self._add_rows()
 
     def peak(self, row: Row) -> float:
@@ -188,7 +187,9 @@ class Plan:
         sizes: list[Any] = [stage.model_dump(include=SIZES), condition, task.order]
         sizes += [sorted(stage.weights()), stage.kl > 0] if isinstance(stage, RftStage) else []
         what, memory, kind = f"{index + 1} {stage.kind}", self.counted.training(stage, lengths), json.dumps(sizes)
-        row = Row(arm, what, seeds, stage.steps, lengths, memory, kind, lambda: self._train(arm, stage))
+        row = Row(
+            arm, what, seeds, stage.steps, lengths, memory, kind, lambda: step_seconds(self.experiment, arm, stage)
+        )
         if self.peak(row) > self.usable:
             row.remedies = self._remedies(stage, lengths)
         self.rows.append(row)
@@ -202,7 +203,7 @@ class Plan:
         arm: str,
         what: str,
         task: TrainableTask,
-        samples: list[Sample],
+        samples: Sequence[Sample],
         condition: PromptKnowledge,
         longest: int,
         times: int = 1,
@@ -211,7 +212,7 @@ class Plan:
         if not samples:
             return
         injection, batch = self.experiment.injection, min(self.recipe.evaluation.batch_size, len(samples))
-        shown = (samples[:: max(1, len(samples) // (2 * batch))] * 2)[: 2 * batch]
+        shown = ([*samples[:: max(1, len(samples) // (2 * batch))]] * 2)[: 2 * batch]
         shown = [injection.apply(sample, condition) for sample in shown] if injection else shown
         lengths = self._lengths(task, shown, longest)
         whole = self.counted.full and self.recipe.has_seeds(arm)  # evaluated as saved, in float32
@@ -236,9 +237,10 @@ class Plan:
         changes |= {f"micro_batch: {least}": {"micro_batch": least}}
         changes |= {"kl: 0": {"kl": 0.0}} if isinstance(stage, RftStage) else {}
         tried = {keys: (counted, stage.model_copy(update=change), lengths) for keys, change in changes.items()}
-        if lengths.image > FEW_TOKENS:
-            prompt, patches = lengths.prompt - lengths.image + FEW_TOKENS, lengths.patches * FEW_TOKENS // lengths.image
-            fewer = Lengths(prompt, lengths.completion, FEW_TOKENS, patches)
+        few = FEW_TOKENS * lengths.images
+        if lengths.image > few:
+            prompt, patches = lengths.prompt - lengths.image + few, lengths.patches * few // lengths.image
+            fewer = Lengths(prompt, lengths.completion, few, patches, lengths.images)
             tried[f"policy.max_pixels: {FEW_TOKENS * self.multiple**2}"] = (counted, stage, fewer)
         every = stage.model_copy(update={key: value for change in changes.values() for key, value in change.items()})
         tried["all of these"] = (counted, every, fewer)
@@ -248,46 +250,37 @@ class Plan:
         peaks = {keys: peak_of(one.training(changed, of)) for keys, (one, changed, of) in tried.items()}
         return [(keys, peak + held) for keys, peak in peaks.items() if peak < now]
 
-    def _lengths(self, task: TrainableTask, samples: list[Sample], longest: int, stage: Stage | None = None) -> Lengths:
+    def _lengths(
+        self, task: TrainableTask, samples: Sequence[Sample], longest: int, stage: Stage | None = None
+    ) -> Lengths:
         """The longest of some samples; a completion is the target of SFT, else as long as it may be."""
         if not samples:
             raise DataError("the data has no samples in train.")
         chosen, found = samples[:: max(1, len(samples) // SAMPLED)][:SAMPLED], []
         think = think_texts(stage, chosen, 0) if isinstance(stage, SftStage) else None
         for place, sample in enumerate(chosen):
-            image = open_image(sample.images[0])
-            width, height = self.policy.processed_size(image.size)
-            tokens = width * height // self.multiple**2 if self.multiple > 1 else 0  # not known of other families
-            text = self.policy.prompt(task, sample, image.size)
+            images = [open_image(image) for image in sample.images]
+            pixels = sum(width * height for width, height in (self.policy.processed_size(one.size) for one in images))
+            tokens = pixels // self.multiple**2 if self.multiple > 1 else 0  # not known of other families
+            text = self.policy.prompt(task, sample, images[0].size)
             prompt, patches = self._tokens(text) + TEMPLATE + tokens, 4 * tokens
             if self.tokenizer is not None:
-                inputs = model_inputs(self.policy, [text], [image])
+                inputs = model_inputs(self.policy, [text], [images])
                 prompt, patches = inputs["input_ids"].shape[1], inputs["pixel_values"].numel()
                 patches //= self.counted.patch_numbers
             if think is not None:
                 answer = answer_of(self.policy, task, sample, size_of(sample.images[0]))
                 longest = self._tokens(render(think(sample, place), answer, task.order, self.prompt_end)) + 1
-            found.append((prompt, longest, tokens, patches))
+            found.append((prompt, longest, tokens, patches, len(images)))
         return Lengths(*map(max, zip(*found, strict=True)))
 
     def _tokens(self, text: str) -> int:
         """Tokens of a text, estimated where there is no tokenizer."""
         return -(-len(text) // LETTERS) if self.tokenizer is None else len(self.tokenizer(text).input_ids)
 
-    def _train(self, arm: str, stage: Stage) -> float:
-        """Seconds of a step after the warm-up, with the policy that the recipe starts from."""
-        clock, seed = _StepClock(stage.updates_per_batch if isinstance(stage, RftStage) else 1), self.recipe.seeds[0]
-        changes = {"steps": clock.last, "log_every": 1, "max_tokens": None, "max_seconds": None}
-        train: Callable[..., Any] = train_rft if isinstance(stage, RftStage) else train_sft
-        policy = load_for(self.uncached, None, training=True)
-        task, samples = self.experiment.stage_dataset(arm, stage, seed)
-        with TemporaryDirectory() as folder, suppress(_Measured):
-            place, shorter = StageDirectory(Path(folder)), stage.model_copy(update=changes)
-            options = {"custom": self.recipe.custom} if isinstance(stage, RftStage) else {}
-            train(policy, shorter, task, samples, place, seed=seed, reporter=clock, **options)
-        return clock.seconds
-
-    def _decode(self, task: TrainableTask, samples: list[Sample], batch: int, longest: int, *, whole: bool) -> float:
+    def _decode(
+        self, task: TrainableTask, samples: Sequence[Sample], batch: int, longest: int, *, whole: bool
+    ) -> float:
         """Seconds of the second of two batches of an evaluation."""
         policy = load_for(self.uncached, None, training=whole)
         batches = answers(policy, task, samples, batch_size=batch, max_tokens=longest)
@@ -295,6 +288,26 @@ class Plan:
         began = time.monotonic()
         next(batches)
         return time.monotonic() - began
+
+
+def step_seconds(experiment: Experiment, arm: str, stage: Stage) -> float:
+    """Seconds of a step of a stage after the warm-up, with the policy that the recipe starts from; nothing is kept."""
+    recipe = without_image_cache(experiment.recipe)
+    clock, seed = _StepClock(stage.updates_per_batch if isinstance(stage, RftStage) else 1), recipe.seeds[0]
+    changes = {"steps": clock.last, "log_every": 1, "max_tokens": None, "max_seconds": None}
+    train: Callable[..., Any] = train_rft if isinstance(stage, RftStage) else train_sft
+    policy = load_for(recipe, None, training=True)
+    task, samples = experiment.stage_dataset(arm, stage, seed)
+    with TemporaryDirectory() as folder, suppress(_Measured):
+        place, shorter = StageDirectory(Path(folder)), stage.model_copy(update=changes)
+        options = {"custom": recipe.custom} if isinstance(stage, RftStage) else {}
+        train(policy, shorter, task, samples, place, seed=seed, reporter=clock, **options)
+    return clock.seconds
+
+
+def without_image_cache(recipe: Recipe) -> Recipe:
+    """A recipe that leaves the user's cache of images as it is."""
+    return recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"image_cache_gb": 0.0})})
 
 
 def make_plan(recipe: Recipe, on: str | None = None, devices: int = 1, *, reporter: Reporter) -> Plan:

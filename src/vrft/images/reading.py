@@ -55,7 +55,45 @@ def read_image(
         UserError: the package that reads such files is not installed.
     """
     data = None if part is None else read_part(path, part, name)
-    shown = Path(name) if name else path
+    return _read(path, data, Path(name) if name else path, region=region, window=window, page=page, axis=axis)
+
+
+def read_image_bytes(
+    data: bytes,
+    name: str,
+    *,
+    region: Region | None = None,
+    window: Window | None = None,
+    page: int | None = None,
+    axis: Axis = "axial",
+) -> Image.Image:
+    """As ``read_image``, of a file whose bytes are in memory.
+
+    Args:
+        data: the bytes of the file.
+        name: the name of the file in messages, which may tell its format.
+        region: as in ``read_image``.
+        window: as in ``read_image``.
+        page: as in ``read_image``.
+        axis: as in ``read_image``.
+
+    Raises:
+        DataError: as ``read_image``.
+        UserError: the package that reads such files is not installed.
+    """
+    return _read(Path(name), data, Path(name), region=region, window=window, page=page, axis=axis)
+
+
+def _read(
+    path: Path,
+    data: bytes | None,
+    shown: Path,
+    *,
+    region: Region | None,
+    window: Window | None,
+    page: int | None,
+    axis: Axis,
+) -> Image.Image:
     if data is None and path.is_dir():
         check_axis(shown, axis)
         path, shown, page = slice_of(path, shown, page)
@@ -127,7 +165,7 @@ def _shared(facts: ImageFacts) -> ImageFacts:
 
 
 def inspect_bytes(
-    data: bytes, path: Path, page: int | None = None, *, axis: Axis = "axial", name: str = ""
+    data: bytes, path: Path, page: int | None = None, axis: Axis = "axial", *, any_page: bool = False, name: str = ""
 ) -> ImageFacts:
     """The facts in the header of a file whose bytes are in memory; the other arguments are those of ``inspect``.
 
@@ -136,7 +174,8 @@ def inspect_bytes(
     """
     shown = Path(name) if name else path
     facts = _facts(path, data, shown, page or 0, axis)
-    check_page(shown, facts.pages, page)
+    if page is not None or not any_page:
+        check_page(shown, facts.pages, page)
     return facts
 
 

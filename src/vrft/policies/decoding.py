@@ -1,22 +1,28 @@
 """Greedy decoding, and the probabilities of the tokens of a completion."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
+from PIL import Image
 from transformers import BatchFeature
 
 from vrft.policies.loading import LoadedPolicy
 
+Images = Image.Image | Sequence[Image.Image]
+"""The image of a prompt, or several in order."""
 
-def model_inputs(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any]) -> BatchFeature:
+
+def model_inputs(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Images]) -> BatchFeature:
     """Prompts and their images as inputs of the model, padded on the left, on its device."""
-    texts = [policy.prompt_text(prompt, image) for prompt, image in zip(prompts, images, strict=True)]
-    inputs = policy.processor(text=texts, images=list(images), padding=True, return_tensors="pt")
+    shown = [[own] if isinstance(own, Image.Image) else list(own) for own in images]
+    texts = [policy.prompt_text(prompt, len(own)) for prompt, own in zip(prompts, shown, strict=True)]
+    inputs = policy.processor(text=texts, images=shown, padding=True, return_tensors="pt")
     return inputs.to(policy.model.device)
 
 
-def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], *, max_tokens: int) -> list[list[int]]:
+def decode(
+    policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Images], *, max_tokens: int
+) -> list[list[int]]:
     """Decode greedily; returns the tokens of each completion up to the end of turn, which is left out."""
     inputs = model_inputs(policy, prompts, images)
     with torch.inference_mode():
@@ -41,9 +47,9 @@ def decode(policy: LoadedPolicy, prompts: Sequence[str], images: Sequence[Any], 
     return completions
 
 
-def token_probabilities(policy: LoadedPolicy, prompt: str, image: Any, tokens: Sequence[int]) -> list[float]:
+def token_probabilities(policy: LoadedPolicy, prompt: str, images: Images, tokens: Sequence[int]) -> list[float]:
     """The probability of each token of a completion given the tokens before it; suppressed tokens have none."""
-    inputs = model_inputs(policy, [prompt], [image])
+    inputs = model_inputs(policy, [prompt], [images])
     written = torch.tensor([list(tokens)], device=policy.model.device)
     inputs["input_ids"] = torch.cat([inputs["input_ids"], written], dim=1)
     for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):

@@ -1,11 +1,12 @@
 """A cache of decoded and resized images: arrays on disk, mapped into memory.
 
 The cache keeps an image after the processor's resize, as RGB values from 0 to 255, so that only the pixels that the
-policy sees are read again. A key depends on the bytes of the file, the way it is read (region, window, page, axis), and
-the settings of the processor.
+policy sees are read again. A key depends on the bytes of the file (of an image that is no file, such as a part of a
+remote shard, on its identity), the way it is read (region, window, page, axis), and the settings of the processor.
 """
 
 import hashlib
+import json
 import math
 import os
 import tempfile
@@ -22,15 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vrft.boxes import Size
-from vrft.images import NOT_FINITE, RULES, inspect_bytes, read_part
+from vrft.images import NOT_FINITE, RULES, read_part
 from vrft.policies.families import processed_size
-from vrft.sample import Sample, file_of, open_image
-
-
-def default_folder() -> Path:
-    """``VRFT_CACHE``, or ``vrft`` in the user's cache folder."""
-    given = os.environ.get("VRFT_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vrft"
+from vrft.sample import ImageBytes, ImageSource, open_image, size_of, stored
 
 
 class ImageCache:
@@ -47,37 +42,38 @@ class ImageCache:
         self.created, self.size, self.hits = math.floor(time.time()), -1, 0
         self.is_writable = True
 
-    def open(self, sample: Sample, processor: Any, config: Any) -> tuple[Image.Image, Size]:
-        """The resized image of a sample in RGB, and width and height of the original.
+    def open(self, source: ImageSource, processor: Any, config: Any) -> tuple[Image.Image, Size]:
+        """An image of a sample in RGB and resized, and width and height of the original.
 
         An image without a file is returned unchanged, and so is an image that the processor would resize a second time.
 
         Raises:
             DataError: the file is missing or is no readable image.
         """
-        read = file_of(sample.images[0])
+        read = stored(source)
         if read is None:
-            image = open_image(sample.images[0])
+            image = open_image(source)
             return image, image.size
         try:
-            data = read_part(read.path, read.part, read.name) if read.part else read.path.read_bytes()
-        except OSError:  # a folder too, which is a series
-            image = open_image(sample.images[0])  # raises the error for the user
+            if isinstance(read, ImageBytes):
+                data = json.dumps(read.source.identity).encode()
+            else:
+                data = read.path.read_bytes() if read.part is None else read_part(read.path, read.part, read.name)
+        except OSError:
+            image = open_image(source)  # raises the error for the user
             return image, image.size
-        facts = inspect_bytes(data, read.path, read.page, axis=read.axis, name=read.name)
-        size, region = facts.size, read.region
-        if region is not None:
-            size = region[2] - region[0], region[3] - region[1]
+        size = size_of(source)
         resized = processed_size(size, config, processor)
         resize = _resize_of(processor)
         if resize is None or processed_size(resized, config, processor) != resized:
-            return open_image(sample.images[0]), size
+            return open_image(source), size
         digest = hashlib.blake2b(data, digest_size=20)
-        digest.update(repr((RULES, region, read.window, read.page, read.axis, resized, _settings(processor))).encode())
+        options = (RULES, read.region, read.window, read.page, read.axis, resized, _settings(processor))
+        digest.update(repr(options).encode())
         path = self.folder / "images" / digest.hexdigest()[:2] / f"{digest.hexdigest()}.npy"
         pixels = _load(path, resized)
         if pixels is None:
-            image = open_image(sample.images[0])
+            image = open_image(source)
             pixels = resize(image)
             if NOT_FINITE in image.info:  # the array would lose this note
                 result = Image.fromarray(pixels)

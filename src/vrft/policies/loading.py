@@ -21,14 +21,15 @@ from transformers import (
 from transformers.image_utils import SizeDict
 
 from vrft.boxes import Size
+from vrft.caches import cache_folder
 from vrft.errors import PolicyError, first_line
 from vrft.image_log import ImageLog
 from vrft.policies.families import family_of, processed_size
-from vrft.policies.image_cache import ImageCache, default_folder
+from vrft.policies.image_cache import ImageCache
 from vrft.policies.templates import prompt_end, render_prompt
 from vrft.processes import local_index
-from vrft.sample import Grey, Sample, open_image, read_as
-from vrft.tasks import TrainableTask
+from vrft.sample import Grey, ImageSource, Sample, open_image, read_as
+from vrft.tasks import Localization, TrainableTask
 from vrft.tasks.localization import pointing_question
 
 TINY = Path(__file__).parent / "tiny" / "weights"
@@ -59,6 +60,8 @@ class LoadedPolicy:
     """The cache of resized images; None without a cache."""
     image_log: ImageLog = field(default_factory=ImageLog)
     """Notes on unusual images among those that were opened, such as images of a single value."""
+    skips_unreadable: bool = False
+    """In training, a sample that cannot be read is noted, and the next that can stands in its place."""
 
     @property
     def suppressed(self) -> list[int]:
@@ -73,37 +76,53 @@ class LoadedPolicy:
         """Width and height of an image after the processor's resize."""
         return processed_size(image_size, self.model.config, self.processor)
 
-    def open(self, sample: Sample) -> tuple[Image.Image, Size]:
-        """The image of a sample as it is passed to the processor, in RGB, and width and height of the original.
+    def open(self, sample: Sample) -> tuple[tuple[Image.Image, ...], tuple[Size, ...]]:
+        """The images of a sample as they are passed to the processor, in RGB, and width and height of each original.
 
         Raises:
-            DataError: the file is missing or is no readable image.
+            DataError: a file is missing or is no readable image.
         """
+        opened = [self._open(source, sample.id) for source in sample.images]
+        return tuple(image for image, _ in opened), tuple(size for _, size in opened)
+
+    def _open(self, source: ImageSource, name: str) -> tuple[Image.Image, Size]:
         if self.cache is not None:
-            image, size = self.cache.open(sample, self.processor, self.model.config)
+            image, size = self.cache.open(source, self.processor, self.model.config)
         else:
-            image = open_image(sample.images[0])
+            image = open_image(source)
             size = image.size
-        if not isinstance(sample.image, Grey):  # empty on purpose
-            self.image_log.note(image, sample.id, lambda: read_as(sample.images[0]))
+        if not isinstance(source, Grey):  # empty on purpose
+            self.image_log.note(image, name, lambda: read_as(source))
         return image, size
 
     def prompt(self, task: TrainableTask, sample: Sample, size: Size) -> str:
-        """The text of the prompt for a sample with an image of this size; a region is in the frame of the family."""
-        question = sample.question
+        """The text of the prompt for a sample whose first image has this size; a region is in the frame of the family.
+
+        Where there are several images, the prompt says that boxes and the region are in the first.
+        """
+        question, several = sample.question, len(sample.images) > 1
         if sample.region is not None:
-            frame = family_of(self.model.config).frame
-            question = pointing_question(question, sample.region, frame, size, self.processed_size(size))
-        return task.prompt(question, sample.knowledge.prompt if sample.knowledge else "")
+            frame, processed = family_of(self.model.config).frame, self.processed_size(size)
+            question = pointing_question(question, sample.region, frame, size, processed, several=several)
+        known = sample.knowledge.prompt if sample.knowledge else ""
+        if isinstance(task, Localization):
+            return task.prompt(question, known, several=several)
+        return task.prompt(question, known)
 
-    def messages(self, prompt: str, image: Any) -> list[dict[str, Any]]:
-        """The conversation with a single turn of the user: an image and a prompt."""
-        content = [{"type": "image", "image": image}, {"type": "text", "text": prompt}]
-        return [{"role": "user", "content": content}]
+    def messages(self, prompt: str, images: int = 1) -> list[dict[str, Any]]:
+        """The conversation with a single turn of the user: a place for each image, and a prompt.
 
-    def prompt_text(self, prompt: str, image: Any) -> str:
-        """The rendered conversation, up to the beginning of the policy's turn."""
-        return render_prompt(self.processor, self.messages(prompt, image))
+        Several images are numbered: ``Image 1:`` stands before the first.
+        """
+        content: list[dict[str, Any]] = []
+        for number in range(1, images + 1):
+            content += [{"type": "text", "text": f"Image {number}: "}] if images > 1 else []
+            content.append({"type": "image"})
+        return [{"role": "user", "content": [*content, {"type": "text", "text": prompt}]}]
+
+    def prompt_text(self, prompt: str, images: int = 1) -> str:
+        """The rendered conversation with so many images, up to the beginning of the policy's turn."""
+        return render_prompt(self.processor, self.messages(prompt, images))
 
     @property
     def prompt_end(self) -> str:
@@ -199,7 +218,7 @@ def load_policy(
     if torch.cuda.is_available():
         model = model.to(f"cuda:{local_index()}")
     lora = None if isinstance(model, PeftModel) else lora
-    cache = ImageCache(default_folder(), int(image_cache_gb * 1e9)) if image_cache_gb else None
+    cache = ImageCache(cache_folder(), int(image_cache_gb * 1e9)) if image_cache_gb else None
     return LoadedPolicy(
         model,
         processor,

@@ -30,7 +30,8 @@ from vrft.recipe.opening import (
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     LOSSES,
-    BoxData,
+    Data,
+    FileData,
     FuzzyReward,
     IouReward,
     Lora,
@@ -53,10 +54,11 @@ __all__ = [
     "Ablation",
     "Arm",
     "ArmChange",
-    "BoxData",
     "Budget",
     "Condition",
+    "Data",
     "Evaluation",
+    "FileData",
     "FuzzyReward",
     "IouReward",
     "Lora",

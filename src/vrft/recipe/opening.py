@@ -1,14 +1,20 @@
 """From a recipe to what it names: the source of its samples, what is known of its classes, its task."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from vrft.data import MedMNISTSource, PhantomSource, Source
 from vrft.data.annotations import BoxSource, Reader
+from vrft.data.class_folders import FolderReader
 from vrft.data.coco import COCOReader
+from vrft.data.hub_rows import HubReader
 from vrft.data.masks import MaskReader
+from vrft.data.rows import RowOptions, RowReader, RowSource
+from vrft.data.splits import Shares
 from vrft.data.table import Columns, TableReader
+from vrft.data.table_rows import RowColumns, RowTableReader
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError
@@ -17,13 +23,19 @@ from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     BoxData,
     COCOData,
+    ColumnsOfRows,
     Data,
+    FolderData,
+    HuggingFaceData,
     MasksData,
     MedMNISTData,
     PhantomData,
     PythonData,
     RftStage,
+    RowData,
     SftStage,
+    TableData,
+    TaskSection,
     VOCData,
     YOLOData,
 )
@@ -57,18 +69,67 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
     if isinstance(data, PythonData):
         raise DataError("data.source is python, a source in a program; give it to vrft.run(recipe, source=...).")
-    if kind == "grading":
-        raise DataError(f"{data.source} gives boxes with labels; task.kind must be localization or classification.")
-    return BoxSource(
-        box_reader(data),
-        kind=kind,
-        find=data.find,
-        region=data.region,
-        margin=data.margin,
-        hash_splits=data.splits == "hash",
-        **reading_of(data),
-        unusable=data.unusable,
+    if isinstance(data, BoxData) or (isinstance(data, TableData) and data.columns.box_a_row):
+        return _box_source(data, kind)
+    section = (stage.task if stage else None) or recipe.task
+    return _row_source(data, section)
+
+
+def _box_source(data: BoxData | TableData, kind: Any) -> BoxSource:
+    common = data.model_dump(
+        include={"find", "region", "margin", "unusable", "split_seed", "patient", "patient_overlap", "on_bad_sample"}
     )
+    splits = "own" if data.splits == "auto" else data.splits
+    shares = Shares(**data.shares.model_dump())
+    options = {"splits": splits, "shares": shares, "hash_names": data.hash_names, **common, **reading_of(data)}
+    return BoxSource(box_reader(data), kind=kind, **options)
+
+
+def _row_source(data: RowData, section: TaskSection) -> RowSource:
+    """A source with a row for each image."""
+    kind = section.kind
+    if isinstance(data, FolderData):
+        if kind == "localization":
+            raise DataError(
+                f"{data.root}: folders of classes have no boxes; task.kind must be classification or grading."
+            )
+        reader: RowReader = FolderReader(Path(data.root), series=data.series)
+        regions = False
+    else:
+        target, regions = _target_column(data.columns, kind)
+        names = ("image", "id", "question", "split", "patient", "subgroup", "study")
+        columns = RowColumns(target=target, **data.columns.model_dump(include=set(names)))
+        reader = _reader_of_columns(data, columns)
+    names_of_options = {one.name for one in fields(RowOptions)} - {"shares", "window"}
+    options = data.model_dump(include=names_of_options) | reading_of(data) | {"regions": regions}
+    graded = isinstance(section, GradingTask) and (section.levels is not None or section.names is not None)
+    return RowSource(
+        reader, kind=kind, options=RowOptions(shares=Shares(**data.shares.model_dump()), **options), graded=graded
+    )
+
+
+def _reader_of_columns(data: TableData | HuggingFaceData, columns: RowColumns) -> RowReader:
+    if isinstance(data, HuggingFaceData):
+        options: dict[str, Any] = data.model_dump(include={"name", "revision", "download", "ignore"})
+        return HubReader(data.path, columns=columns, images=Path(data.images) if data.images else None, **options)
+    root = Path(data.root)
+    return RowTableReader(
+        root / data.file, root / data.images, columns=columns, file_name=data.file_name, encoding=data.encoding
+    )
+
+
+def _target_column(columns: ColumnsOfRows, kind: str) -> tuple[Any, bool]:
+    """The column of the target of a task, and whether each of its boxes is a sample."""
+    fitting = {"classification": ("label",), "grading": ("grade", "label"), "vqa": ("answer",)}.get(kind, ("boxes",))
+    for name in fitting:
+        if getattr(columns, name) is not None:
+            return getattr(columns, name), False
+    if columns.boxes is not None and kind in ("classification", "grading"):
+        return columns.boxes, True
+    known = ", ".join(name for name in ("label", "grade", "boxes", "answer") if getattr(columns, name) is not None)
+    needed = " or ".join(f"data.columns.{name}" for name in fitting)
+    more = ", or corners or corner_and_size with a box a row" if kind == "localization" else ""
+    raise DataError(f"a {kind} needs {needed}{more}; data.columns has {known or 'no column of a target'}.")
 
 
 def reading_of(data: Data) -> dict[str, Any]:
@@ -78,7 +139,7 @@ def reading_of(data: Data) -> dict[str, Any]:
     return {"window": (data.window[0], data.window[1]) if data.window else None, "page": data.page}
 
 
-def box_reader(data: BoxData) -> Reader:
+def box_reader(data: BoxData | TableData) -> Reader:
     """The reader of a source of boxes."""
     root = Path(data.root)
     if isinstance(data, VOCData):
@@ -90,8 +151,13 @@ def box_reader(data: BoxData) -> Reader:
     if isinstance(data, MasksData):
         options: dict[str, Any] = data.model_dump(include={"classes", "merge", "least_area", "void"})
         return MaskReader(root / data.images, root / data.masks, **options)
-    columns = Columns(**data.columns.model_dump())
-    options = data.model_dump(include={"group", "negatives", "absent", "encoding"})
+    wanted = {"image", "label", "corners", "corner_and_size", "split", "patient", "subgroup"}
+    given = data.columns.model_dump(include=wanted)
+    for name in ("image", "label"):
+        if not isinstance(given[name], str | int):
+            raise DataError(f"data.columns.{name} must name one column, where each row holds a box.")
+    columns = Columns(**given)
+    options = data.model_dump(include={"patient", "negatives", "absent", "encoding"})
     return TableReader(root / data.file, root / data.images, columns=columns, **options)
 
 
@@ -144,8 +210,9 @@ def names_of_samples(source: Source) -> Iterator[str]:
     for split in ("train", "validation", "test"):
         for sample in source.samples(split):
             yield sample.id
-            file = sample.facts.get("image") or ((read := file_of(sample.images[0])) and read.path.name)
-            yield from (file, Path(file).stem) if file else ()
+            files = [read.path.name for image in sample.images if (read := file_of(image))]
+            for file in [sample.facts["image"]] if sample.facts.get("image") else files:
+                yield from (file, Path(file).stem)
 
 
 def known_classes(source: Source) -> list[str]:

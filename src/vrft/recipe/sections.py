@@ -1,9 +1,18 @@
 """The sections of a recipe that say what a run is made of: data, task, knowledge, policy and stages."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from vrft.data.medmnist import DATASETS
@@ -70,13 +79,63 @@ def _rising(window: list[float]) -> list[float]:
     return window
 
 
-class _Boxes(Section):
+def _pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groups
+    except re.error as error:
+        raise PydanticCustomError("pattern", "no regular expression ({why})", {"why": str(error)}) from None
+    if groups != 1:
+        raise PydanticCustomError("pattern", "a pattern with one group in brackets, such as '^([0-9]+)_'")
+    return text
+
+
+class SplitShares(Section):
+    """The share of each split that is made; they add up to 1."""
+
+    train: Share = 0.6
+    """Of the samples to train on."""
+    validation: Share = 0.2
+    """Of the samples to choose settings on."""
+    test: Share = 0.2
+    """Of the samples that results are reported on."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if abs(self.train + self.validation + self.test - 1) > 1e-6:
+            raise PydanticCustomError("shares", "the shares must add up to 1")
+        return self
+
+
+class _Shared(Section):
+    shares: SplitShares = SplitShares()
+    """Of the splits that are made."""
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Of the splits that are made."""
+    patient: Annotated[str, AfterValidator(_pattern)] | None = None
+    """A regular expression with one group, which finds the patient in the path of an image below the root, such as
+    `^([0-9]+)_`. A patient stays in one split, and results resample patients."""
+    patient_overlap: Literal["refuse", "allow"] = "refuse"
+    """A patient in two splits of the set's own: the data is refused, or used all the same."""
+    on_bad_sample: Literal["fail", "skip"] = "fail"
+    """An image that cannot be read, or a row of a table at fault (no label, no image): the run stops, or goes on
+    without it; what is left out is counted and listed in the run. A fault in an annotation file always stops it."""
+    hash_names: bool = False
+    """Samples are named by a hash in all that a run writes, since names of files may tell who a patient is."""
+    window: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)] | None = None
+    """Of images with more than 8 bits: the values that become black and white; without it the window in a DICOM file,
+    else each image's own range."""
+    page: Annotated[int, Field(ge=0)] | None = None
+    """Of images with several pages (frames, slices), from 0; without it they are refused."""
+
+
+class _Boxes(_Shared):
     root: str
     """The folder of the data set."""
     find: list[str] = []
     """The labels to find, or to distinguish; without it all."""
-    splits: Literal["own", "hash"] = "own"
-    """Those of the set, or 60%, 20% and 20% of all images by a hash of their names, for sets that lack a split."""
+    splits: Literal["own", "own+validation", "made", "hash"] = "own"
+    """Those of the set; with a validation split taken from its training split; made anew, with equal shares of each
+    label; or made by a hash of the patient or the image, so that a new image moves no other."""
     region: Literal["crop", "box"] = "crop"
     """Classification of regions: a box is cut out, or the whole image is shown and the question holds the box."""
     margin: Annotated[float, Field(ge=0, le=2)] = 0.25
@@ -85,10 +144,6 @@ class _Boxes(Section):
     """An image with findings of which no box can be used (no area, corners swapped, outside, a crowd), or of which its
     annotation tells nothing sure: it is left out and counted, or the data is refused. It never counts as one in which
     nothing is there."""
-    window: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)] | None = None
-    """Of images with more than 8 bits: the values that become black and white; without it each image's own range."""
-    page: Annotated[int, Field(ge=0)] | None = None
-    """Of images with several pages, from 0; without it they are refused."""
 
 
 class _Texts(_Boxes):
@@ -142,41 +197,142 @@ class MasksData(_Boxes):
     """The value of what is neither a class nor background; regions end there."""
 
 
-class ColumnsOfATable(Section):
-    """Which columns of a table hold what: their titles, or their numbers from 0."""
+class _Rows(_Shared):
+    splits: Literal["auto", "own", "own+validation", "made", "hash"] = "auto"
+    """Those of the data where it has any, else made: with equal shares of each class, a patient in one split. `own`
+    refuses data without splits, `own+validation` takes a validation split from the training split, `made` makes all
+    anew, `hash` by a hash of the patient or the image, so that a new image moves no other."""
+    slices: Positive | None = None
+    """Of images with several pages: how many of them, evenly spaced, are shown as the images of one sample."""
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    """Of NIfTI volumes: the plane of the slices."""
+    label_names: dict[str, str] = {}
+    """Of values in the data: the label in prompts and answers, such as `{0: normal, 1: pneumonia}`."""
 
-    image: str | int
-    """The name of the image file."""
-    label: str | int
-    """The coordinates of the box."""
-    corners: Annotated[list[str | int], Field(min_length=4, max_length=4)] | None = None
-    """x1, y1, x2, y2 in pixels."""
-    corner_and_size: Annotated[list[str | int], Field(min_length=4, max_length=4)] | None = None
-    """x, y, width, height in pixels."""
-    split: str | int | None = None
-    """The split, where the table has one."""
+    @field_validator("label_names", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        return {str(key): name for key, name in value.items()} if isinstance(value, dict) else value
 
 
-class TableData(_Texts):
-    """A CSV with one box a row (`vrft.data.table`)."""
+class FolderData(_Rows):
+    """A folder for each class, with or without folders of splits above them (`vrft.data.class_folders`)."""
+
+    source: Literal["folder"]
+    root: str
+    """The folder of the data set."""
+    series: bool = False
+    """Each innermost folder is one sample, such as a DICOM series; without it each file is."""
+
+
+Column = str | int
+
+
+class ColumnsOfRows(Section):
+    """Which columns hold what: their titles, or their numbers from 0. A column for the target of the task is needed."""
+
+    image: Column | Annotated[list[Column], Field(min_length=1)]
+    """The name of the image file; of several columns, or a list in a cell, the images are shown together."""
+    label: Column | Annotated[list[Column], Field(min_length=2)] | None = None
+    """The label; or a column for each label, of which one holds a 1."""
+    grade: Column | None = None
+    """The grade, of a grading; without it that of `label`."""
+    boxes: Column | None = None
+    """All boxes of the image in one cell: `[[x1, y1, x2, y2], ...]`, or objects with `bbox` and `label`."""
+    question: Column | None = None
+    """The question, where it differs by row."""
+    answer: Column | None = None
+    """The answer to the question."""
+    split: Column | None = None
+    """The split, where the data has one."""
+    patient: Column | None = None
+    """Whose image it is."""
+    subgroup: Column | None = None
+    """A part of the data for which results are also given, such as a hospital or a scanner."""
+    study: Column | None = None
+    """Rows of a study become one sample of several images."""
+    id: Column | None = None
+    """The name of the sample; without it that of its image."""
+
+
+class ColumnsOfATable(ColumnsOfRows):
+    """The columns of a table, which may also have a box in each row."""
+
+    corners: Annotated[list[Column], Field(min_length=4, max_length=4)] | None = None
+    """A box a row: x1, y1, x2, y2 in pixels."""
+    corner_and_size: Annotated[list[Column], Field(min_length=4, max_length=4)] | None = None
+    """A box a row: x, y, width, height in pixels."""
+
+    @property
+    def box_a_row(self) -> bool:
+        """Whether each row holds one box."""
+        return bool(self.corners or self.corner_and_size)
+
+
+class _Cells(_Rows):
+    box_format: Literal["corners", "corner_and_size"] = "corners"
+    """Of `columns.boxes`: x1, y1, x2, y2 or x, y, width, height, in pixels."""
+    find: list[str] = []
+    """Of boxes: the labels to find, or to distinguish; without it all."""
+    region: Literal["crop", "box"] = "crop"
+    """Classification and grading of boxes: a box is cut out, or the whole image is shown and the question holds the
+    box."""
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.25
+    """Of a crop: what is shown around the box, as a share of its longer side."""
+
+
+class TableData(_Cells):
+    """A table with a row for each image, or for each box (`vrft.data.table_rows`, `vrft.data.table`)."""
 
     source: Literal["table"]
+    root: str = "."
+    """The folder of the data set."""
     file: str
-    """The CSV in the root."""
+    """The table in the root: CSV, TSV, JSON lines, JSON or Parquet."""
     images: str = "."
     """The folder of the images in the root."""
+    file_name: Annotated[str, Field(pattern=r"^[^{}]*\{(:0[1-9])?\}[^{}]*$")] | None = None
+    """How a cell becomes the name of its image, such as `{}.png`, or `{:03}.bmp`, which makes `001.bmp` of 1."""
     columns: ColumnsOfATable
     """The map of the columns."""
-    group: str | None = None
-    """The text that ends the name of the patient in a file name; a patient stays in one split."""
+    encoding: Literal[*ENCODINGS] | None = None  # type: ignore[valid-type]
+    """Of a file that is not UTF-8; without it an encoding is used that is certain, or the file is refused."""
+    unusable: Literal["skip", "refuse"] = "skip"
+    """With a box a row, an image with findings of which no box can be used: it is left out and counted, or the data is
+    refused."""
     negatives: bool = False
-    """Images that the table does not name hold nothing, unless rows name others that may be these."""
+    """With a box a row, images that the table does not name hold nothing, unless rows name others that may be these."""
     absent: list[str] = []
-    """Labels of rows that say that nothing is there, whatever the cells of their box hold, beside `No finding`; and
-    beside `0`, `normal` and the like, which say so without a box (`vrft.data.table`)."""
+    """With a box a row, labels of rows that say that nothing is there, whatever the cells of their box hold, beside
+    `No finding`; and beside `0`, `normal` and the like, which say so without a box (`vrft.data.table`)."""
 
 
-BoxData = VOCData | COCOData | YOLOData | MasksData | TableData
+class HuggingFaceData(_Cells):
+    """A Hugging Face dataset, saved, in a folder or on the hub (`vrft.data.hub_rows`)."""
+
+    source: Literal["huggingface"]
+    path: str
+    """A folder that `save_to_disk` wrote or that `load_dataset` reads (Parquet files, folders of images), or a name on
+    the hub, such as `org/name`."""
+    name: str | None = None
+    """Of the configuration, where the set has several."""
+    revision: str | None = None
+    """Of a set on the hub: a branch, a tag or a commit."""
+    download: bool = False
+    """Fetch a set that is not on this machine; without it what is there is used, without the network."""
+    ignore: list[str] = []
+    """Splits of the set that are left out. The others must be train, validation and test, by these or other usual
+    names; a single one that is called `train`, or as no split, is a set without splits."""
+    images: str | None = None
+    """The folder of the images, where a column names files; without it `path`."""
+    columns: ColumnsOfRows
+    """The map of the columns. The classes of a label that the set itself names need no `label_names`."""
+
+
+BoxData = VOCData | COCOData | YOLOData | MasksData
+RowData = FolderData | TableData | HuggingFaceData
+FileData = BoxData | RowData
+"""Sections of data in files of the user."""
 
 
 class PythonData(Section):
@@ -187,7 +343,7 @@ class PythonData(Section):
     """Of the data set, for the reader of the report."""
 
 
-Data = Annotated[PhantomData | MedMNISTData | PythonData | BoxData, Field(discriminator="source")]
+Data = Annotated[PhantomData | MedMNISTData | PythonData | FileData, Field(discriminator="source")]
 
 # --- task -----------------------------------------------------------------------------------------------------------
 

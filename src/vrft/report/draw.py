@@ -7,19 +7,25 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from vrft.errors import UserError
+from vrft.montage import BACKGROUND, side_by_side
 from vrft.runs import replacing
 from vrft.sample import Box, Sample, file_of, open_image
 
 LEAST = 336
 """Smaller images are enlarged to this longer side, in pixels."""
 
-TRUTH, SHADOW, ANSWER = "#ffffff", "#101820", "#ff9d2e"
+TRUTH, SHADOW, ANSWER = "#ffffff", BACKGROUND, "#ff9d2e"
 DASH, GAP = 9, 5
 """Of the answer's line, in pixels."""
 
 
-def draw_boxes(image: Image.Image, answer: Sequence[Box] | None, truth: Sequence[Box] | None = None) -> Image.Image:
-    """Return a copy of an image with boxes (x1, y1, x2, y2 in its pixels) and a legend.
+def draw_boxes(
+    image: Image.Image,
+    answer: Sequence[Box] | None,
+    truth: Sequence[Box] | None = None,
+    others: Sequence[Image.Image] = (),
+) -> Image.Image:
+    """Return a copy of an image with boxes (x1, y1, x2, y2 in its pixels), the other images beside it, and a legend.
 
     An answer of None was not read, a truth of None is unknown; an empty list states that there is no finding.
     """
@@ -32,7 +38,7 @@ def draw_boxes(image: Image.Image, answer: Sequence[Box] | None, truth: Sequence
         pen.rectangle((corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1), outline=TRUTH, width=2)
     for box in answer or ():
         _dashed(pen, _scaled(box, scale))
-    return _with_legend(canvas, answer, truth)
+    return _with_legend(side_by_side([canvas, *others]), answer, truth)
 
 
 def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any], written: Collection[Path] = ()) -> Path:
@@ -40,7 +46,7 @@ def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any], written:
 
     Args:
         folder: where the PNG goes, under the sample's name.
-        sample: with the image.
+        sample: with the image, or several; boxes are those of the first.
         row: the answer, of ``ask``.
         written: drawings of this call, which are not drawn over: a number is added to the name.
 
@@ -55,11 +61,12 @@ def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any], written:
     while path in written:
         number += 1
         path = folder / f"{name}-{number}.png"
-    read = file_of(sample.images[0])
-    if read is not None and path.resolve() == read.path.resolve():
-        raise UserError(f"--draw {folder} would write over {read.path}; choose another folder.")
+    for read in map(file_of, sample.images):
+        if read is not None and path.resolve() == read.path.resolve():
+            raise UserError(f"--draw {folder} would write over {read.path}; choose another folder.")
+    first, *others = map(open_image, sample.images)
     with replacing(path) as fresh:
-        draw_boxes(open_image(sample.images[0]), row["boxes"], truth).save(fresh, format="PNG")
+        draw_boxes(first, row["boxes"], truth, others).save(fresh, format="PNG")
     return path
 
 

@@ -5,8 +5,10 @@ import json
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from vrft.evaluation.box_metrics import HIT, tally
+from vrft.montage import FIRST_SHARE
 from vrft.report.curves import Line
 from vrft.response import parse, scale_of
 from vrft.runs import RunDirectory
@@ -52,7 +54,7 @@ def confusions(predictions: pd.DataFrame, arms: list[str], names: dict[str, str]
 def gallery(
     directory: RunDirectory, predictions: pd.DataFrame, lines: dict[str, Line], names: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Test images with the reasoning and the answer of each arm of ``lines`` (its first seed) side by side."""
+    """Test samples with the reasoning and the answer of each arm of ``lines`` (its first seed) side by side."""
     first = predictions.groupby("arm")["seed"].transform("min") == predictions["seed"]
     rows = {(row["sample"], row["arm"]): row for row in predictions[first].to_dict("records")}
     items: list[dict[str, Any]] = []
@@ -67,7 +69,10 @@ def gallery(
             answer |= {"colour": lines[answer["arm"]].colour, "stroke": STROKES[place % len(STROKES)]}
         item = {"sample": path.stem, "target": names.get(truth["target"], truth["target"]), "answers": answers}
         item |= {"picture": base64.b64encode(path.read_bytes()).decode("ascii")}
-        item |= {"ratio": size and size[0] / size[1], "truth": _shares(truth["target"], size)}
+        with Image.open(path) as picture:
+            share = float(picture.info.get(FIRST_SHARE, 1))  # 1 for a picture of an older run
+        item |= {"ratio": size and size[0] / size[1] / share, "first": 100 * share}
+        item |= {"truth": _shares(truth["target"], size)}
         items.append(item)
     return items
 

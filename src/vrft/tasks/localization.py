@@ -37,6 +37,15 @@ FRAMES_IN_WORDS = {
 """How a prompt describes a frame. For models of the frame ``resized``, the resized image is the image."""
 
 
+def frame_in_words(frame: str, *, several: bool = False) -> str:
+    """How a prompt describes a frame; boxes are in the first of several images.
+
+    >>> frame_in_words("pixel", several=True)
+    'in pixels of the first image'
+    """
+    return FRAMES_IN_WORDS[frame].replace("the image", "the first image" if several else "the image")
+
+
 def write_boxes(boxes: Sequence[Box], frame: str, image_size: Size, processed_size: Size | None = None) -> str:
     """Write boxes in pixels as a JSON list in a frame: whole numbers, or shares with four digits.
 
@@ -62,23 +71,36 @@ def _rounded(box: Box, digits: int | None) -> list[float]:
 
 
 def pointing_question(
-    question: str, region: Box, frame: str, image_size: Size, processed_size: Size | None = None
+    question: str,
+    region: Box,
+    frame: str,
+    image_size: Size,
+    processed_size: Size | None = None,
+    *,
+    several: bool = False,
 ) -> str:
-    """A question about one region of the image, which is given as a box in the frame of the policy.
+    """A question about one region of the image, or of the first of several, given as a box in the frame of the policy.
 
     >>> print(pointing_question("Which cell is this?", (160, 120, 480, 360), "pixel", (640, 480)))
     Which cell is this?
     It lies in [{"bbox_2d":[160,120,480,360]}], in pixels of the image.
     """
     written = write_boxes([region], frame, image_size, processed_size)
-    return f"{question}\nIt lies in {written}, {FRAMES_IN_WORDS[frame]}."
+    return f"{question}\nIt lies in {written}, {frame_in_words(frame, several=several)}."
 
 
 def localization_prompt(
-    question: str, frame: str, known: str = "", order: str = "think-answer", *, absence: bool = False
+    question: str,
+    frame: str,
+    known: str = "",
+    order: str = "think-answer",
+    *,
+    absence: bool = False,
+    several: bool = False,
 ) -> str:
     """The text of the prompt: the question, the form and frame of boxes, the knowledge, the envelope."""
-    form = f'Answer with a JSON list of boxes {FRAMES_IN_WORDS[frame]}, like [{{"bbox_2d":[x1,y1,x2,y2]}}].'
+    where = frame_in_words(frame, several=several)
+    form = f'Answer with a JSON list of boxes {where}, like [{{"bbox_2d":[x1,y1,x2,y2]}}].'
     if absence:
         form += " Where there is none, the list is empty: []."
     return prompt_lines(question, form, known, INSTRUCTIONS[order])
@@ -106,9 +128,9 @@ class Localization(Task):
         """``frame``, for the rewards."""
         return {"frame": self.frame}
 
-    def prompt(self, question: str, known: str = "") -> str:
-        """The text of the prompt for a question; ``known`` is the knowledge in it."""
-        return localization_prompt(question, self.frame, known, self.order, absence=self.absence)
+    def prompt(self, question: str, known: str = "", *, several: bool = False) -> str:
+        """The text of the prompt for a question about an image, or several; ``known`` is the knowledge in it."""
+        return localization_prompt(question, self.frame, known, self.order, absence=self.absence, several=several)
 
     def written(self, target: Target, image_size: Size | None = None, processed_size: Size | None = None) -> str:
         """A JSON list of boxes in the frame of the policy.

@@ -38,12 +38,13 @@ PASSING = ("activations", "KV cache", "update")
 
 
 class Lengths(NamedTuple):
-    """Tokens of a prompt with its image, and of a completion; tokens of the image alone, and its patches."""
+    """Tokens of a prompt with its images, and of a completion; tokens and patches of the images alone; their number."""
 
     prompt: int
     completion: int
     image: int = 0
     patches: int = 0
+    images: int = 1
 
 
 def peak_of(memory: Mapping[str, float]) -> float:
@@ -120,7 +121,7 @@ class MemoryModel:
         return sequences * (lengths.prompt + lengths.completion) * 2 * self.key * self.layers * width
 
     def activations(self, lengths: Lengths, sequences: int, group: int, *, checkpointing: bool = False) -> float:
-        """Bytes that autograd keeps of a pass, without the scores; ``group`` sequences share a prompt and its image."""
+        """Bytes that autograd keeps of a pass, without the scores; ``group`` sequences share a prompt and images."""
         width, rows, alone = self.width, sequences // group, lengths.prompt + lengths.completion
         length, keys, mask = alone, alone, alone**2
         if group > 1:

@@ -43,7 +43,7 @@ from vrft.training.packing import enable_packed_rows
 from vrft.training.reasoning_metrics import compute_reasoning_metrics
 from vrft.training.seeded import SeededTrainer, set_reference
 from vrft.training.shared_prefix import SharedPrefixTrainer, cannot_share
-from vrft.training.stage import begin_stage, finish_stage, frozen_copy, lazy_dataset, stage_order, user_message
+from vrft.training.stage import begin_stage, finish_stage, frozen_copy, lazy_dataset, stage_order
 from vrft.training.trainer_arguments import grpo_options, trainer_options
 from vrft.training.validation import Validation
 
@@ -104,6 +104,7 @@ class Scorer:
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
             knowledge = [known and (known.card if whole_card else known.own) for known in columns["known"]]
+            columns["image"] = [own[0] for own in columns.get("images", ())]  # for rewards that take the first alone
             values = function(completions, target=target, **{**columns, "knowledge": knowledge, **options})
             self.values[name] = values
             if len(self.values) == len(self.weights):
@@ -302,7 +303,7 @@ def make_trainer(
 
     def row(sample: Sample, size: Size, index: int) -> dict[str, Any]:
         return {
-            "prompt": user_message(policy, task, sample, size),
+            "prompt": policy.messages(policy.prompt(task, sample, size), len(sample.images)),
             "target": task.check_target(sample.target, size),
             "sample": sample.id,
             "known": sample.knowledge,

@@ -1,4 +1,4 @@
-"""Sample the completions of groups, with each prompt and its image encoded once.
+"""Sample the completions of groups, with each prompt and its images encoded once.
 
 The cache of a prompt is repeated over its group. Keys and values are written in place, into memory that grows by
 chunks. After each chunk of tokens the finished completions leave the batch, so that it does not wait for its longest

@@ -88,7 +88,7 @@ def train_sft(
 
     def row(sample: Sample, size: Size, index: int) -> dict[str, Any]:
         answer = render(think(sample, index), answer_of(policy, task, sample, size), task.order, end)
-        prompt = policy.prompt_text(policy.prompt(task, sample, size), None)
+        prompt = policy.prompt_text(policy.prompt(task, sample, size), len(sample.images))
         return {"prompt": prompt, "completion": answer + turn_end}
 
     order = stage_order(stage, samples, stage.steps * stage.batch_size, seed)

@@ -1,4 +1,4 @@
-"""GRPO that encodes the prompt and image of a group once: in the rollouts, and in every pass over their tokens.
+"""GRPO that encodes the prompt and images of a group once: in the rollouts, and in every pass over their tokens.
 
 TRL's trainer repeats the prompt for each of the G completions of a group. Here a group is one row (``packing.py``).
 Log-probabilities and gradients equal those of TRL's pass up to rounding, with (P + G C) tokens in place of G (P + C).

@@ -53,7 +53,7 @@ class Shape:
 
     Args:
         model: ``tiny``, ``mid`` (a random Qwen2.5-VL of 30 million parameters), or any policy.
-        prompt: the number of tokens of a prompt with its image; None for an unchanged question.
+        prompt: the number of tokens of a prompt with its images; None for an unchanged question.
     """
 
     model: str
@@ -387,8 +387,8 @@ def _samples(shape: Shape, policy: LoadedPolicy) -> list[Sample]:
 
 
 def _length(policy: LoadedPolicy, task: Grading, sample: Sample) -> int:
-    image = open_image(sample.images[0])
-    return int(model_inputs(policy, [policy.prompt(task, sample, image.size)], [image])["input_ids"].shape[1])
+    images = [open_image(image) for image in sample.images]
+    return int(model_inputs(policy, [policy.prompt(task, sample, images[0].size)], [images])["input_ids"].shape[1])
 
 
 def mid_config() -> Any:
