@@ -111,6 +111,7 @@ def test_values_are_scaled_as_the_header_says(
 ):
     stored = np.random.default_rng(0).integers(-120, 120, (5, 6, 7)).astype(kind)
     header = nibabel.Nifti1Image(stored, np.eye(4), nibabel.Nifti1Header(endianness=order)).header
+    header.set_data_dtype(kind)
     header["vox_offset"], header["magic"] = 352, b"n+1"
     if scaling[0] is not None:
         header["scl_slope"], header["scl_inter"] = scaling
