@@ -126,11 +126,6 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def is_image(path: Path) -> bool:
-    """Whether a file seems to be an image by its name; without a suffix by its first bytes."""
-    return is_image(path)
-
-
 def find_guesses(path: Path) -> list[Guess]:
     """The guesses about a folder or a file, the likeliest first.
 
