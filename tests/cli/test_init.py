@@ -340,10 +340,29 @@ NAMES = st.sampled_from(
     ["train", "test", "images", "masks", "labels", "Annotations", "a", "b", "0", "1", "2", "JPEGImages", "x.y", "é"]
 )
 FILES = st.sampled_from(
-    [*("a.png", "b.jpg", "a.txt", "1.png", "labels.csv", "data.yaml", "a.xml", "x.json", "a.dcm", "v.nii.gz", "IM1")]
-    + [*("t.parquet", "retinamnist.npz", "r.jsonl", "train.txt", "_annotations.coco.json", "s.tar", "x.xlsx")]
+    [
+        "a.png",
+        "b.jpg",
+        "a.txt",
+        "1.png",
+        "labels.csv",
+        "data.yaml",
+        "a.xml",
+        "x.json",
+        "a.dcm",
+        "v.nii.gz",
+        "IM1",
+        "t.parquet",
+        "retinamnist.npz",
+        "r.jsonl",
+        "train.txt",
+        "_annotations.coco.json",
+        "s.tar",
+        "x.xlsx",
+    ]
 )
-PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\nIDATx\x9cc`"
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
+PNG += b"\x00\x00\x00\nIDATx\x9cc`"
 PNG += b"\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
 CONTENTS = st.one_of(
     st.binary(max_size=40),
