@@ -139,6 +139,11 @@ def reading_of(data: Data) -> dict[str, Any]:
     return {"window": (data.window[0], data.window[1]) if data.window else None, "page": data.page}
 
 
+def skips_bad(data: Data) -> bool:
+    """Whether samples that cannot be read are left out."""
+    return getattr(data, "on_bad_sample", "fail") == "skip"
+
+
 def box_reader(data: BoxData | TableData) -> Reader:
     """The reader of a source of boxes."""
     root = Path(data.root)
