@@ -34,7 +34,7 @@ import yaml
 from vrft.errors import RunError, first_line
 from vrft.images import RULES
 
-FORMAT = 6
+FORMAT = 7
 """Raised when a change of the code makes old results worthless, or changes the files of a run."""
 
 KEPT_BY = {"format": FORMAT, "images": RULES}

@@ -1,15 +1,27 @@
 """A sample: an image, or several, with a question and a target. Data only; prompts and metrics are in ``tasks``."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, overload
 
 from PIL import Image
 
-from vrft.images import RULES, Axis, Region, Window, inspect, read_image
+from vrft.errors import DataError
+from vrft.images import (
+    RULES,
+    Axis,
+    ImageFacts,
+    Region,
+    Window,
+    inspect,
+    inspect_bytes,
+    read_image,
+    read_image_bytes,
+)
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of the original image."""
@@ -65,6 +77,47 @@ class Sample:
         return self.image if isinstance(self.image, tuple) else (self.image,)
 
 
+class LazySamples(Sequence[Sample]):
+    """Samples that are made when they are used, so that a million of them need no memory.
+
+    Args:
+        make: gives the sample at a position.
+        positions: of the samples, in order.
+        skips: leave samples that cannot be made out of an iteration; else it raises their error.
+    """
+
+    def __init__(self, make: Callable[[int], Sample], positions: Sequence[int], *, skips: bool = False) -> None:
+        self.make, self.positions, self.skips = make, positions, skips
+
+    def __iter__(self) -> Iterator[Sample]:
+        for position in self.positions:
+            try:
+                yield self.make(position)
+            except DataError:
+                if not self.skips:
+                    raise
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "LazySamples": ...
+    def __getitem__(self, index: int | slice) -> "Sample | LazySamples":
+        if isinstance(index, slice):
+            return LazySamples(self.make, self.positions[index], skips=self.skips)
+        return self.make(self.positions[index])
+
+
+def map_samples(function: Callable[[Sample], Sample], samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Apply a function to each sample: at once, or, to lazy samples, when they are used."""
+    if not isinstance(samples, LazySamples):
+        return [function(sample) for sample in samples]
+    make = samples.make
+    return LazySamples(lambda position: function(make(position)), samples.positions, skips=samples.skips)
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """An ``image`` of a sample that is read from a file with the given options on each call (``read_image``)."""
@@ -94,6 +147,66 @@ class ImageFile:
             part=self.part,
             name=self.name,
         )
+
+    def inspect(self, *, any_page: bool = False) -> ImageFacts:
+        """The facts in the header of the file; see ``vrft.images.inspect``."""
+        return inspect(self.path, self.page, any_page=any_page, axis=self.axis, part=self.part, name=self.name)
+
+
+class ByteSource(Protocol):
+    """Where the bytes of an image lie that is no file of its own, such as a cell of a data set.
+
+    It is a frozen dataclass of plain values, so that it can be hashed and sent to other processes.
+    """
+
+    @property
+    def identity(self) -> list[Any]:
+        """Plain data that change when the bytes do, without a name of this machine."""
+
+    def read(self) -> bytes:
+        """The bytes of the image file.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """An ``image`` of a sample whose bytes lie elsewhere than in a file of this machine; read anew on each call."""
+
+    source: ByteSource
+    region: Region | None = None
+    """As of ``ImageFile``, and so are the following."""
+    window: Window | None = None
+    page: int | None = None
+    axis: Axis = "axial"
+    name: str = ""
+    """In messages."""
+
+    @property
+    def identity(self) -> list[Any]:
+        """Plain data that decide the pixels, in place of the pixels themselves."""
+        return [self.source.identity, self.region, self.window, self.page, self.axis]
+
+    def __call__(self) -> Image.Image:
+        options: dict[str, Any] = {"region": self.region, "window": self.window, "page": self.page, "axis": self.axis}
+        return read_image_bytes(self.source.read(), self.name, **options)
+
+    def inspect(self, *, any_page: bool = False) -> ImageFacts:
+        """The facts in the header of the image file.
+
+        Raises:
+            DataError: the bytes cannot be read or are no image, or hold several pages and none is named.
+        """
+        return _inspected(self.source, self.name, self.page, self.axis, any_page)
+
+
+@cache
+def _inspected(source: ByteSource, name: str, page: int | None, axis: Axis, any_page: bool) -> ImageFacts:
+    return inspect_bytes(source.read(), Path(name), page, axis, any_page=any_page)
 
 
 @dataclass(frozen=True)
@@ -132,27 +245,37 @@ def file_of(image: ImageSource) -> ImageFile | None:
     return None if callable(image) else ImageFile(image)
 
 
+def stored(image: ImageSource) -> ImageFile | ImageBytes | None:
+    """An image with its reading options, which ``dataclasses.replace`` changes; None where a function draws it."""
+    return image if isinstance(image, ImageBytes) else file_of(image)
+
+
 def size_of(image: ImageSource) -> tuple[int, int]:
     """Width and height of an image, from the header of its file, or from the image.
 
     Raises:
         DataError: the file is missing or is no image.
     """
-    file = file_of(image)
-    if file is None:
+    read = stored(image)
+    if read is None:
         assert callable(image)
         return image().size
-    if file.region is not None:
-        x1, y1, x2, y2 = file.region
+    if read.region is not None:
+        x1, y1, x2, y2 = read.region
         return x2 - x1, y2 - y1
-    return inspect(file.path, file.page, axis=file.axis, part=file.part, name=file.name).size
+    return read.inspect().size
+
+
+def identity_of(image: ImageSource) -> Any:
+    """Plain data that an image without a file is known by: its attribute ``identity``; None where it has none."""
+    return getattr(image, "identity", None)
 
 
 def read_as(image: ImageSource) -> str:
     """The reading options of an image and the size of its file, as a text: other pixels, another text."""
     file = file_of(image)
     if file is None:
-        return json.dumps([RULES])
+        return json.dumps([RULES, *([identity] if (identity := identity_of(image)) else [])])
     try:
         size = file.path.stat().st_size
     except (OSError, ValueError):

@@ -1,8 +1,9 @@
 """Tables with an image, or several, in each row, and a declared map of the columns (``vrft.data.tabular``)."""
 
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,33 @@ class RowColumns:
     def used(self) -> list[Column]:
         """All columns that are read."""
         single = (self.id, self.question, self.split, self.patient, self.subgroup, self.study)
-        both = [*_several(self.image), *_several(self.target)]
+        both = [*several(self.image), *several(self.target)]
         return list(dict.fromkeys([*both, *(column for column in single if column is not None)]))
+
+    def row(self, number: int, values: Mapping[Column, Any], images: Sequence[str], fault: str = "") -> Row:
+        """The row of the values of its columns.
+
+        Args:
+            number: of the row.
+            values: of the used columns, without those of images.
+            images: the references of its images.
+            fault: of its images.
+        """
+
+        def text(column: Column | None) -> str | None:
+            return None if column is None or is_empty(value := values[column]) else as_text(value)
+
+        if isinstance(self.target, str | int):
+            target = values[self.target]
+        else:
+            target, wrong = _named_column([values[column] for column in self.target], self.target)
+            fault = fault or wrong
+        row = Row(number, images, target, text(self.question), text(self.split), text(self.patient))
+        row.subgroup, row.study, row.id = text(self.subgroup), text(self.study), text(self.id)
+        row.fault = fault
+        if not fault and self.patient is not None and row.patient is None:
+            row.fault = f"names no patient (column {self.patient!r} is empty)"
+        return row
 
 
 class RowTableReader:
@@ -58,6 +84,7 @@ class RowTableReader:
         self.where, self.file_name = str(path), file_name
         self.counts = Counter[str]()
         self._files: ImageFiles | None = None
+        self._folder = str(images)
 
     @property
     def identity(self) -> Any:
@@ -78,43 +105,14 @@ class RowTableReader:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows; see ``RowReader.rows``."""
-        table, used, columns = self.table(), self.columns.used(), self.columns
+        table, used = self.table(), self.columns.used()
         if not self.images.is_dir():
             raise DataError(f"{self.images}: no such folder; it holds the images of {self.path}: set data.images.")
         self._check_titles(table)
-        at = {column: index for index, column in enumerate(used)}
-        image_at, target_at = ([at[one] for one in _several(column)] for column in (columns.image, columns.target))
-        one_hot = not isinstance(columns.target, str | int)
-        names: list[Any] = [
-            columns.question,
-            columns.split,
-            columns.patient,
-            columns.subgroup,
-            columns.study,
-            columns.id,
-        ]
-        question, split, patient, subgroup, study, own = (None if name is None else at[name] for name in names)
-
-        def text(values: list[Any], position: int | None) -> str | None:
-            return None if position is None or is_empty(values[position]) else as_text(values[position])
-
-        found_any = False
-        for number, values in table.rows(used):
-            images, fault = self._images([values[position] for position in image_at])
-            target: Any = values[target_at[0]]
-            if one_hot and not fault:
-                target, fault = _named_column([values[position] for position in target_at], _several(columns.target))
-            found_any = found_any or bool(images)
-            row = Row(number, images, target, text(values, question), text(values, split), text(values, patient))
-            row.subgroup, row.study, row.id, row.fault = (
-                text(values, subgroup),
-                text(values, study),
-                text(values, own),
-                fault,
-            )
-            if not fault and patient is not None and row.patient is None:
-                row.fault = f"names no patient (column {columns.patient!r} is empty)"
-            yield row
+        for number, cells in table.rows(used):
+            values = dict(zip(used, cells, strict=True))
+            images, fault = self._images([values[column] for column in several(self.columns.image)])
+            yield self.columns.row(number, values, images, fault)
 
     def place(self, number: int) -> str:
         """The place of a row in messages."""
@@ -169,7 +167,7 @@ class RowTableReader:
         if "://" in plain[:12]:
             return None
         try:
-            if plain and (self.images / plain).exists() and ".." not in plain:
+            if plain and os.path.exists(f"{self._folder}/{plain}") and ".." not in plain:
                 return plain
         except (OSError, ValueError):  # of a name that is too long, or holds a zero byte
             return None
@@ -181,7 +179,8 @@ class RowTableReader:
         return str(file.relative_to(self.images)) if file.is_relative_to(self.images) else str(file.absolute())
 
 
-def _several(column: Column | Sequence[Column]) -> list[Column]:
+def several(column: Column | Sequence[Column]) -> list[Column]:
+    """The columns of a column or a list of columns."""
     return [column] if isinstance(column, str | int) else list(column)
 
 

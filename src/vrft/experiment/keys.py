@@ -6,8 +6,9 @@ and computes rewards, and the files of a user's own rewards (not the modules tha
 share the result; an edited reward or image gives another key.
 
 Pixels: an image file is known by its size and the time of its last change, so that a large data set need not be read;
-a file that was only touched counts as changed. Generated images are known by the code that draws them, and images of a
-source of the user's own that come from no file by their bytes.
+a file that was only touched counts as changed. Generated images are known by the code that draws them. Images that come
+from no file are known by their attribute ``identity`` (of a data set or an address: its fingerprint, the place of the
+image in it, and how it is read), and those of a user's source that have none by their pixels.
 """
 
 import ast
@@ -31,7 +32,7 @@ from vrft.policies import place_of
 from vrft.processes import process_count
 from vrft.recipe import Condition, PhantomData, Policy, RftStage, SftStage
 from vrft.runs import KEPT_BY
-from vrft.sample import ImageSource, Sample, file_of, open_image
+from vrft.sample import ImageSource, Sample, file_of, identity_of, open_image
 from vrft.tasks import TrainableTask
 
 CacheKey = str
@@ -238,26 +239,32 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
         drawn = _stat(source.path)
     elif isinstance(source, PhantomSource):
         drawn = code_digest("data/phantom.py")
-    rows = []
+    digest = hashlib.sha256()
     for sample in samples:
         pixels: list[Any] = []
         for image in sample.images:
             file = file_of(image)
             if file is None:
-                pixels.append(drawn or _pixels(image))
+                pixels.append(drawn or identity_of(image) or _pixels(image))
                 continue
             if file.path not in stats:
                 stats[file.path] = _stat(file.path)
             options = (file.region, file.window, file.page, file.axis, file.part)
             pixels.append([file.path.name, *stats[file.path], *options])
         known = sample.knowledge and vars(sample.knowledge)
-        rows.append([sample.id, sample.question, sample.target, sample.region, known, pixels])
-    return _hash(rows)
+        row = [sample.id, sample.question, sample.target, sample.region, known, pixels]
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()[:20]
 
 
 def _stat(path: Path) -> list[int]:
-    """Size in bytes, and time of the last change in nanoseconds; empty where there is no such file."""
+    """Size in bytes, and time of the last change in nanoseconds; those of all files in a folder, which is a series.
+
+    Empty where there is no such file.
+    """
     try:
+        if path.is_dir():
+            return [number for file in sorted(path.iterdir()) if file.is_file() for number in _stat(file)]
         stat = path.stat()
     except OSError:
         return []

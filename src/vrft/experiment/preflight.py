@@ -205,16 +205,17 @@ def _sampled(
     reporter.start("sampling", len(drawn))
     for step, first in enumerate(range(0, len(drawn), stage.prompts_per_step)):
         batch = drawn[first : first + stage.prompts_per_step]
-        images, sizes = zip(*(policy.open(sample) for sample in batch), strict=True)
+        images, all_sizes = zip(*(policy.open(sample) for sample in batch), strict=True)
+        sizes = [own[0] for own in all_sizes]
         prompts = [policy.prompt(task, sample, size) for sample, size in zip(batch, sizes, strict=True)]
         inputs = model_inputs(policy, prompts, images)
         if not shown:
-            shown = _shown(policy, prompts[0], images[0], inputs)
+            shown = _shown(policy, prompts[0], len(images[0]), inputs)
         key = (seed, step * stage.updates_per_batch, 0)  # as the trainer's random numbers of a step
         numbers = uniforms(range(len(batch) * stage.group_size), stage.max_completion_tokens, *key)
         written = iter(_completions(policy, stage, prompts, images, inputs, numbers))
-        for sample, prompt, image, size in zip(batch, prompts, images, sizes, strict=True):
-            rows += [_row(policy, task, sample, prompt, image, size, next(written)) for _ in range(stage.group_size)]
+        for sample, prompt, own, size in zip(batch, prompts, images, sizes, strict=True):
+            rows += [_row(policy, task, sample, prompt, own, size, next(written)) for _ in range(stage.group_size)]
         reporter.advance(first + len(batch))
     reporter.stop()
     return rows, shown
@@ -273,17 +274,17 @@ def _ends(policy: LoadedPolicy) -> list[int]:
     return sorted({token for token in (policy.processor.tokenizer.eos_token_id, *known) if token is not None})
 
 
-def _shown(policy: LoadedPolicy, prompt: str, image: Any, inputs: Any) -> dict[str, Any]:
+def _shown(policy: LoadedPolicy, prompt: str, images: int, inputs: Any) -> dict[str, Any]:
     """The first prompt of a batch as the policy sees it, with its tokens."""
     ids = inputs["input_ids"][0][inputs["attention_mask"][0].bool()]
     pad = getattr(policy.model.config, "image_token_id", None)
     visual = None if pad is None else int((ids == pad).sum())
-    text = policy.prompt_text(prompt, image)
+    text = policy.prompt_text(prompt, images)
     return {"text": text, "tokens": len(ids), "visual_tokens": visual}
 
 
 def _row(
-    policy: LoadedPolicy, task: TrainableTask, sample: Sample, prompt: str, image: Any, size: Any, tokens: list[int]
+    policy: LoadedPolicy, task: TrainableTask, sample: Sample, prompt: str, images: Any, size: Any, tokens: list[int]
 ) -> Row:
     """A completion with both readings; keys that begin with ``_`` are for the rewards alone."""
     text = policy.processor.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -295,7 +296,7 @@ def _row(
         **{key: value for key, value in read.items() if key != "sample"},
         "truncated": not tokens or tokens[-1] not in _ends(policy),
         "_sample": sample,
-        "_image": image,
+        "_images": images,
         "_sizes": (size, made),
         "_ids": tokens,
     }
@@ -324,7 +325,7 @@ def _score(
         ],
         "sample": [sample.id for sample in samples],
         "known": [sample.knowledge for sample in samples],
-        "image": [row["_image"] for row in rows],
+        "images": [list(row["_images"]) for row in rows],
         "image_size": [row["_sizes"][0] for row in rows],
         "processed_size": [row["_sizes"][1] for row in rows],
         "trainer_state": SimpleNamespace(global_step=0, max_steps=stage.steps),
@@ -347,7 +348,9 @@ def _reward_figures(stage: RftStage, rows: Sequence[Row], scores: dict[str, Any]
     }
     own = {name: weight for name, weight in weights.items() if name not in NOT_OF_THE_TASK and weight > 0}
     total = np.array([row["reward"] for row in rows])
-    of_task = np.nansum([weight * values[name] for name, weight in own.items()], axis=0) if own else total
+    shares = {name: weight / sum(own.values()) for name, weight in own.items()}
+    of_task = np.nansum([share * values[name] for name, share in shares.items()], axis=0) if own else total
+    spread = _distribution(of_task, group)
     return {
         "rewards": {
             name: {
@@ -362,7 +365,7 @@ def _reward_figures(stage: RftStage, rows: Sequence[Row], scores: dict[str, Any]
         "task_reward": {
             "names": list(own),
             "shaped": any(name in SHAPED for name in own),
-            "equal_groups": _distribution(of_task, group)["equal_groups"],
+            **{key: spread[key] for key in ("equal_groups", "within_group_sd")},
         },
     }
 

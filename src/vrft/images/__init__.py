@@ -22,7 +22,7 @@ How each kind of file is converted:
 from vrft.images.facts import RULES, Axis, ImageFacts, Region, read_part
 from vrft.images.greys import BLANK, NOT_FINITE, Window, grey_range, image_warnings, is_blank, scale
 from vrft.images.pillow import DEEP, SWAPPING, TURNS, load_upright, opened, orientation_of, upright_box
-from vrft.images.reading import burned_in, inspect, inspect_bytes, is_medical, read_image
+from vrft.images.reading import burned_in, inspect, inspect_bytes, is_medical, read_image, read_image_bytes
 
 __all__ = [
     "BLANK",
@@ -46,6 +46,7 @@ __all__ = [
     "opened",
     "orientation_of",
     "read_image",
+    "read_image_bytes",
     "read_part",
     "scale",
     "upright_box",

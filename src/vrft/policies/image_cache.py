@@ -1,11 +1,12 @@
 """A cache of decoded and resized images: arrays on disk, mapped into memory.
 
 The cache keeps an image after the processor's resize, as RGB values from 0 to 255, so that only the pixels that the
-policy sees are read again. A key depends on the bytes of the file, the way it is read (region, window, page, axis), and
-the settings of the processor.
+policy sees are read again. A key depends on the bytes of the file (of an image that is no file, such as a part of a
+remote shard, on its identity), the way it is read (region, window, page, axis), and the settings of the processor.
 """
 
 import hashlib
+import json
 import math
 import os
 import tempfile
@@ -24,7 +25,7 @@ from PIL import Image
 from vrft.boxes import Size
 from vrft.images import NOT_FINITE, RULES, read_part
 from vrft.policies.families import processed_size
-from vrft.sample import ImageSource, file_of, open_image, size_of
+from vrft.sample import ImageBytes, ImageSource, open_image, size_of, stored
 
 
 class ImageCache:
@@ -49,12 +50,15 @@ class ImageCache:
         Raises:
             DataError: the file is missing or is no readable image.
         """
-        read = file_of(source)
+        read = stored(source)
         if read is None:
             image = open_image(source)
             return image, image.size
         try:
-            data = read.path.read_bytes() if read.part is None else read_part(read.path, read.part, read.name)
+            if isinstance(read, ImageBytes):
+                data = json.dumps(read.source.identity).encode()
+            else:
+                data = read.path.read_bytes() if read.part is None else read_part(read.path, read.part, read.name)
         except OSError:
             image = open_image(source)  # raises the error for the user
             return image, image.size

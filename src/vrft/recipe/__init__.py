@@ -30,6 +30,7 @@ from vrft.recipe.opening import (
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     LOSSES,
+    Data,
     FileData,
     FuzzyReward,
     IouReward,
@@ -55,6 +56,7 @@ __all__ = [
     "ArmChange",
     "Budget",
     "Condition",
+    "Data",
     "Evaluation",
     "FileData",
     "FuzzyReward",

@@ -9,6 +9,7 @@ from vrft.data import MedMNISTSource, PhantomSource, Source
 from vrft.data.annotations import BoxSource, Reader
 from vrft.data.class_folders import FolderReader
 from vrft.data.coco import COCOReader
+from vrft.data.hub_rows import HubReader
 from vrft.data.masks import MaskReader
 from vrft.data.rows import RowOptions, RowReader, RowSource
 from vrft.data.splits import Shares
@@ -25,6 +26,7 @@ from vrft.recipe.sections import (
     ColumnsOfRows,
     Data,
     FolderData,
+    HuggingFaceData,
     MasksData,
     MedMNISTData,
     PhantomData,
@@ -75,7 +77,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
 
 def _box_source(data: BoxData | TableData, kind: Any) -> BoxSource:
     common = data.model_dump(
-        include={"find", "region", "margin", "unusable", "split_seed", "patient", "patient_overlap"}
+        include={"find", "region", "margin", "unusable", "split_seed", "patient", "patient_overlap", "on_bad_sample"}
     )
     splits = "own" if data.splits == "auto" else data.splits
     shares = Shares(**data.shares.model_dump())
@@ -97,15 +99,22 @@ def _row_source(data: RowData, section: TaskSection) -> RowSource:
         target, regions = _target_column(data.columns, kind)
         names = ("image", "id", "question", "split", "patient", "subgroup", "study")
         columns = RowColumns(target=target, **data.columns.model_dump(include=set(names)))
-        root = Path(data.root)
-        reader = RowTableReader(
-            root / data.file, root / data.images, columns=columns, file_name=data.file_name, encoding=data.encoding
-        )
+        reader = _reader_of_columns(data, columns)
     names_of_options = {one.name for one in fields(RowOptions)} - {"shares", "window"}
     options = data.model_dump(include=names_of_options) | reading_of(data) | {"regions": regions}
     graded = isinstance(section, GradingTask) and (section.levels is not None or section.names is not None)
     return RowSource(
         reader, kind=kind, options=RowOptions(shares=Shares(**data.shares.model_dump()), **options), graded=graded
+    )
+
+
+def _reader_of_columns(data: TableData | HuggingFaceData, columns: RowColumns) -> RowReader:
+    if isinstance(data, HuggingFaceData):
+        options: dict[str, Any] = data.model_dump(include={"name", "revision", "download", "ignore"})
+        return HubReader(data.path, columns=columns, images=Path(data.images) if data.images else None, **options)
+    root = Path(data.root)
+    return RowTableReader(
+        root / data.file, root / data.images, columns=columns, file_name=data.file_name, encoding=data.encoding
     )
 
 
