@@ -233,7 +233,7 @@ def test_plain_columns_of_names_and_of_bytes(tmp_path: Path, type_: str):
     assert np.asarray(open_image(sample.image))[0, 0, 0] == 9
     if type_ == "string":
         assert sample.id == "a"
-        with pytest.raises(DataError, match="row 1: names the image 'a.png', which is not in"):
+        with pytest.raises(DataError, match=r"row 1: names the image 'a\.png', which is not in"):
             source(tmp_path / "set", images=tmp_path / "set").check()
 
 
