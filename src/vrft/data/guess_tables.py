@@ -446,7 +446,8 @@ def _label(
         ]
         counts = Counter(values)
         titled = bool(words_of(title) & LABEL)
-        if len(values) < 0.5 * len(cells[title]) or not 2 <= len(counts) <= (200 if titled else 20):
+        least = 2 if images else 1  # boxes may all have one label
+        if len(values) < 0.5 * len(cells[title]) or not least <= len(counts) <= (200 if titled else 20):
             continue
         if len(counts) > max(2, len(values) // 2) or any(re.fullmatch(r"-?\d+\.\d+", value) for value in counts):
             continue
@@ -484,12 +485,8 @@ def _grade(guess: Guess, rest: Sequence[str], cells: Mapping[str, list[Any]]) ->
     if others := [other for other, _ in fitting[1:]]:
         guess.why.append(f"Further columns of grades: {', '.join(map(repr, others[:8]))} (columns.grade).")
     if grades[0] > 0:
-        if grades[0] == 1 and len(grades) == grades[-1]:
-            guess.task["levels"] = [str(grade) for grade in grades]
-            guess.why.append("The scale begins at 1, so task.levels names its grades.")
-        else:
-            guess.task["levels"] = grades[-1] + 1
-            guess.why.append("No row has the grade 0; task.levels says how many grades there are, 0 included.")
+        guess.task["levels"] = grades[-1] + 1
+        guess.why.append("No row has the grade 0, so task.levels says how many grades there are, 0 included.")
     return title
 
 

@@ -284,7 +284,7 @@ def _cross_check(
             try:
                 open_source(recipe, stage).check()
             except DataError as error:
-                yield Fault(at("stages", index, "data"), str(error))
+                yield _fault_of_data(at("stages", index, "data"), error)
     if len(recipe.own_stages()) == len(recipe.stages):
         for index, arm in enumerate(recipe.arms):
             perceives = arm.perception if isinstance(arm, ArmChange) else ARMS[arm].needs_other_task
@@ -340,12 +340,12 @@ def _cross_check(
     try:
         source = source or open_source(recipe)
     except DataError as error:
-        yield Fault(at("data"), str(error))
+        yield _fault_of_data(at("data"), error)
         return
     try:
         source.check()
     except DataError as error:
-        yield Fault(at("data", "root"), str(error))
+        yield _fault_of_data(at("data", "root"), error)
         return
     yield from _check_knowledge(recipe, source, at)
     if isinstance(recipe.task, ClassificationTask):
@@ -382,6 +382,11 @@ def _cross_check(
             yield Fault(at("task", "names"), f"task.names has {task.levels} names for {source.levels} grades.")
         else:
             yield Fault(at("task", "levels"), f"task.levels is {task.levels}; the data has {source.levels} grades.")
+
+
+def _fault_of_data(where: str, error: DataError) -> Fault:
+    """A refusal of a source, with the page about data."""
+    return Fault(where, f"{error} (docs/data.md: your data, what to write; vrft init FOLDER writes a recipe.)")
 
 
 def _check_objective(stage: RftStage, dotted: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:
