@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageDraw, ImageEnhance, ImageFont
 from typer.testing import CliRunner
 
 import vrft
@@ -174,6 +174,28 @@ def test_pixels_that_are_no_numbers_are_found(tmp_path: Path):
     values[3, 3] = np.nan
     Image.fromarray(values).save(root / "train/polyp/nan.tif")
     assert of(audited(tmp_path, root), "not_finite").where == ["nan (train)"]
+
+
+def test_printed_text_in_an_image_is_found(tmp_path: Path):
+    root = folders(tmp_path / "set")
+    image = ImageEnhance.Brightness(picture(60, (400, 300))).enhance(0.4)
+    ImageDraw.Draw(image).text((10, 10), "DOE JANE 1970-01-01", fill="white", font=ImageFont.load_default(size=18))
+    image.save(root / "train/polyp/named.png")
+    found = of(audited(tmp_path, root), "burned_in_text")
+    assert (found.severity, found.where) == ("warning", ["named (train)"])
+
+
+@pytest.mark.parametrize(("tag", "count"), [("YES", 1), ("NO", 0), (None, 0)])
+def test_a_dicom_file_that_states_burned_in_text_is_found(tmp_path: Path, tag: str | None, count: int):
+    pydicom = pytest.importorskip("pydicom")
+    samples = many(tmp_path)
+    dataset = pydicom.dcmread(pydicom.data.get_testdata_file("CT_small.dcm"))
+    if tag is not None:
+        dataset.BurnedInAnnotation = tag
+    dataset.save_as(tmp_path / "a.dcm")
+    samples[0] = replace(samples[0], image=tmp_path / "a.dcm")
+    found = [finding for finding in of_source(tmp_path, samples).findings if finding.code == "burned_in_tag"]
+    assert len(found) == count
 
 
 def test_labels_in_two_spellings_are_an_error_and_a_typing_error_is_a_warning(tmp_path: Path):
@@ -444,6 +466,30 @@ def test_the_json_has_the_keys_that_programs_read(tmp_path: Path):
     assert plain["findings"][0]["severity"] == "error"
     assert plain["format"] == 1
     assert plain["passed"] is False
+
+
+def test_an_audit_of_a_run_lies_in_its_directory(tmp_path: Path):
+    recipe = str(written(tmp_path / "recipe.yaml", {"source": "folder", "root": str(folders(tmp_path / "set"))}))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "environment.json").write_text("{}")
+    assert command(recipe, "--run", str(tmp_path / "run"), "--quiet").exit_code == 0
+    assert json.loads((tmp_path / "run" / "audit.json").read_text())["passed"] is True
+
+
+def test_a_bad_row_is_named_and_the_others_are_audited(tmp_path: Path):
+    root = folders(tmp_path / "set")
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.png"))
+    rows = [f"{name},{name.split('/')[1]},{name.split('/')[0]}" for name in names]
+    (root / "labels.csv").write_text("\n".join(["file,label,split", *rows, f"{names[0]},,train"]))
+    data = {"source": "table", "root": str(root), "file": "labels.csv"}
+    data["columns"] = {"image": "file", "label": "label", "split": "split"}
+    audit = vrft.audit(written(tmp_path / "recipe.yaml", data))
+    found = of(audit, "row")
+    assert (found.severity, found.count) == ("error", 1)
+    assert "labels.csv:38" in found.where[0]
+    assert audit.images["data"]["opened"] == 36
+    skipped = vrft.audit(written(tmp_path / "recipe.yaml", data | {"on_bad_sample": "skip"}))
+    assert of(skipped, "row").severity == "warning"
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path):

@@ -8,7 +8,6 @@ blurred self, without the part that they share with the mean of all details (the
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ BLUR = 2.0
 FEW, MANY = 30, 2000
 """With fewer images their mean says nothing; of more, so many give it."""
 
-BLOCK, CHUNK = 1 << 22, 1 << 12
+BLOCK, CHUNK = 1 << 20, 1 << 12
 """Pairs of hashes, and of thumbnails, that are compared at once."""
 
 Hashes = NDArray[np.uint64]
@@ -39,41 +38,46 @@ Thumbnail = NDArray[np.float32]
 def near_hashes(
     hashes: Hashes, others: Hashes, bits: int = BITS
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The pairs of hashes that differ in at most ``bits`` bits, in blocks; a pair may come twice.
+    """The pairs of hashes that differ in at most ``bits`` bits, in blocks; a pair may come several times.
 
-    Of ``bits`` + 1 parts of two such hashes one is equal, so only hashes with an equal part are compared.
+    Of the four parts (16 bits) of two such hashes one differs in at most a quarter of the bits, which is none or one:
+    so each hash is compared only with those that have a part equal to its own, or to its own with one bit changed.
 
     Args:
         hashes: n hashes of 64 bits.
         others: m hashes of 64 bits.
-        bits: the most bits that differ.
+        bits: the most bits that differ, 7 or less.
 
     Yields:
         Indices into ``hashes`` and into ``others``, of one length.
 
-    >>> [(a.tolist(), b.tolist()) for a, b in near_hashes(np.array([0, 255], "u8"), np.array([1], "u8"), bits=1)]
-    [([0], [0])]
+    >>> pairs = near_hashes(np.array([0, 255], "u8"), np.array([1], "u8"), bits=1)
+    >>> {(int(a), int(b)) for one, other in pairs for a, b in zip(one, other)}
+    {(0, 0)}
     """
-    edges = np.linspace(0, 64, bits + 2).astype(int)
-    for start, end in pairwise(edges):
-        mask = np.uint64((1 << int(end - start)) - 1)
-        ours, theirs = ((every >> np.uint64(start)) & mask for every in (hashes, others))
+    changes = [0, *(1 << bit for bit in range(16))] if bits >= 4 else [0]
+    for start in (0, 16, 32, 48):
+        ours, theirs = (
+            ((every >> np.uint64(start)) & np.uint64(0xFFFF)).astype(np.int64) for every in (hashes, others)
+        )
         order = np.argsort(theirs, kind="stable")
-        ranked = theirs[order]
-        first, last = np.searchsorted(ranked, ours, "left"), np.searchsorted(ranked, ours, "right")
-        until = np.cumsum(last - first)
-        begin = 0
-        while begin < len(hashes):
-            before = int(until[begin - 1]) if begin else 0
-            stop = max(begin + 1, int(np.searchsorted(until, before + BLOCK, "right")))
-            lengths = (last - first)[begin:stop]
-            one = np.repeat(np.arange(begin, stop), lengths)
-            within = np.arange(len(one)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-            other = order[np.repeat(first[begin:stop], lengths) + within]
-            close = np.bitwise_count(hashes[one] ^ others[other]) <= bits
-            if close.any():
-                yield one[close], other[close]
-            begin = stop
+        ranked = others[order]
+        ends = np.concatenate([[0], np.cumsum(np.bincount(theirs, minlength=1 << 16))])
+        for change in changes:
+            first, last = ends[ours ^ change], ends[(ours ^ change) + 1]
+            until = np.cumsum(last - first)
+            begin = 0
+            while begin < len(hashes):
+                before = int(until[begin - 1]) if begin else 0
+                stop = max(begin + 1, int(np.searchsorted(until, before + BLOCK, "right")))
+                lengths = (last - first)[begin:stop]
+                one = np.repeat(np.arange(begin, stop), lengths)
+                skipped = np.repeat(first[begin:stop] - np.cumsum(lengths) + lengths, lengths)
+                place = np.arange(len(one)) + skipped
+                close = np.bitwise_count(hashes[one] ^ ranked[place]) <= bits
+                if close.any():
+                    yield one[close], order[place[close]]
+                begin = stop
 
 
 def near_pairs(

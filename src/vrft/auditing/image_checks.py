@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vrft.auditing.burned_text import LETTERS
 from vrft.auditing.collected import Collected, DataSection
 from vrft.auditing.duplicates import near_pairs
 from vrft.auditing.findings import Finding, Severity, Vision, examples, plural
@@ -33,6 +34,11 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
         "warning",
         "whose DICOM header says that text is burned into the pixels (BurnedInAnnotation): names and dates may be in "
         "it, and a policy can read it; mask it, or leave them out.",
+    ),
+    "burned_in_text": (
+        "warning",
+        "with what may be text burned into the pixels: names and dates of patients would reach the policy, and a mark "
+        "of a hospital or a set can give the answer away; view them, and mask what is text.",
     ),
     "dark": (
         "warning",
@@ -147,6 +153,7 @@ def check_images(
         "blank": blank,
         "not_finite": table["not_finite"][rows],
         "burned_in_tag": table["burned_in"][rows],
+        "burned_in_text": table["letters"][rows] >= LETTERS,
         "dark": dark & ~blank,
         "bright": bright & ~blank,
         "low_contrast": (table["deviation"][rows] < FLAT) & ~blank & ~dark & ~bright,

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vrft.auditing.burned_text import longest_row
 from vrft.errors import UserError, first_line
 from vrft.images import NOT_FINITE, burned_in, is_blank
 from vrft.sample import ImageSource, file_of, open_image, read_as
@@ -57,13 +58,14 @@ ROW = np.dtype(
         ("blank", "?"),
         ("not_finite", "?"),
         ("burned_in", "?"),
+        ("letters", "u2"),
         ("fault", "?"),
     ]
 )
 """One image: its key (0 of an image without a file), the place of its line in the cache (below 0: of its thumbnail in
 memory), a hash of its size and pixels, the perceptual hash in each of ``SYMMETRIES``, width and height, the first and
-the 99th percentile and the deviation of its grey values, whether its header says that text is burned in, and whether
-it cannot be read."""
+the 99th percentile and the deviation of its grey values, whether its header says that text is burned in, the
+letters of the longest row of text in it, and whether it cannot be read."""
 
 
 def measure(image: ImageSource) -> dict[str, Any]:
@@ -96,6 +98,7 @@ def measure(image: ImageSource) -> dict[str, Any]:
         "blank": is_blank(opened),
         "not_finite": NOT_FINITE in opened.info,
         "burned_in": stated,
+        "letters": longest_row(opened),
         "thumbnail": base64.b64encode(thumbnail.tobytes()).decode(),
     }
 
@@ -230,7 +233,7 @@ class Measurements:
             self.faults[self.count] = found["fault"]
         else:
             row["width"], row["height"] = found["size"]
-            for name in ("pixels", "hashes", "low", "high", "deviation", "blank", "not_finite", "burned_in"):
+            for name in ("pixels", "hashes", "low", "high", "deviation", "blank", "not_finite", "burned_in", "letters"):
                 row[name] = found[name]
         if key:
             self._known[key] = self.count
