@@ -296,7 +296,7 @@ def junk(folder: Path) -> dict[str, Path]:
         (folder / name).mkdir()
     (folder / "text" / "notes.txt").write_text("hello")
     (folder / "table" / "labels.csv").write_text("image,label\nc.png,x\nd.png,y\n")
-    (folder / "broken" / "labels.csv").write_bytes(b"image,label\n\"a.png,x\n")
+    (folder / "broken" / "labels.csv").write_bytes(b'image,label\n"a.png,x\n')
     (folder / "binary.bin").write_bytes(bytes(range(256)))
     (folder / "book.xlsx").write_bytes(b"PK\x03\x04")
     image(folder / "plain" / "a.png")
