@@ -200,7 +200,7 @@ def test_the_window_of_a_file_is_used_where_none_is_declared(
 
 
 def table(first: int, entries: list[int], bits: int) -> Sequence:
-    """A sequence of one look-up table."""
+    """A sequence of one table of values."""
     item = Dataset()
     item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [len(entries), first, bits])
     item.add_new("LUTData", "US", entries)

@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from numpy.typing import NDArray
 
+from vrft.data.annotations import BoxSource
 from vrft.data.lookup import check_stems, images_in, stem_of
+from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, UserError
 from vrft.images import NOT_FINITE, Axis, grey_range, inspect, read_image, scale
-from vrft.sample import ImageFile, read_as, size_of
+from vrft.sample import ImageFile, open_image, read_as, size_of
 
 AXES: list[Axis] = ["axial", "coronal", "sagittal"]
 
@@ -79,6 +81,14 @@ def test_the_nearest_axes_of_an_oblique_volume_are_used(tmp_path: Path):
     turned[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     path = nifti(tmp_path / "a.nii", volume(), turned)
     assert brightest(path, BLOB[2], "axial") == (SHAPE[0] - 1 - BLOB[0], SHAPE[1] - 1 - BLOB[1])
+
+
+def test_a_header_without_orientation_counts_as_stored_from_right_to_left(tmp_path: Path):
+    path = nifti(tmp_path / "a.nii", volume())
+    content = bytearray(path.read_bytes())
+    content[252:256] = bytes(4)  # qform_code and sform_code
+    path.write_bytes(content)
+    assert brightest(path, BLOB[2], "axial") == (BLOB[0], SHAPE[1] - 1 - BLOB[1])
 
 
 @pytest.mark.parametrize(("axis", "size"), [("axial", (10, 12)), ("coronal", (10, 42)), ("sagittal", (12, 42))])
@@ -223,6 +233,18 @@ def test_names_lose_both_suffixes(tmp_path: Path):
     assert (stem_of(path), stem_of(Path("b.1.NII.GZ")), stem_of(Path("c.tar.gz"))) == ("a", "b.1", "c.tar")
     with pytest.raises(DataError, match=r"a\.png: a\.nii\.gz beside it has the same stem"):
         check_stems([path, tmp_path / "a.png"])
+
+
+def test_labels_of_yolo_lie_beside_a_compressed_volume(tmp_path: Path):
+    for part in ("images", "labels"):
+        (tmp_path / "train" / part).mkdir(parents=True)
+    nifti(tmp_path / "train" / "images" / "a.nii.gz", volume()[:, :, 11:12])
+    (tmp_path / "train" / "labels" / "a.txt").write_text("0 0.5 0.5 0.5 0.5")
+    (tmp_path / "data.yaml").write_text("names: [mass]")
+    source = BoxSource(YOLOReader(tmp_path), kind="localization", window=(0, 1000))
+    (sample,) = source.samples("train")
+    assert (sample.id, sample.target) == ("a", ((2.5, 3.0, 7.5, 9.0),))
+    assert np.asarray(open_image(sample.images[0])).max() == 255
 
 
 def test_a_volume_is_known_by_its_content(tmp_path: Path):

@@ -1,5 +1,6 @@
 """The shipped recipes: listed, copied, in the wheel, and those of the sources run on real data."""
 
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -40,6 +41,7 @@ SETS: dict[str, tuple[str, list[str]]] = {
     "yolo": ("brain_tumor_yolo", []),
     "masks": ("hyperkvasir_polyps", []),
     "dicom": ("", []),
+    "huggingface": ("", []),
     "nifti": ("", []),
     "views": ("", []),
 }
@@ -52,6 +54,11 @@ def folder_of(name: str, shared: Path, tmp_path: Path) -> Path:
     if SETS[name][0]:
         return data / SETS[name][0]
     table = tmp_path / "data"
+    if name == "huggingface":
+        import datasets  # takes seconds
+
+        datasets.load_dataset("imagefolder", data_dir=str(data / "brain_mri_4class")).save_to_disk(table)
+        return table
     table.mkdir()
     if name == "dicom":
         names = ["CT_small.dcm", "MR_small.dcm", "RG3_J2KI.dcm", "JPEG2000.dcm", "MR_small_RLE.dcm", "image_dfl.dcm"]
@@ -80,7 +87,8 @@ def test_every_recipe_of_a_source_has_a_set():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_a_recipe_of_a_source_runs_on_real_data(path: Path, shared: Path, tmp_path: Path):
     root = folder_of(path.stem, shared, tmp_path)
-    own = [f"data.root={root}", *SETS[path.stem][1], "arms=[majority]", "evaluation.bootstrap=100"]
+    key = "path" if path.stem == "huggingface" else "root"
+    own = [f"data.{key}={root}", *SETS[path.stem][1], "arms=[majority]", "evaluation.bootstrap=100"]
     if path.stem == "nifti":
         own += ["data.shares={train: 0.5, validation: 0.0, test: 0.5}"]
     done = vrft.run(path, tmp_path / "run", overrides=own, reporter=vrft.Reporter(quiet=True))
@@ -90,7 +98,7 @@ def test_a_recipe_of_a_source_runs_on_real_data(path: Path, shared: Path, tmp_pa
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_a_recipe_of_a_source_begins_with_its_command_and_says_what_it_costs(path: Path):
     lines = path.read_text().split("\n")
-    assert lines[0] == f"# vrft run recipes/sources/{path.name} --set data.root=DIR"
+    assert re.fullmatch(rf"# vrft run recipes/sources/{path.name} --set data\.(root|path)=DIR", lines[0])
     assert "minutes on two cores" in " ".join(line.removeprefix("# ") for line in lines)
     assert parse_recipe(path).name == path.stem
     assert max(map(len, lines)) <= 120

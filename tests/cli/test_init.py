@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 import vrft
 from vrft.cli.main import app, main
+from vrft.data.guess import find_guesses
 from vrft.errors import UserError
 from vrft.recipe import read_recipe
 from vrft.recipe.draft import draft_recipe
@@ -250,6 +252,43 @@ def test_masks_name_the_values_that_were_found(tmp_path: Path):
     assert plain["task"]["kind"] == "localization"
 
 
+def dataset(folder: Path, *, parquet: bool = False) -> None:
+    """A small dataset with named classes, saved as Arrow or as Parquet files."""
+    import datasets
+
+    images = [Image.new("RGB", (9, 8), (n, 0, 0)) for n in range(12)]
+    plain = {"image": images, "label": [n % 2 for n in range(12)], "note": [f"n{n}" for n in range(12)]}
+    names = datasets.ClassLabel(names=["normal", "mass"])
+    features = datasets.Features({"image": datasets.Image(), "label": names, "note": datasets.Value("string")})
+    made = datasets.Dataset.from_dict(plain, features=features)
+    made.to_parquet(folder / "train.parquet") if parquet else made.save_to_disk(folder)
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_a_dataset_with_images_inside(parquet: bool, tmp_path: Path):
+    (tmp_path / "d").mkdir()
+    dataset(tmp_path / "d", parquet=parquet)
+    plain = guess_of(tmp_path / "d")
+    columns = {"image": "image", "label": "label"}
+    assert plain["data"] == {"source": "huggingface", "path": str(tmp_path / "d"), "columns": columns}
+    assert "normal 6, mass 6" in (tmp_path / "guess.yaml").read_text()
+
+
+def test_tar_shards_by_the_members_of_their_samples(tmp_path: Path):
+    (tmp_path / "d").mkdir()
+    image(tmp_path / "a.png")
+    for split in ("train", "test"):
+        with tarfile.open(tmp_path / "d" / f"{split}-000.tar", "w") as archive:
+            for number in range(8):
+                archive.add(tmp_path / "a.png", f"{number}.png")
+                (tmp_path / "x").write_text(json.dumps({"grade": number % 3}))
+                archive.add(tmp_path / "x", f"{number}.json")
+    (guess,) = find_guesses(tmp_path / "d")
+    assert (guess.source, guess.kind) == ("shards", "grading")
+    files = {split: [str(tmp_path / "d" / f"{split}-000.tar")] for split in ("test", "train")}
+    assert guess.data == {"files": files, "columns": {"grade": "grade"}}
+
+
 def test_another_task_is_written_where_the_data_allow_it(shared: Path, tmp_path: Path):
     draft = draft_recipe(shared / "data" / "bccd", out=tmp_path / "x.yaml", kind="classification")
     assert draft.guess.kind == "classification"
@@ -340,11 +379,16 @@ NAMES = st.sampled_from(
     ["train", "test", "images", "masks", "labels", "Annotations", "a", "b", "0", "1", "2", "JPEGImages", "x.y", "é"]
 )
 FILES = st.sampled_from(
-    [*("a.png", "b.jpg", "a.txt", "1.png", "labels.csv", "data.yaml", "a.xml", "x.json", "a.dcm", "v.nii.gz", "IM1")]
-    + [*("t.parquet", "retinamnist.npz", "r.jsonl", "train.txt", "_annotations.coco.json", "s.tar", "x.xlsx")]
+    [
+        *("a.png", "b.jpg", "a.txt", "1.png", "labels.csv", "data.yaml", "a.xml", "x.json", "a.dcm", "v.nii.gz", "IM1"),
+        *("t.parquet", "retinamnist.npz", "r.jsonl", "train.txt", "_annotations.coco.json", "s.tar", "x.xlsx"),
+        *("dataset_dict.json", "dataset_info.json", "state.json"),
+    ]
 )
-PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\nIDATx\x9cc`"
-PNG += b"\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010800000000 3a7e9b550000000a49444154789c6360000000020001"
+    "48afa4710000000049454e44ae426082"
+)
 CONTENTS = st.one_of(
     st.binary(max_size=40),
     st.sampled_from(

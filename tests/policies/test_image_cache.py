@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -58,6 +59,19 @@ def test_the_policy_is_given_the_same_pixels_when_made_and_when_found(tmp_path, 
         assert image.size == policy.processed_size(plain_size)
         assert policy.cache.hits == hits
         assert torch.equal(given(policy, image), given(policy, plain))
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_each_slice_of_a_volume_is_kept_by_its_page_and_axis(tmp_path, policy, suffix):
+    path = tmp_path / f"a{suffix}"
+    voxels = np.random.default_rng(0).integers(0, 999, (60, 60, 60)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    images = [ImageFile(path, page=page, axis=axis) for page in (3, 30) for axis in ("axial", "coronal")]
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    seen = [[policy.open(Sample("a", image, "What?", "x", "train"))[0][0] for image in images] for _ in range(2)]
+    assert policy.cache.hits == len(images)
+    assert seen[0] == seen[1]
+    assert len({image.tobytes() for image in seen[0]}) == len(kept_in(tmp_path / "cache")) == len(images)
 
 
 def odd_pictures(folder: Path) -> dict[str, Path]:

@@ -65,6 +65,8 @@ class Guess:
     @property
     def place(self) -> str:
         """The file or folder that it reads."""
+        if "path" in self.data or "files" in self.data:
+            return str(self.data.get("path") or self.data["files"])
         file = f"{self.data['dataset']}.npz" if self.source == "medmnist" else self.data.get("file", "")
         return str(Path(self.data.get("root", "."), file))
 
@@ -133,6 +135,7 @@ def find_guesses(path: Path) -> list[Guess]:
         UserError: there is nothing of which a task could be made; the message says what is missing.
     """
     from vrft.data.guess_boxes import guess_boxes, guess_masks  # they need what is defined here
+    from vrft.data.guess_packed import guess_packed
     from vrft.data.guess_tables import guess_table
 
     path = Path(path)
@@ -145,7 +148,7 @@ def find_guesses(path: Path) -> list[Guess]:
         raise UserError(f"{path}: is empty; give a folder with images and their labels.")
     found: list[Guess] = []
     faults: list[str] = []
-    for guesses in (guess_boxes, guess_masks, guess_classes, guess_medmnist):
+    for guesses in (guess_packed, guess_boxes, guess_masks, guess_classes, guess_medmnist):
         found += _without_faults(guesses, tree, faults)
     for file in list(tree.named(*(suffix for suffix in TABLES if suffix != ".txt")))[:100]:
         found += _without_faults(partial(guess_table, file), tree, faults)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ LABEL = {
     "target",
     "disease",
 }
-LABEL |= {"pathology", "subtype", "condition"}
+LABEL |= {"pathology", "subtype", "condition", "cls"}
 GRADE = {"grade", "score", "stage", "level", "severity", "kl", "birads", "icdr", "gleason", "global"}
 SPLIT = {"split", "set", "subset", "partition", "fold", "phase"}
 PATIENT = {"patient", "subject", "pid", "mrn", "case"}
@@ -138,6 +139,13 @@ def guess_table(path: Path, tree: Tree, *, asked: bool = False) -> list[Guess]:
     Raises:
         UserError: it is no table, or it was asked for and cannot be used.
     """
+    if path.suffix.lower() == ".parquet" and find_spec("pyarrow"):
+        from vrft.data.guess_packed import guess_packed, has_images  # it needs what is defined here
+
+        if has_images(path):  # a dataset
+            only = Tree(path.parent)
+            only.files = {path.parent: [path.name]}
+            return guess_packed(only) if asked else []
     table = open_table(path)
     titles = table.titles
     if len(set(titles)) < len(titles):
@@ -270,8 +278,7 @@ def _of_table(
         columns["image"] = [images.title, *others]
         guess.why.append(f"{', '.join(map(repr, others))} name images too: they are shown together (columns.image).")
         rest = [title for title in rest if title not in others]
-    _add_facts(guess, columns, rest, cells)
-    sure = _add_target(guess, columns, rest, cells, images)
+    sure = fill(guess, rest, cells, images)
     if not guess.kind:
         return None
     if images.file_name:
@@ -282,6 +289,23 @@ def _of_table(
     if "patient" not in columns:
         add_patients(guess, sorted({file.name for file in images.files}))
     return guess
+
+
+def fill(guess: Guess, rest: list[str], cells: Mapping[str, list[Any]], images: Images) -> bool:
+    """Fill in the columns of a guess: splits, patients, subgroups, and the target with the kind of the task.
+
+    Args:
+        guess: gets ``data.columns``, and a kind where a target was found.
+        rest: the titles that may be used.
+        cells: the cells of each title, and of that of the images.
+        images: the column of the images.
+
+    Returns:
+        Whether the title of the target says what it is.
+    """
+    columns = guess.data["columns"]
+    _add_facts(guess, columns, rest, cells)
+    return _add_target(guess, columns, rest, cells, images)
 
 
 def _folder_of_cells(images: Images, cells: Sequence[Any], root: Path) -> str:

@@ -19,7 +19,7 @@ from vrft.sample import ImageSource
 class RowColumns:
     """The map of the columns, by their titles or their numbers from 0; ``target`` is the column of the task."""
 
-    image: Column | Sequence[Column]
+    image: Column | Sequence[Column] = ()
     target: Column | Sequence[Column]
     id: Column | None = None
     question: Column | None = None

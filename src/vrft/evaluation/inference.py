@@ -7,12 +7,14 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+from vrft.data.unreadable import readable
 from vrft.errors import UserError
 from vrft.evaluation.predictions import prediction
+from vrft.image_log import ImageLog
 from vrft.images import Axis, Window, image_warnings
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.from_recipe import frame_for, load_arm
-from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of
+from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of, skips_bad
 from vrft.response import ORDERS, parse, scale_of
 from vrft.runs import RunDirectory
 from vrft.sample import Grey, ImageFile, ImageSource, Sample, in_grey, open_image
@@ -59,7 +61,8 @@ def ask_run(
     if split:
         asked = question or recipe.task.question
         known = (replace(one, question=asked or one.question) for one in source.samples(split))
-        samples += list(islice(known, limit))
+        chosen = list(islice(known, limit))
+        samples += readable(chosen, ImageLog()) if skips_bad(recipe.data) else chosen
     if not samples:
         raise UserError("there is nothing to ask about; name image files, or a split of the run.")
     quiet_libraries()

@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from vrft.boxes import rescale
 from vrft.data import Source
 from vrft.data.annotations import BoxSource, format_counts
 from vrft.data.rows import RowSource
+from vrft.data.unreadable import readable
 from vrft.errors import DataError, RunError
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of
@@ -34,11 +34,12 @@ from vrft.recipe import (
     longest_answer,
     open_knowledge,
     open_source,
+    skips_bad,
 )
 from vrft.rewards.custom import custom_digest
 from vrft.rewards.perfect import read_back
 from vrft.runs import StageDirectory, write_jsonl
-from vrft.sample import LazySamples, Sample, in_grey, map_samples, open_image, read_as, size_of
+from vrft.sample import LazySamples, Sample, in_grey, map_samples, read_as, size_of
 from vrft.tasks import Localization, TrainableTask
 from vrft.training import Validation, train_rft, train_sft
 
@@ -360,30 +361,6 @@ def _skipped(source: Source) -> list[dict[str, Any]]:
     return source.skipped() if isinstance(source, RowSource) else []
 
 
-def skips_bad(data: Data) -> bool:
-    """Whether samples that cannot be read are left out."""
-    return getattr(data, "on_bad_sample", "fail") == "skip"
-
-
-def readable(samples: Sequence[Sample], image_log: ImageLog) -> Sequence[Sample]:
-    """The samples whose images can be read; the others are noted in the log. Every image is decoded once."""
-
-    def is_readable(index: int) -> bool:
-        try:
-            sample = samples[index]
-            for image in sample.images:
-                open_image(image)
-        except DataError:
-            return False
-        return True
-
-    with ThreadPoolExecutor() as pool:
-        good = [index for index, taken in enumerate(pool.map(is_readable, range(len(samples)))) if taken]
-    for index in sorted(set(range(len(samples))) - set(good)):
-        image_log.note_unreadable(name_of(samples, index))
-    return samples if len(good) == len(samples) else [samples[index] for index in good]
-
-
 def groups_of(samples: Iterable[Sample]) -> list[str]:
     """The patient of each sample, by a number, else its image; the samples of a group are resampled together."""
     numbers: dict[str, int] = {}
@@ -393,14 +370,6 @@ def groups_of(samples: Iterable[Sample]) -> list[str]:
         else f"patient {numbers.setdefault(sample.patient, len(numbers) + 1)}"
         for sample in samples
     ]
-
-
-def name_of(samples: Sequence[Sample], index: int) -> str:
-    """The name of a sample, or its place where the sample cannot be made."""
-    try:
-        return samples[index].id
-    except DataError:
-        return f"sample {index}"
 
 
 def own_task_of(stage: Stage) -> str:

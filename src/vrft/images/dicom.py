@@ -14,7 +14,7 @@ burned into the image stays there (``burned_in``).
 
 from __future__ import annotations
 
-from io import SEEK_CUR, SEEK_END
+from io import SEEK_END
 from pathlib import Path
 from struct import unpack
 from typing import IO, Any
@@ -62,9 +62,6 @@ MARKS = tuple(
     for little in (True, False)
 )
 """The tags of ``PIXELS`` in both byte orders."""
-
-END_OF_SEQUENCE = b"\xfe\xff\xdd\xe0"
-"""The tag behind compressed pixels."""
 
 END_OF_IMAGE = b"\xff\xd9"
 """The last bytes of a frame of JPEG, JPEG-LS or JPEG 2000."""
@@ -247,24 +244,16 @@ def _check_complete(file: IO[bytes], syntax: Any, page: int, pages: int) -> None
     Raises:
         ValueError: they do not; other exceptions where the structure is damaged.
     """
-    from pydicom.encaps import get_frame, parse_fragments
+    from pydicom.encaps import get_frame
     from pydicom.uid import RLELossless
 
     order = "<L" if syntax.is_little_endian else ">L"
     (length,) = unpack(order, file.read(4 if syntax.is_implicit_VR else 8)[-4:])
-    start = file.tell()
     if not syntax.is_encapsulated:
+        start = file.tell()
         if file.seek(0, SEEK_END) - start < length:
             raise ValueError
-        return
-    _, fragments = parse_fragments(file)
-    file.seek(fragments[-1] + 4)
-    (length,) = unpack(order, file.read(4))
-    file.seek(length, SEEK_CUR)
-    if file.read(4) != END_OF_SEQUENCE:
-        raise ValueError
-    if syntax != RLELossless:
-        file.seek(start)
+    elif syntax != RLELossless:  # of which the decoder checks the lengths
         frame = get_frame(file, page, number_of_frames=pages)
         if END_OF_IMAGE not in frame[-8:]:  # padding may follow
             raise ValueError

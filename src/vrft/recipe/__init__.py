@@ -26,6 +26,7 @@ from vrft.recipe.opening import (
     open_knowledge,
     open_source,
     reading_of,
+    skips_bad,
 )
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
@@ -87,5 +88,6 @@ __all__ = [
     "parse_recipe",
     "read_recipe",
     "reading_of",
+    "skips_bad",
     "texts_of",
 ]

@@ -100,7 +100,7 @@ def _settle(guess: Guess, name: str) -> dict[str, int]:
     """Choose the splits so that there is something to train and to test on, and leave out rows at fault where there
     are any; the guess says why. Gives the number of samples of each split, nothing where the data cannot be read."""
     wanted: list[dict[str, Any]] = [{}, {"splits": "made"}]
-    if guess.source in ("folder", "table", "huggingface", "shards") and not _box_a_row(guess):
+    if _has_rows(guess):
         wanted = [more for one in wanted for more in (one, one | {"on_bad_sample": "skip"})]
     if guess.source == "medmnist":
         wanted = wanted[:1]
@@ -133,9 +133,11 @@ def _settle(guess: Guess, name: str) -> dict[str, int]:
     return {}
 
 
-def _box_a_row(guess: Guess) -> bool:
+def _has_rows(guess: Guess) -> bool:
+    """Whether it is a source of rows, each an image."""
     columns = guess.data.get("columns", {})
-    return "corners" in columns or "corner_and_size" in columns
+    box_a_row = "corners" in columns or "corner_and_size" in columns
+    return guess.source in ("folder", "table", "huggingface", "shards") and not box_a_row
 
 
 def _opened(guess: Guess, more: dict[str, Any], name: str) -> Source:
@@ -161,7 +163,7 @@ def _size(source: Source, split: str) -> int:
 
 def _note_labels(guess: Guess, source: Source) -> None:
     """Merge spellings of a label that differ in letter case or spaces alone."""
-    if guess.source not in ("folder", "table") or not (labels := source.labels) or _box_a_row(guess):
+    if not _has_rows(guess) or not (labels := source.labels):
         return
     folded: dict[str, list[str]] = {}
     for label in labels:
@@ -230,7 +232,7 @@ def _tokens(guess: Guess) -> int:
 
 def _options(guess: Guess) -> Iterator[str]:
     yield from guess.options
-    if guess.source in ("folder", "table") and not _box_a_row(guess) and "on_bad_sample" not in guess.data:
+    if _has_rows(guess) and "on_bad_sample" not in guess.data:
         yield "on_bad_sample: skip  # a row or image at fault is left out and listed; without it the run stops"
     if guess.source != "medmnist":
         if "patient" not in guess.data and "patient" not in guess.data.get("columns", {}):

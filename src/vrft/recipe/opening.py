@@ -12,6 +12,7 @@ from vrft.data.coco import COCOReader
 from vrft.data.hub_rows import HubReader
 from vrft.data.masks import MaskReader
 from vrft.data.rows import RowOptions, RowReader, RowSource
+from vrft.data.shards import ShardReader
 from vrft.data.splits import Shares
 from vrft.data.table import Columns, TableReader
 from vrft.data.table_rows import RowColumns, RowTableReader
@@ -34,6 +35,7 @@ from vrft.recipe.sections import (
     RftStage,
     RowData,
     SftStage,
+    ShardData,
     TableData,
     TaskSection,
     VOCData,
@@ -98,7 +100,7 @@ def _row_source(data: RowData, section: TaskSection) -> RowSource:
     else:
         target, regions = _target_column(data.columns, kind)
         names = ("image", "id", "question", "split", "patient", "subgroup", "study")
-        columns = RowColumns(target=target, **data.columns.model_dump(include=set(names)))
+        columns = RowColumns(target=target, **data.columns.model_dump(include=set(names), exclude_none=True))
         reader = _reader_of_columns(data, columns)
     names_of_options = {one.name for one in fields(RowOptions)} - {"shares", "window"}
     options = data.model_dump(include=names_of_options) | reading_of(data) | {"regions": regions}
@@ -108,7 +110,9 @@ def _row_source(data: RowData, section: TaskSection) -> RowSource:
     )
 
 
-def _reader_of_columns(data: TableData | HuggingFaceData, columns: RowColumns) -> RowReader:
+def _reader_of_columns(data: TableData | HuggingFaceData | ShardData, columns: RowColumns) -> RowReader:
+    if isinstance(data, ShardData):
+        return ShardReader(data.files, columns=columns, hash_names=data.hash_names)
     if isinstance(data, HuggingFaceData):
         options: dict[str, Any] = data.model_dump(include={"name", "revision", "download", "ignore"})
         return HubReader(data.path, columns=columns, images=Path(data.images) if data.images else None, **options)
@@ -137,6 +141,11 @@ def reading_of(data: Data) -> dict[str, Any]:
     if isinstance(data, PhantomData | MedMNISTData | PythonData):
         return {"window": None, "page": None}
     return {"window": (data.window[0], data.window[1]) if data.window else None, "page": data.page}
+
+
+def skips_bad(data: Data) -> bool:
+    """Whether samples that cannot be read are left out."""
+    return getattr(data, "on_bad_sample", "fail") == "skip"
 
 
 def box_reader(data: BoxData | TableData) -> Reader:

@@ -329,8 +329,28 @@ class HuggingFaceData(_Cells):
     """The map of the columns. The classes of a label that the set itself names need no `label_names`."""
 
 
+class ColumnsOfShards(ColumnsOfRows):
+    """Which members of a sample hold what, by their extensions, or which keys of its `json`."""
+
+    image: Column | Annotated[list[Column], Field(min_length=1)] | None = None  # type: ignore[assignment]
+    """The extensions of the images to show, such as `jpg` or `[front.jpg, side.jpg]`; without it the only image of a
+    sample, or all where they are numbered (`0.jpg`, `1.jpg`)."""
+
+
+class ShardData(_Cells):
+    """Tar shards as WebDataset writes them, on disk or at addresses (`vrft.data.shards`)."""
+
+    source: Literal["shards"]
+    files: str | list[str] | dict[Literal["train", "validation", "test"], str | list[str]]
+    """Paths, folders, addresses (`https://`, `s3://`, `gs://`, `hf://`) or patterns, such as `train-{000..099}.tar` or
+    `shards/*.tar`; or these by split: `{train: ..., test: ...}`. A sample is known as `SHARD/NAME`, such as
+    `train-000/7.jpg`, in which `patient` is searched."""
+    columns: ColumnsOfShards
+    """The map of the columns."""
+
+
 BoxData = VOCData | COCOData | YOLOData | MasksData
-RowData = FolderData | TableData | HuggingFaceData
+RowData = FolderData | TableData | HuggingFaceData | ShardData
 FileData = BoxData | RowData
 """Sections of data in files of the user."""
 
