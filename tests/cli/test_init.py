@@ -252,6 +252,21 @@ def test_masks_name_the_values_that_were_found(tmp_path: Path):
     assert plain["task"]["kind"] == "localization"
 
 
+def test_folders_of_dicom_files_in_classes_are_series(shared: Path, tmp_path: Path):
+    pydicom = pytest.importorskip("pydicom")
+    for number in range(12):
+        for at in range(3):
+            slice_ = pydicom.dcmread(shared / "data" / "dicom" / "MR_small.dcm")
+            slice_.SeriesInstanceUID, slice_.InstanceNumber = f"1.2.{number + 1}", at
+            slice_.ImagePositionPatient = [0, 0, at]
+            folder = tmp_path / "d" / "ab"[number % 2] / f"s{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            slice_.save_as(folder / f"{at}.dcm")
+    plain = guess_of(tmp_path / "d")
+    assert plain["data"]["series"] is True
+    assert plain["data"]["slices"] == 4
+
+
 def dataset(folder: Path, *, parquet: bool = False) -> None:
     """A small dataset with named classes, saved as Arrow or as Parquet files."""
     import datasets

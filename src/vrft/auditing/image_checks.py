@@ -193,6 +193,12 @@ def check_duplicates(section: DataSection, found: Collected, measurements: Measu
     for a, b, how in pairs:
         (across if (bits[a] | bits[b]).bit_count() > 1 and bits[a] != bits[b] else within).append((a, b, how))
 
+    def differing(some: list[tuple[int, int, str]]) -> str:
+        """How many of the pairs have one question and different targets."""
+        numbers = ((int(owner[first[a]]), int(owner[first[b]])) for a, b, _ in some)
+        count = sum(found.asked[a] == found.asked[b] and found.target[a] != found.target[b] for a, b in numbers)
+        return f"; {count:,} of the pairs have different targets" if count and not found.has_boxes else ""
+
     def shown(some: list[tuple[int, int, str]]) -> list[str]:
         return examples(
             f"{found.name(int(owner[first[a]]))} and {found.name(int(owner[first[b]]))}, {how}" for a, b, how in some
@@ -202,16 +208,16 @@ def check_duplicates(section: DataSection, found: Collected, measurements: Measu
         across.sort(key=lambda pair: not (bits[pair[0]] | bits[pair[1]]) >> tested & 1)
         inside = {index for pair in across for index in pair[:2] if bits[index] >> tested & 1}
         total = int((bits >> tested & 1).sum())
+        have = f"{len(inside):,} of {total:,} images of {SPLITS[tested]} have one"
         message = (
-            f"{plural(len(across), 'pair')} of nearly the same image in two splits ({len(inside)} of {total:,} images "
-            f"of {SPLITS[tested]} have one): a result on them is partly memory. View the pairs, and put each into one "
-            f"split, best by splitting by patient."
+            f"{plural(len(across), 'pair')} of nearly the same image in two splits ({have}{differing(across)}): a result "
+            f"on them is partly memory. View the pairs, and put each into one split, best by making splits by patient."
         )
         yield Finding("near_duplicate_across_splits", "warning", message, shown(across), len(across))
     if within:
         message = (
-            f"{plural(len(within), 'pair')} of nearly the same image inside a split: they count as independent samples "
-            f"and are not; name the patient, so that intervals count them together."
+            f"{plural(len(within), 'pair')} of nearly the same image inside a split{differing(within)}: they count as "
+            f"independent samples and are not; name the patient, so that intervals count them together."
         )
         yield Finding("near_duplicate", "note", message, shown(within), len(within))
 
