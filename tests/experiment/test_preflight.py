@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import vrft
@@ -131,3 +132,15 @@ def test_a_mistake_is_one_message_and_exit_code_2(
         main()
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_samples_that_cannot_be_read_are_replaced_where_the_recipe_says_so(small_recipe: Path, tmp_path: Path):
+    for index in range(12):
+        path = tmp_path / "images" / ("train", "test")[index % 2] / ("a", "b")[index // 2 % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (20 * index, 0, 0)).save(path)
+    (tmp_path / "images" / "train" / "a" / "0.png").write_bytes(b"no image")
+    data = f"data={{source: folder, root: '{tmp_path / 'images'}', on_bad_sample: skip}}"
+    rows = flown(small_recipe, data, "task={kind: classification}", prompts=6).rows
+    assert len(rows) == 6 * 4
+    assert not any("/0" in row["id"] for row in rows)

@@ -107,6 +107,10 @@ class Experiment:
             samples = self.apply(self.recipe.condition_of(arm, training=True), samples)
         return task, samples
 
+    def skips_bad_of(self, stage: Stage) -> bool:
+        """Whether training samples of a stage that cannot be read are replaced by others."""
+        return skips_bad((stage.data if stage.task is not None else None) or self.recipe.data)
+
     def apply(self, condition: Condition, samples: Sequence[Sample]) -> Sequence[Sample]:
         """Samples with the prompt and the image of a condition."""
         if condition.image == "grey":
@@ -199,7 +203,7 @@ class Experiment:
             raise RunError("the file of a custom reward was changed while the run was going on; begin it again.")
         policy = load_for(self.recipe, before.policy if before else None, training=True)
         policy.image_log = self.image_log
-        policy.skips_unreadable = skips_bad((stage.data if stage.task is not None else None) or self.recipe.data)
+        policy.skips_unreadable = self.skips_bad_of(stage)
         place.path.mkdir(parents=True, exist_ok=True)
         task, samples = self.stage_dataset(arm, stage, seed)
         options: dict[str, Any] = {

@@ -297,6 +297,7 @@ def step_seconds(experiment: Experiment, arm: str, stage: Stage) -> float:
     changes = {"steps": clock.last, "log_every": 1, "max_tokens": None, "max_seconds": None}
     train: Callable[..., Any] = train_rft if isinstance(stage, RftStage) else train_sft
     policy = load_for(recipe, None, training=True)
+    policy.skips_unreadable = experiment.skips_bad_of(stage)
     task, samples = experiment.stage_dataset(arm, stage, seed)
     with TemporaryDirectory() as folder, suppress(_Measured):
         place, shorter = StageDirectory(Path(folder)), stage.model_copy(update=changes)
