@@ -23,7 +23,7 @@ from vrft.caches import cache_folder
 from vrft.data.splits import SPLITS, Shares, share_out, split_named
 from vrft.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Raised when the same rows give another index."""
 
 BATCH = 10_000
@@ -39,6 +39,8 @@ class IndexedRow:
     """Of the sample, as far as it is unique."""
     path: str = ""
     """A longer name, for names that are not unique."""
+    is_named: bool = False
+    """The data names the sample, so that the longer name is not needed."""
     images: str = ""
     """References of its images, as JSON."""
     target: str = ""
@@ -114,8 +116,8 @@ class RowIndex:
         fresh = Path(folder.name) / "rows.sqlite"
         with closing(sqlite3.connect(fresh)) as base:
             base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;")
-            _fill(base, rows(), settings, place)
-            _share_out(base, settings, where)
+            are_named = _fill(base, rows(), settings, place)
+            _share_out(base, settings, where, are_named=are_named)
             base.commit()
             faults = base.execute("SELECT COUNT(*) FROM faults").fetchone()[0]
         if not faults:  # an image that is missing now may be there next time
@@ -209,11 +211,14 @@ class RowIndex:
 
 def _fill(
     base: sqlite3.Connection, rows: Iterable[IndexedRow], settings: Settings, place: Callable[[int], str]
-) -> None:
-    """Write all rows, those at fault aside, and put the rows of a study together."""
+) -> bool:
+    """Write all rows, those at fault aside, and put the rows of a study together.
+
+    Returns whether the data names its samples.
+    """
     base.execute(_RAW)
     base.execute("CREATE TABLE faults (n INTEGER, fault TEXT, reason TEXT)")
-    found, studies = iter(rows), False
+    found, studies, are_named = iter(rows), False, False
     while batch := list(islice(found, BATCH)):
         good = []
         for row in batch:
@@ -226,12 +231,13 @@ def _fill(
                     raise DataError(f"{place(row.number)}: {row.fault}; {advice}.")
                 base.execute("INSERT INTO faults VALUES (?, ?, ?)", (row.number, row.fault, _reason(row.fault)))
                 continue
-            studies = studies or row.study is not None
+            studies, are_named = studies or row.study is not None, are_named or row.is_named
             values = (row.number, row.name, row.path, row.images, row.target, row.stratum, row.question)
             good.append((*values, split, row.patient, row.subgroup, row.study, row.unit))
         base.executemany("INSERT INTO raw VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", good)
     if studies:
         _join_studies(base, settings, place)
+    return are_named
 
 
 def _reason(fault: str) -> str:
@@ -269,7 +275,7 @@ def _join_studies(base: sqlite3.Connection, settings: Settings, place: Callable[
     base.executescript("DROP TABLE raw; ALTER TABLE joined RENAME TO raw;")
 
 
-def _share_out(base: sqlite3.Connection, settings: Settings, where: str) -> None:
+def _share_out(base: sqlite3.Connection, settings: Settings, where: str, *, are_named: bool) -> None:
     """Give each row its split, and make the tables that are read later."""
     stated = dict(base.execute("SELECT split, COUNT(*) FROM raw GROUP BY split").fetchall())
     named = {split for split in stated if split}
@@ -295,7 +301,7 @@ def _share_out(base: sqlite3.Connection, settings: Settings, where: str) -> None
             question, patient, subgroup, n FROM (SELECT COALESCE(units.split, raw.split) s, raw.rowid o, raw.*
             FROM raw LEFT JOIN units ON units.unit = raw.unit {"AND raw.split = 'train'" if "+" in mode else ""})"""
     )
-    _make_names_unique(base)
+    _make_names_unique(base, are_named=are_named)
     base.execute("CREATE TABLE targets AS SELECT target, COUNT(*) c, MIN(n) first FROM raw GROUP BY target ORDER BY 3")
     few = base.execute("SELECT COUNT(DISTINCT stratum) FROM raw").fetchone()[0] <= 100
     base.execute("CREATE TABLE strata (split TEXT, stratum TEXT, c INTEGER)")
@@ -327,8 +333,8 @@ def _make(
         base.executemany("INSERT INTO units VALUES (?, ?)", batch)
 
 
-def _make_names_unique(base: sqlite3.Connection) -> None:
-    """Where names of samples repeat, use the longer ones, and number those that still repeat."""
+def _make_names_unique(base: sqlite3.Connection, *, are_named: bool) -> None:
+    """Where names of samples repeat, use the longer ones, unless the data names them; number what still repeats."""
     total = base.execute("SELECT COUNT(*) FROM samples").fetchone()[0]
 
     def different(column: str) -> bool:
@@ -336,7 +342,8 @@ def _make_names_unique(base: sqlite3.Connection) -> None:
 
     if different("name"):
         return
-    base.execute("UPDATE samples SET name = REPLACE(path, '/', '_') WHERE path <> ''")
+    if not are_named:
+        base.execute("UPDATE samples SET name = REPLACE(path, '/', '_')")
     if not different("name"):
         base.execute(
             """UPDATE samples SET name = name || '-' || n WHERE name IN

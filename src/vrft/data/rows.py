@@ -20,6 +20,7 @@ from vrft.data.splits import SPLITS, Shares, hashed
 from vrft.data.tabular import as_text, is_empty
 from vrft.errors import DataError, reading
 from vrft.images import Axis, Window
+from vrft.response import scale_of
 from vrft.sample import Box, ImageFile, ImageSource, LazySamples, Sample, Target, size_of, stored
 
 Kind = Literal["classification", "grading", "localization", "vqa"]
@@ -95,6 +96,8 @@ class RowOptions:
     box_format: Literal["corners", "corner_and_size"] = "corners"
     region: Literal["crop", "box"] = "crop"
     margin: float = 0.25
+    grades: Sequence[str] = ()
+    """Grading: the names of the grades in the recipe, lowest first."""
     regions: bool = False
     """Classification and grading: each box of a row is a sample."""
 
@@ -134,6 +137,8 @@ class RowSource:
         """
         if self.kind != "grading":
             return None
+        if self.options.grades:
+            return len(self.options.grades)
         found = [json.loads(text) for text in self.index.targets()]
         grades = [one["label"] if isinstance(one, dict) else one for one in found]
         if not grades or not all(isinstance(grade, int) for grade in grades):
@@ -263,7 +268,8 @@ class RowSource:
                 yield IndexedRow(
                     row.number,
                     name=f"{row.id or _stem(name)}{f'-{part}' if self.options.regions else ''}",
-                    path=name if row.id is None else row.id,
+                    path=f"{name}-{part}" if self.options.regions else name,
+                    is_named=row.id is not None,
                     images=_ENCODE(list(row.images)),
                     target=_ENCODE(target),
                     stratum=self._stratum(target),
@@ -313,9 +319,13 @@ class RowSource:
             raise ValueError(f"has {str(value)[:60]} where a single value is expected")
         text = as_text(value)
         text = self.options.label_names.get(text, text)
-        if self.kind == "grading" and _GRADE.fullmatch(text):
-            return int(text)
-        return text
+        if self.kind != "grading":
+            return text
+        if text in self.options.grades:
+            return list(self.options.grades).index(text)
+        if self.options.grades and not scale_of(len(self.options.grades), self.options.grades).by_index:
+            raise ValueError(f"has the grade {text!r}, which is none of {', '.join(self.options.grades)[:200]}")
+        return int(text) if _GRADE.fullmatch(text) else text
 
     def _boxes(self, value: Any) -> list[tuple[str, Box]]:
         """The labels and boxes of a cell; a list of boxes, of objects, or an object of lists.
@@ -365,12 +375,11 @@ class RowSource:
     def sample(self, split: str, position: int) -> Sample:
         """The sample at a position of a split."""
         name, path, images, target, question, patient, subgroup, number = self.index.row(split, position)
-        shown = name
-        if self.options.hash_names:
-            shown = hashed(path) + name[len(name.rpartition("-")[0]) :] * ("-" in name and self.options.regions)
+        shown = hashed(name) if self.options.hash_names else name
+        own = path.rpartition("-")[0] if self.options.regions else path
         sources = [self._source(reference, shown) for reference in json.loads(images)]
         opened = tuple(one for source in sources for one in self._slices(source))
-        facts: dict[str, Any] = {"row": number}
+        facts: dict[str, Any] = {"row": number, "image": hashed(own) if self.options.hash_names else own}
         region, plain = None, json.loads(target)
         if isinstance(plain, dict):
             size = size_of(opened[0])
@@ -378,7 +387,7 @@ class RowSource:
             region = box if self.options.region == "box" else None
             if self.options.region == "crop":
                 opened = (_cropped(opened[0], crop_region(box, self.options.margin, size)), *opened[1:])
-            facts |= {"image": shown.rpartition("-")[0], "box": box}
+            facts["box"] = box
             plain = plain["label"]
         elif self.kind == "localization":
             size = size_of(opened[0]) if plain else (0, 0)

@@ -105,6 +105,8 @@ def _row_source(data: RowData, section: TaskSection) -> RowSource:
     names_of_options = {one.name for one in fields(RowOptions)} - {"shares", "window"}
     options = data.model_dump(include=names_of_options) | reading_of(data) | {"regions": regions}
     graded = isinstance(section, GradingTask) and (section.levels is not None or section.names is not None)
+    if isinstance(section, GradingTask):
+        options["grades"] = tuple((section.levels if isinstance(section.levels, list) else section.names) or ())
     return RowSource(
         reader, kind=kind, options=RowOptions(shares=Shares(**data.shares.model_dump()), **options), graded=graded
     )
