@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 import vrft
 from vrft.cli.main import app, main
-from vrft.data.guess import find_guesses
 from vrft.errors import UserError
 from vrft.recipe import read_recipe
 from vrft.recipe.draft import draft_recipe
@@ -298,10 +297,21 @@ def test_tar_shards_by_the_members_of_their_samples(tmp_path: Path):
                 archive.add(tmp_path / "a.png", f"{number}.png")
                 (tmp_path / "x").write_text(json.dumps({"grade": number % 3}))
                 archive.add(tmp_path / "x", f"{number}.json")
-    (guess,) = find_guesses(tmp_path / "d")
-    assert (guess.source, guess.kind) == ("shards", "grading")
+    plain = guess_of(tmp_path / "d")
     files = {split: [str(tmp_path / "d" / f"{split}-000.tar")] for split in ("test", "train")}
-    assert guess.data == {"files": files, "columns": {"grade": "grade"}}
+    assert plain["data"] == {"source": "shards", "files": files, "columns": {"grade": "grade"}}
+    assert plain["task"] == {"kind": "grading"}
+
+
+def test_a_part_of_a_set_is_answered_with_the_whole(shared: Path, tmp_path: Path):
+    for name in (
+        "brain_tumor_yolo/valid",
+        "rbc_coco/valid",
+        "bccd/Annotations",
+        "rbc_coco/valid/_annotations.coco.json",
+    ):
+        with pytest.raises(UserError, match=r"give the (whole|folder of the set)"):
+            draft_recipe(shared / "data" / name, out=tmp_path / "x.yaml")
 
 
 def test_another_task_is_written_where_the_data_allow_it(shared: Path, tmp_path: Path):
