@@ -21,7 +21,7 @@ DARK, BRIGHT, FLAT = 30, 225, 4.0
 """Grey values: 99% of the pixels are below the first, or above the second; their deviation is below the third."""
 
 _MIXED = np.uint64(0x9E3779B97F4A7C15)
-"""An odd factor that spreads the bits of a product."""
+"""A factor that spreads the bits of a product."""
 
 ASPECT = 200
 """The processors of Qwen-VL refuse an image of which a side is more than so many times the other."""
