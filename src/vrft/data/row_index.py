@@ -14,17 +14,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from vrft.caches import cache_folder
-from vrft.data.splits import SPLITS, Shares, share_out, split_named
+from vrft.data.splits import SPLITS, Shares, plain_name, share_out, split_named
 from vrft.errors import DataError
-
-VERSION = 2
-"""Raised when the same rows give another index."""
 
 BATCH = 10_000
 """Rows that are written together."""
@@ -107,11 +104,10 @@ class RowIndex:
         Raises:
             DataError: a row is at fault and rows are not skipped, or the splits cannot be as ``settings`` says.
         """
-        plain = json.dumps([VERSION, facts, repr(settings)], sort_keys=True, default=str)
+        plain = json.dumps([_code(), facts, repr(settings)], sort_keys=True, default=str)
         kept = cache_folder() / "tables" / f"{hashlib.sha256(plain.encode()).hexdigest()[:24]}.sqlite"
-        if kept.is_file():
-            with suppress(sqlite3.DatabaseError):
-                return cls(kept)
+        if (found := cls._kept(kept)) is not None:
+            return found
         folder = tempfile.TemporaryDirectory()
         fresh = Path(folder.name) / "rows.sqlite"
         with closing(sqlite3.connect(fresh)) as base:
@@ -122,15 +118,21 @@ class RowIndex:
             faults = base.execute("SELECT COUNT(*) FROM faults").fetchone()[0]
         if not faults:  # an image that is missing now may be there next time
             with suppress(OSError):  # a cache that cannot be written is no reason to stop
-                kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                moving = kept.with_suffix(f".{os.getpid()}")
-                shutil.copyfile(fresh, moving)
-                moving.chmod(0o600)
-                os.replace(moving, kept)
-                return cls(kept)
+                _keep(fresh, kept)
+            if (found := cls._kept(kept)) is not None:
+                return found
         index = cls(fresh)
         index._folder = folder
         return index
+
+    @classmethod
+    def _kept(cls, path: Path) -> "RowIndex | None":
+        """The index in a file of the cache; None where there is none that can be read."""
+        with suppress(OSError):
+            with suppress(sqlite3.Error):
+                return cls(path) if path.is_file() else None
+            path.unlink()
+        return None
 
     _folder: Any = None
     """The temporary folder of an index that is not kept; it is deleted with the index."""
@@ -225,6 +227,10 @@ def _fill(
             split = None if row.fault or row.split is None else split_named(row.split)
             if split is None and row.split is not None and not row.fault:
                 row.fault = f"has the split {row.split!r}; expected train, validation or test"
+            texts = (row.name, row.path, row.images, row.target, row.stratum, row.question)
+            whose = (row.patient, row.subgroup, row.study, row.unit)
+            if not row.fault and not _is_text("".join(text for text in (*texts, *whose) if text)):
+                row.fault = "holds a name or a text that is no valid Unicode"
             if row.fault:
                 if not settings.skip:
                     advice = "mend it, or set data.on_bad_sample to skip"
@@ -232,8 +238,7 @@ def _fill(
                 base.execute("INSERT INTO faults VALUES (?, ?, ?)", (row.number, row.fault, _reason(row.fault)))
                 continue
             studies, are_named = studies or row.study is not None, are_named or row.is_named
-            values = (row.number, row.name, row.path, row.images, row.target, row.stratum, row.question)
-            good.append((*values, split, row.patient, row.subgroup, row.study, row.unit))
+            good.append((row.number, *texts, split, *whose))
         base.executemany("INSERT INTO raw VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", good)
     if studies:
         _join_studies(base, settings, place)
@@ -296,10 +301,11 @@ def _share_out(base: sqlite3.Connection, settings: Settings, where: str, *, are_
             raise DataError(f"{where}: has a validation split, and data.splits is own+validation; expected own.")
         _make(base, settings, "split = 'train'", ("train", "validation"))
     base.execute(_SAMPLES)
+    given = f"""LEFT JOIN units ON units.unit = raw.unit {"AND raw.split = 'train'" if "+" in mode else ""}"""
     base.execute(
         f"""INSERT INTO samples SELECT s, ROW_NUMBER() OVER (PARTITION BY s ORDER BY o) - 1, name, path, images, target,
             question, patient, subgroup, n FROM (SELECT COALESCE(units.split, raw.split) s, raw.rowid o, raw.*
-            FROM raw LEFT JOIN units ON units.unit = raw.unit {"AND raw.split = 'train'" if "+" in mode else ""})"""
+            FROM raw {given})"""
     )
     _make_names_unique(base, are_named=are_named)
     base.execute("CREATE TABLE targets AS SELECT target, COUNT(*) c, MIN(n) first FROM raw GROUP BY target ORDER BY 3")
@@ -307,8 +313,8 @@ def _share_out(base: sqlite3.Connection, settings: Settings, where: str, *, are_
     base.execute("CREATE TABLE strata (split TEXT, stratum TEXT, c INTEGER)")
     if few:
         base.execute(
-            """INSERT INTO strata SELECT COALESCE(units.split, raw.split) s, stratum, COUNT(*) FROM raw
-               LEFT JOIN units ON units.unit = raw.unit WHERE stratum <> '' GROUP BY s, stratum"""
+            f"""INSERT INTO strata SELECT COALESCE(units.split, raw.split) s, stratum, COUNT(*) FROM raw
+                {given} WHERE stratum <> '' GROUP BY s, stratum"""
         )
     base.execute("CREATE INDEX of_patient ON samples (patient, split)")
     base.executescript("DROP TABLE raw;")
@@ -322,7 +328,7 @@ def _make(
     base.create_function(
         "draw", 1, lambda unit: hashlib.sha256(f"{settings.seed}:{unit}".encode()).hexdigest(), deterministic=True
     )
-    base.execute("CREATE TABLE classes AS SELECT stratum, COUNT(*) c FROM raw GROUP BY stratum")
+    base.execute("CREATE TABLE classes AS SELECT stratum, COUNT(*) c FROM raw GROUP BY stratum ORDER BY stratum")
     base.execute("CREATE INDEX of_stratum ON classes (stratum)")
     units = base.execute(
         f"""SELECT unit, COUNT(*), MIN(c * 1000000000 + classes.rowid) r FROM raw
@@ -343,7 +349,8 @@ def _make_names_unique(base: sqlite3.Connection, *, are_named: bool) -> None:
     if different("name"):
         return
     if not are_named:
-        base.execute("UPDATE samples SET name = REPLACE(path, '/', '_')")
+        base.create_function("plain", 1, plain_name, deterministic=True)
+        base.execute("UPDATE samples SET name = plain(path)")
     if not different("name"):
         base.execute(
             """UPDATE samples SET name = name || '-' || n WHERE name IN
@@ -351,3 +358,38 @@ def _make_names_unique(base: sqlite3.Connection, *, are_named: bool) -> None:
         )
     if not different("name"):
         base.execute("UPDATE samples SET name = name || '-' || split || pos")
+
+
+def _keep(fresh: Path, kept: Path) -> None:
+    """Copy an index into the cache; another process, also of another machine, may do the same.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file, name = tempfile.mkstemp(dir=kept.parent, suffix=".new")  # readable by its owner alone
+    os.close(file)
+    try:
+        shutil.copyfile(fresh, name)
+        if not kept.is_file():  # on a network disk a file that is replaced is lost to those who read it
+            os.replace(name, kept)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be written; names of files with bytes that are no UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@cache
+def _code() -> str:
+    """A hash of the modules of this folder: other code may give another index of the same rows."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
