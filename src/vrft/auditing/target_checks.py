@@ -12,6 +12,7 @@ from vrft.auditing.findings import Finding, examples, plural
 from vrft.data.annotations import BoxSource, format_counts
 from vrft.data.rows import RowSource
 from vrft.data.splits import SPLITS
+from vrft.data.tabular import folded_label
 from vrft.sample import patient_code
 
 FEW = 5
@@ -140,7 +141,7 @@ def same_spellings(labels: Mapping[str, int]) -> Iterator[Finding]:
     """
     folded: dict[str, list[str]] = {}
     for label in labels:
-        folded.setdefault(re.sub(r"[\W_]+", "", label.casefold()) or label, []).append(label)
+        folded.setdefault(folded_label(label) or label, []).append(label)
     several = [[f"{label!r} {labels[label]:,}" for label in same] for same in folded.values() if len(same) > 1]
     if several:
         message = (
