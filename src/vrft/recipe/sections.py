@@ -128,6 +128,16 @@ class _Shared(Section):
     page: Annotated[int, Field(ge=0)] | None = None
     """Of images with several pages (frames, slices), from 0; without it they are refused."""
 
+    @model_validator(mode="after")
+    def _made(self) -> Self:
+        if getattr(self, "splits", "") == "own" and (unused := self.model_fields_set & {"shares", "split_seed"}):
+            raise PydanticCustomError(
+                "unused",
+                "{key} has no effect on splits of the data's own; set splits to made, hash or own+validation",
+                {"key": min(unused)},
+            )
+        return self
+
 
 class _Boxes(_Shared):
     root: str
