@@ -177,3 +177,19 @@ def test_shares_and_seed_without_effect_are_refused(unused: dict[str, Any]):
 
 def test_a_yaml_truth_value_names_the_truth_values_of_files():
     assert section(label_names={True: "yes", 2.0: "two"}).label_names == {"True": "yes", "true": "yes", "2": "two"}
+
+
+def test_a_section_can_be_written_and_read_again():
+    data = section(splits="own")
+    assert section(**data.model_dump()) == data
+
+
+def test_messages_about_boxes_hold_no_names_of_images_where_these_are_hashed(tmp_path: Path):
+    images(tmp_path, "DOE_1.png", "DOE_2.png")
+    (tmp_path / "DOE_2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    rows = "image,label,x1,y1,x2,y2\nDOE_1.png,A,1,1,9,9\nDOE_2.png,A,1,1,9,9\n"
+    (tmp_path / "t.csv").write_text(rows, encoding="utf-8")
+    for options, message in (({}, "cannot be read as an image"), ({"patient": "(q)"}, "data.patient finds no patient")):
+        with pytest.raises(DataError, match=message) as error:
+            box_source(section(root=str(tmp_path), hash_names=True, **options), "localization").check()
+        assert "DOE" not in str(error.value)

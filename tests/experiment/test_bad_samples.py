@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch._utils import ExceptionWrapper
 
 from vrft.api import run
-from vrft.errors import DataError, RecipeError
+from vrft.errors import DataError, RecipeError, from_workers
 from vrft.experiment.opened import open_experiment
 from vrft.image_log import UNREADABLE
 from vrft.progress import Reporter
@@ -146,3 +147,14 @@ def test_an_image_of_a_box_set_without_a_header_is_refused_or_left_out(tmp_path:
         recipe(tmp_path / "set", section % (tmp_path / "set", ", on_bad_sample: skip"), *task), Reporter(quiet=True)
     )
     assert [sample.id for sample in opened.test_samples] == ["a"]
+
+
+def test_an_error_in_a_process_of_a_data_loader_is_its_sentence():
+    try:
+        raise DataError("a.png: is damaged.")
+    except DataError:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(DataError, match="Traceback"):
+        wrapped.reraise()
+    with pytest.raises(DataError, match=r"^a\.png: is damaged\.$"), from_workers():
+        wrapped.reraise()

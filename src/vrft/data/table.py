@@ -160,7 +160,8 @@ class TableReader:
             return rows[0].patient
         found = self.patient.search(file.name) if self.patient else None
         if self.patient and not found:
-            raise DataError(f"{file}: data.patient finds no patient in the name; expected a pattern that all have.")
+            where = f"{self.path}:{rows[0].line}: in the name of its image" if rows else f"{file}: in its name"
+            raise DataError(f"{where} data.patient finds no patient; expected a pattern that all have.")
         return found[1] if found else None
 
     @cached_property

@@ -14,7 +14,7 @@ from vrft.data import Source
 from vrft.data.annotations import BoxSource, format_counts
 from vrft.data.rows import RowSource
 from vrft.data.unreadable import readable
-from vrft.errors import DataError, RunError
+from vrft.errors import DataError, RunError, from_workers
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of
 from vrft.image_log import ImageLog
@@ -214,10 +214,11 @@ class Experiment:
             "trackers": self._trackers(arm, index, seed, place),
             "callbacks": self.callbacks,
         }
-        if isinstance(stage, RftStage):
-            train_rft(policy, stage, task, samples, place, custom=self.recipe.custom, **options)
-        else:
-            train_sft(policy, stage, task, samples, place, **options)
+        with from_workers():
+            if isinstance(stage, RftStage):
+                train_rft(policy, stage, task, samples, place, custom=self.recipe.custom, **options)
+            else:
+                train_sft(policy, stage, task, samples, place, **options)
 
     def evaluate(
         self, arm: str, seed: int, load: Callable[[], LoadedPolicy], path: Path, stage: Stage | None = None

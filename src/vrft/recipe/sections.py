@@ -130,11 +130,12 @@ class _Shared(Section):
 
     @model_validator(mode="after")
     def _made(self) -> Self:
-        if getattr(self, "splits", "") == "own" and (unused := self.model_fields_set & {"shares", "split_seed"}):
+        given = {"shares": self.shares != SplitShares(), "split_seed": self.split_seed != 0}
+        if getattr(self, "splits", "") == "own" and any(given.values()):
+            key = next(key for key, is_given in given.items() if is_given)
+            advice = "set splits to made, hash or own+validation"
             raise PydanticCustomError(
-                "unused",
-                "{key} has no effect on splits of the data's own; set splits to made, hash or own+validation",
-                {"key": min(unused)},
+                "unused", "{key} has no effect on splits of the data's own; {advice}", {"key": key, "advice": advice}
             )
         return self
 
