@@ -7,6 +7,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,39 @@ def test_padding_is_black_and_not_part_of_the_range(tmp_path: Path, kind: str):
     ranged = dicom(tmp_path / "b.dcm", values, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-200)
     assert not grey(ranged)[values <= -200].any()
     assert grey(ranged)[values > -200].min() == 0 < np.median(grey(ranged)[values > -200])
+
+
+def test_padding_of_values_with_a_sign_may_be_stated_without_one(tmp_path: Path):
+    values = np.where(RAMP < 0, np.int16(-2000), RAMP)
+    path = dicom(tmp_path / "a.dcm", values)
+    header = pydicom.dcmread(path)
+    header.add_new("PixelPaddingValue", "US", 2**16 - 2000)
+    header.save_as(path)
+    assert (grey(path) == scale(np.maximum(RAMP, 0), (0, 999))).all()
+
+
+def palette(path: Path, values: NDArray[Any], entries: NDArray[np.uint8] | NDArray[np.uint16]) -> Path:
+    """Write a file of which all three colours have the same palette."""
+    header = pydicom.dcmread(dicom(path, values, PhotometricInterpretation="PALETTE COLOR"))
+    for colour in ("Red", "Green", "Blue"):
+        header.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [len(entries), 0, 8 * entries.itemsize])
+        header.add_new(f"{colour}PaletteColorLookupTableData", "OW", entries.tobytes())
+    header.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("factor", [1, 256, 257])
+def test_a_palette_of_8_bits_in_entries_of_16_keeps_its_colours(tmp_path: Path, factor: int):
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    entries = (255 - np.arange(256, dtype=np.uint16)) * np.uint16(factor)
+    read = grey(palette(tmp_path / "a.dcm", values, entries))
+    assert np.abs(read.astype(int) - (255 - values)).max() <= 1
+
+
+def test_a_palette_that_pydicom_would_read_wrongly_is_refused(tmp_path: Path):
+    values = np.arange(1024, dtype=np.uint16).reshape(32, 32)
+    with pytest.raises(DataError, match="the palette in its DICOM header is damaged"):
+        read_image(palette(tmp_path / "a.dcm", values, (np.arange(1024) // 4).astype(np.uint8)))
 
 
 @pytest.mark.parametrize(("stored", "values"), [(8, [0, 9, 100]), (1, [0, 1, 1]), (4, [0, 15, 3])])
@@ -541,6 +575,24 @@ def planted_file(path: Path, elements: dict[str, Any]) -> Path:
         header[tag] = pydicom.dataelem.RawDataElement(tag, kind, len(raw), raw, 0, False, True, True)
     header.save_as(path)
     return path
+
+
+def test_every_logger_of_the_libraries_is_silent_while_a_file_is_read(tmp_path: Path):
+    read_image(dicom(tmp_path / "a.dcm", RAMP))
+    used = "pydicom", "pylibjpeg", "openjpeg", "jpeg_ls", "libjpeg", "nibabel"
+    writers = ".tools", ".encoders", ".pixel_data_handlers", ".dft", ".dicomfs"
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.split(".")[0] in used and not any(part in name for part in writers):
+            assert isinstance(logger, logging.PlaceHolder) or logger.filters, name
+
+
+def test_files_that_are_read_in_threads_leave_the_warnings_as_they_were(tmp_path: Path):
+    path = dicom(tmp_path / "a.dcm", RAMP)
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: read_image(path), range(200)))
+        assert warnings.filters == before
 
 
 def test_the_log_of_pydicom_is_silent_only_while_a_file_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture):

@@ -596,3 +596,13 @@ def test_validation_has_the_metrics_of_the_task_from_answers_as_they_were_read()
     figures = figures_of(Grading(3), rows)
     assert set(figures) == set(Grading.metrics)
     assert (figures["accuracy"], figures["read_rate"], figures["format_rate"]) == pytest.approx((1 / 3, 2 / 3, 1))
+
+
+def test_of_many_subgroups_the_largest_are_given(one_seed: Made):
+    records, predictions = one_seed
+    predictions = predictions.copy()
+    place = predictions.groupby(["arm", "seed"]).cumcount()
+    names = place.map(lambda at: f"site {at}" if at < 30 else "large" if at < 40 else None)
+    found = summarise(records, predictions.assign(subgroup=names))
+    assert (len(found["subgroups"]), found["subgroup_count"]) == (20, 31)
+    assert found["subgroups"]["large"]["n"] == 10

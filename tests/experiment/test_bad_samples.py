@@ -158,3 +158,15 @@ def test_an_error_in_a_process_of_a_data_loader_is_its_sentence():
         wrapped.reraise()
     with pytest.raises(DataError, match=r"^a\.png: is damaged\.$"), from_workers():
         wrapped.reraise()
+
+
+@pytest.mark.parametrize(
+    ("override", "mend"),
+    [("data.splits=own", "data.splits: made shares"), ("data.splits=made", "give each split a share in data.shares")],
+)
+def test_the_mend_of_an_empty_split_is_not_what_the_recipe_does_already(images: Path, override: str, mend: str):
+    for path in (images / "test").rglob("*.png"):
+        path.unlink()
+    shares = ("data.shares={train: 1.0, validation: 0.0, test: 0.0}",)
+    with pytest.raises(DataError, match=mend):
+        open_experiment(recipe(images, override, *shares), Reporter(quiet=True))

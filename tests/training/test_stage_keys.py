@@ -13,6 +13,7 @@ from transformers import Trainer
 from trl import SFTConfig
 
 from vrft.data import PhantomSource
+from vrft.errors import DataError
 from vrft.experiment.opened import open_experiment
 from vrft.policies import decode, load_policy
 from vrft.policies.from_recipe import load_for, lora_config
@@ -23,14 +24,14 @@ from vrft.recipe.sections import LOSSES, Lora, Rewards, Vllm
 from vrft.rewards import REWARDS
 from vrft.rewards.recitation import MEASURES
 from vrft.runs import StageDirectory, read_json
-from vrft.sample import Knowledge, Sample, open_image
+from vrft.sample import Knowledge, LazySamples, Sample, open_image
 from vrft.tasks import Grading, Localization
 from vrft.training.callback import StageCallback
 from vrft.training.rft import Scorer, make_trainer
 from vrft.training.seeded import SeededTrainer
 from vrft.training.sft import train_sft
 from vrft.training.shared_prefix import SharedPrefixTrainer
-from vrft.training.stage import balanced_order, sample_order
+from vrft.training.stage import balanced_order, sample_order, stage_order
 from vrft.training.trainer_arguments import NEVER_CAPPED
 
 QUIET = Reporter(quiet=True)
@@ -256,6 +257,21 @@ def test_balance_shows_each_grade_equally_often(policy: LoadedPolicy, tmp_path: 
     assert plain == sample_order(8, 12, seed=0)
     assert balanced == balanced_order([sample.target for sample in samples], 12, seed=0)
     assert [sum(samples[index].target == grade for index in balanced) for grade in range(3)] == [4, 4, 4]
+
+
+def test_balance_counts_a_sample_that_is_skipped_in_no_class():
+    targets = ["", "a", "a", "a", "b"]
+
+    def make(index: int) -> Sample:
+        if not index:
+            raise DataError("no such file")
+        return Sample(str(index), Path("x.png"), "?", targets[index], "train")
+
+    stage = SftStage(kind="sft", steps=1, balance=True)
+    order = stage_order(stage, LazySamples(make, range(5), skips=True), 8, seed=0)
+    assert [targets[index] for index in order].count("b") == 4
+    with pytest.raises(DataError, match="no such file"):
+        stage_order(stage, LazySamples(make, range(5)), 8, seed=0)
 
 
 def test_fresh_prompts_of_dynamic_sampling_are_balanced_too(tmp_path: Path):

@@ -141,7 +141,7 @@ def estimate_from(
     seeds, value, upper = len(whole), float(np.mean(whole)), 1 - (1 - confidence) / 2
     # a bootstrap of G groups has (G - 1) / G of the variance of the figure (Efron & Tibshirani, 1993, equation 5.12)
     covariance = np.atleast_2d(np.cov(resampled)) * n_groups / (n_groups - 1)
-    of_samples = float(covariance.mean())
+    of_samples = max(0.0, float(covariance.mean()))  # rounding can make it negative
     variance, half, least = of_samples, 0.0, n_groups - 1.0
     if seeds > 1:
         components = seed_variance or [(float(np.var(whole, ddof=1)) / seeds, float(seeds - 1))]

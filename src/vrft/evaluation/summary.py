@@ -31,6 +31,9 @@ HEADLINE = {"grading": "qwk", "localization": "mean_iou"}
 """The metric of the planned tests, where it is not accuracy."""
 
 COMPARED = METRICS | BOX_METRICS
+MOST_SUBGROUPS = 20
+"""Subgroups in ``metrics.json`` and the report at most; the table of predictions has all."""
+
 READINGS = ("answer", "lenient")
 ENDS = ("value", "low", "high")
 
@@ -110,18 +113,23 @@ def summarise(records: Mapping[str, Any], predictions: pd.DataFrame, perception:
         "planned": len(tested) + len(pairs) + len(missing) + len(lacking),
         "sweep": sweep and {**sweep, "points": [point for point in sweep["points"] if point["arm"] in results.counts]},
         "subgroups": _subgroups(records["task"], section, predictions),
+        "subgroup_count": int(predictions["subgroup"].nunique()) if "subgroup" in predictions else 0,
         "failed": [{key: run[key] for key in ("arm", "seed", "error")} for run in runs if run["error"] is not None],
         "images": records.get("images") or {},
     } | ({"perception": learnt} if learnt else {})
 
 
 def _subgroups(task: Mapping[str, Any], section: Mapping[str, Any], predictions: pd.DataFrame) -> Figures:
-    """The headline metric of each arm in each subgroup, where the data names subgroups; intervals are not corrected."""
+    """The headline metric of each arm in the largest subgroups, at most ``MOST_SUBGROUPS``, where the data names them.
+
+    Intervals are not corrected.
+    """
     found: Figures = {}
     if "subgroup" in predictions:
-        for name, frame in predictions.groupby("subgroup", sort=True):
+        largest = predictions["subgroup"].value_counts().index[:MOST_SUBGROUPS]
+        for name, frame in predictions[predictions["subgroup"].isin(largest)].groupby("subgroup", sort=True):
             results = _Results(task, section, frame, {})
-            figures = {arm: results.figures(arm, ())[results.headline] for arm in results.counts}
+            figures = {arm: results.ends(arm, results.headline) for arm in results.counts}
             found[str(name)] = {"n": results.n_samples, "groups": len(set(results.groups)), "arms": figures}
     return found
 
@@ -241,16 +249,7 @@ class _Results:
         names = list(self.metrics)
         if any(not np.array_equal(c[:, :half], c[:, half : 2 * half]) for c in self.counts[arm].values()):
             names += [f"{name}_lenient" for name in self.compared]
-        measured = {}
-        for name in names:
-            least, most = self._range(name)
-            if self.comparable([arm]):
-                one = self.estimate({arm: 1.0}, name)
-                ends = one.value, max(one.low, least), min(one.high, most)
-            else:  # one image says nothing of others
-                values = [_metric(name, self.classes)(self.counts[arm][seed]) for seed in seeds]
-                ends = float(np.mean(values)), least, most
-            measured[name] = dict(zip(ENDS, ends, strict=True))
+        measured = {name: self.ends(arm, name) for name in names}
         headline = _metric(self.headline, self.classes)
         costs = [run["cost"] for run in runs if run["arm"] == arm and run["cost"]]
         mean = {key: float(np.mean([cost[key] for cost in costs])) for key in costs[0]} if costs else {}
@@ -259,6 +258,16 @@ class _Results:
             "seed_list": seeds,
             "cost": mean,
         }
+
+    def ends(self, arm: str, name: str) -> dict[str, float]:
+        """A metric of an arm with its interval, inside the range of the metric."""
+        least, most = self._range(name)
+        if self.comparable([arm]):
+            one = self.estimate({arm: 1.0}, name)
+            return dict(zip(ENDS, (one.value, max(one.low, least), min(one.high, most)), strict=True))
+        # one image says nothing of others
+        values = [_metric(name, self.classes)(counts) for _, counts in sorted(self.counts[arm].items())]
+        return dict(zip(ENDS, (float(np.mean(values)), least, most), strict=True))
 
     def _range(self, metric: str) -> tuple[float, float]:
         """The least and the greatest value that a metric can have."""

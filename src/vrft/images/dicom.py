@@ -169,17 +169,19 @@ def read_dicom(file: IO[bytes], shown: Path, *, page: int | None = None, window:
     kind = _text(header, "PhotometricInterpretation", shown)
     if kind not in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", *YBR):
         raise DataError(f"{shown}: PhotometricInterpretation of its DICOM header is none that is read; {AGAIN} as RGB.")
+    if _whole(header, "HighBit", shown, 0) >= _bits(header, shown):
+        raise DataError(
+            f"{shown}: HighBit of its DICOM header is not below BitsStored, so which bits are the image is open; "
+            f"{AGAIN}."
+        )
     values = _decoded(file, header, shown, page or 0)
     samples = (3,) if kind == "RGB" or kind in YBR else ()
     if values.shape != (*facts.size[::-1], *samples):
         raise DataError(f"{shown}: its DICOM header and its pixels disagree about their size; {AGAIN}.")
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if kind == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
-
         fault = f"{shown}: the palette in its DICOM header is damaged; {AGAIN}."
-        values = quietly(fault, apply_color_lut, values, header)[..., :3]
-        return Image.fromarray(scale(values, (0, np.iinfo(values.dtype).max)))
+        return Image.fromarray(quietly(fault, _coloured, values, header))
     if samples:
         deep = values.dtype != np.uint8
         return Image.fromarray(scale(values, window or grey_range(values)) if deep else np.ascontiguousarray(values))
@@ -188,6 +190,18 @@ def read_dicom(file: IO[bytes], shown: Path, *, page: int | None = None, window:
     if values.dtype.kind == "f" and (lost := int((~np.isfinite(values)).sum())):
         image.info[NOT_FINITE] = lost
     return image
+
+
+def _coloured(values: NDArray[Any], header: Any) -> NDArray[np.uint8]:
+    """The colours of the palette for the stored values of a frame, (height, width, 3)."""
+    from pydicom.pixels import apply_color_lut
+
+    entries, first, _ = header.RedPaletteColorLookupTableDescriptor
+    table = apply_color_lut(np.arange(first, first + (entries or 2**16)), header)[..., :3]
+    if entries > 256 and table.dtype == np.uint8:
+        raise ValueError  # pydicom counts entries in the type of the table
+    top = 255 if table.max() <= 255 else np.iinfo(table.dtype).max  # 8 bits are often stored in entries of 16
+    return scale(apply_color_lut(values, header)[..., :3], (0, top))
 
 
 def burned_in_tag(file: IO[bytes], shown: Path) -> bool | None:
@@ -317,7 +331,11 @@ def _padding(values: NDArray[Any], header: Any, shown: Path) -> NDArray[np.bool_
     if first is None:
         return np.zeros(values.shape, np.bool_)
     last = number_of(header, "PixelPaddingRangeLimit", shown)
-    low, high = sorted((first, first if last is None else last))
+    ends = [first, first if last is None else last]
+    if values.dtype.kind == "i":  # which some files state as if it had no sign
+        bits = _whole(header, "BitsAllocated", shown)
+        ends = [end - 2**bits if end >= 2 ** (bits - 1) else end for end in ends]
+    low, high = sorted(ends)
     return np.asarray((values >= low) & (values <= high))
 
 

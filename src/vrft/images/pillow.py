@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ from PIL import ExifTags, Image
 from vrft.errors import DataError
 from vrft.images.facts import ImageFacts, check_page, open_file, unreadable
 from vrft.images.greys import NOT_FINITE, Window, grey_range, is_blank, scale
+from vrft.images.quiet import without_warnings
 
 if TYPE_CHECKING:
     from vrft.boxes import Size
@@ -85,8 +85,7 @@ def _opened(file: IO[bytes]) -> Image.Image:
 @contextmanager
 def large_images() -> Iterator[None]:
     """Silence Pillow's warning about an image of more than half of its limit."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with without_warnings(Image.DecompressionBombWarning):
         yield
 
 

@@ -21,7 +21,7 @@ from vrft.processes import all_of, is_main, join_processes, wait_for_all
 from vrft.progress import Reporter
 from vrft.recipe import RftStage, SftStage
 from vrft.runs import StageDirectory, read_jsonl, replacing, write_json, write_jsonl
-from vrft.sample import Sample, Target
+from vrft.sample import LazySamples, Sample, Target
 from vrft.training.callback import StageCallback, StageResult
 from vrft.training.trainer_arguments import check_processes
 from vrft.training.validation import Validation, Validator
@@ -62,9 +62,29 @@ def balanced_order(targets: Sequence[Target], needed: int, seed: int) -> list[in
 
 def stage_order(stage: RftStage | SftStage, samples: Sequence[Sample], needed: int, seed: int) -> list[int]:
     """The indices of samples in the order of a stage, (needed,): balanced by class where the recipe says so."""
-    if stage.balance:
-        return balanced_order([sample.target for sample in samples], needed, seed)
-    return sample_order(len(samples), needed, seed)
+    if not stage.balance:
+        return sample_order(len(samples), needed, seed)
+    targets = _targets(samples)
+    places = list(targets)
+    return [places[index] for index in balanced_order(list(targets.values()), needed, seed)]
+
+
+def _targets(samples: Sequence[Sample]) -> dict[int, Target]:
+    """The target of each sample by its index, without those that cannot be made and may be skipped.
+
+    Raises:
+        DataError: a sample cannot be made, or none can.
+    """
+    targets: dict[int, Target] = {}
+    for index in range(len(samples)):
+        try:
+            targets[index] = samples[index].target
+        except DataError:
+            if not (isinstance(samples, LazySamples) and samples.skips):
+                raise
+    if not targets:
+        raise DataError("no training sample can be read; see vrft audit.")
+    return targets
 
 
 def lazy_dataset(
