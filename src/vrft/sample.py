@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, overload
@@ -118,6 +118,15 @@ def map_samples(function: Callable[[Sample], Sample], samples: Sequence[Sample])
     return LazySamples(lambda position: function(make(position)), samples.positions, skips=samples.skips)
 
 
+def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """At most so many samples, evenly spread over all; lazy samples stay lazy."""
+    count = min(most, len(samples))
+    places = [place * len(samples) // count for place in range(count)]
+    if isinstance(samples, LazySamples):
+        return LazySamples(samples.make, [samples.positions[place] for place in places], skips=samples.skips)
+    return [samples[place] for place in places]
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """An ``image`` of a sample that is read from a file with the given options on each call (``read_image``)."""
@@ -204,7 +213,7 @@ class ImageBytes:
         return _inspected(self.source, self.name, self.page, self.axis, any_page)
 
 
-@cache
+@lru_cache(maxsize=2**17)  # as in ``vrft.images.reading``
 def _inspected(source: ByteSource, name: str, page: int | None, axis: Axis, any_page: bool) -> ImageFacts:
     return inspect_bytes(source.read(), Path(name), page, axis, any_page=any_page)
 
