@@ -136,6 +136,13 @@ def test_what_the_base_can_do(arguments: list[str], words: str, tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_the_base_audits_data_without_counting_visual_tokens(small_recipe: Path):
+    done = command("audit", str(small_recipe), "--limit", "20")
+    assert done.returncode == 0, done.stderr
+    assert "visual tokens are not counted: counting visual tokens needs torch" in done.stdout
+
+
+@pytest.mark.slow
 def test_the_faults_of_a_recipe_come_before_the_extra(small_recipe: Path):
     done = command("run", str(small_recipe), "--set", "stages.0.stps=3")
     assert done.returncode == 2

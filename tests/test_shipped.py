@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -43,6 +44,7 @@ SETS: dict[str, tuple[str, list[str]]] = {
     "dicom": ("", []),
     "huggingface": ("", []),
     "nifti": ("", []),
+    "shards": ("", []),
     "views": ("", []),
 }
 """The set of each recipe, and what differs there from the recipe; the test writes tables for those without a set."""
@@ -60,6 +62,13 @@ def folder_of(name: str, shared: Path, tmp_path: Path) -> Path:
         datasets.load_dataset("imagefolder", data_dir=str(data / "brain_mri_4class")).save_to_disk(table)
         return table
     table.mkdir()
+    if name == "shards":
+        with tarfile.open(table / "set-000.tar", "w") as archive:
+            for number, file in enumerate(sorted((data / "brain_mri_4class").rglob("*.jpg"))):
+                archive.add(file, f"{number}.jpg")
+                (tmp_path / "label").write_text(file.parent.name)
+                archive.add(tmp_path / "label", f"{number}.cls")
+        return table
     if name == "dicom":
         names = ["CT_small.dcm", "MR_small.dcm", "RG3_J2KI.dcm", "JPEG2000.dcm", "MR_small_RLE.dcm", "image_dfl.dcm"]
         rows = [f"{one},{'mr' if 'MR' in one else 'other'}" for one in names]
@@ -87,7 +96,7 @@ def test_every_recipe_of_a_source_has_a_set():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_a_recipe_of_a_source_runs_on_real_data(path: Path, shared: Path, tmp_path: Path):
     root = folder_of(path.stem, shared, tmp_path)
-    key = "path" if path.stem == "huggingface" else "root"
+    key = {"huggingface": "path", "shards": "files"}.get(path.stem, "root")
     own = [f"data.{key}={root}", *SETS[path.stem][1], "arms=[majority]", "evaluation.bootstrap=100"]
     if path.stem == "nifti":
         own += ["data.shares={train: 0.5, validation: 0.0, test: 0.5}"]
@@ -98,7 +107,7 @@ def test_a_recipe_of_a_source_runs_on_real_data(path: Path, shared: Path, tmp_pa
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_a_recipe_of_a_source_begins_with_its_command_and_says_what_it_costs(path: Path):
     lines = path.read_text().split("\n")
-    assert re.fullmatch(rf"# vrft run recipes/sources/{path.name} --set data\.(root|path)=DIR", lines[0])
+    assert re.fullmatch(rf"# vrft run recipes/sources/{path.name} --set data\.(root|path|files)=DIR", lines[0])
     assert "minutes on two cores" in " ".join(line.removeprefix("# ") for line in lines)
     assert parse_recipe(path).name == path.stem
     assert max(map(len, lines)) <= 120

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 import vrft
 from vrft.cli.main import app, main
-from vrft.data.guess import find_guesses
 from vrft.errors import UserError
 from vrft.recipe import read_recipe
 from vrft.recipe.draft import draft_recipe
@@ -252,6 +251,21 @@ def test_masks_name_the_values_that_were_found(tmp_path: Path):
     assert plain["task"]["kind"] == "localization"
 
 
+def test_folders_of_dicom_files_in_classes_are_series(shared: Path, tmp_path: Path):
+    pydicom = pytest.importorskip("pydicom")
+    for number in range(12):
+        for at in range(3):
+            slice_ = pydicom.dcmread(shared / "data" / "dicom" / "MR_small.dcm")
+            slice_.SeriesInstanceUID, slice_.InstanceNumber = f"1.2.{number + 1}", at
+            slice_.ImagePositionPatient = [0, 0, at]
+            folder = tmp_path / "d" / "ab"[number % 2] / f"s{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            slice_.save_as(folder / f"{at}.dcm")
+    plain = guess_of(tmp_path / "d")
+    assert plain["data"]["series"] is True
+    assert plain["data"]["slices"] == 4
+
+
 def dataset(folder: Path, *, parquet: bool = False) -> None:
     """A small dataset with named classes, saved as Arrow or as Parquet files."""
     import datasets
@@ -283,10 +297,21 @@ def test_tar_shards_by_the_members_of_their_samples(tmp_path: Path):
                 archive.add(tmp_path / "a.png", f"{number}.png")
                 (tmp_path / "x").write_text(json.dumps({"grade": number % 3}))
                 archive.add(tmp_path / "x", f"{number}.json")
-    (guess,) = find_guesses(tmp_path / "d")
-    assert (guess.source, guess.kind) == ("shards", "grading")
+    plain = guess_of(tmp_path / "d")
     files = {split: [str(tmp_path / "d" / f"{split}-000.tar")] for split in ("test", "train")}
-    assert guess.data == {"files": files, "columns": {"grade": "grade"}}
+    assert plain["data"] == {"source": "shards", "files": files, "columns": {"grade": "grade"}}
+    assert plain["task"] == {"kind": "grading"}
+
+
+def test_a_part_of_a_set_is_answered_with_the_whole(shared: Path, tmp_path: Path):
+    for name in (
+        "brain_tumor_yolo/valid",
+        "rbc_coco/valid",
+        "bccd/Annotations",
+        "rbc_coco/valid/_annotations.coco.json",
+    ):
+        with pytest.raises(UserError, match=r"give the (whole|folder of the set)"):
+            draft_recipe(shared / "data" / name, out=tmp_path / "x.yaml")
 
 
 def test_another_task_is_written_where_the_data_allow_it(shared: Path, tmp_path: Path):

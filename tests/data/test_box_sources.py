@@ -311,3 +311,18 @@ def test_single_cells_are_samples_of_their_own(shared: Path):
     x1, _, x2, _ = first.facts["box"]
     assert open_image(first.images[0]).size[0] >= x2 - x1
     assert first.target in source.labels
+
+
+def test_a_single_coco_file_without_the_name_of_a_split_is_shared_out(tmp_path: Path):
+    names = [f"{index}.png" for index in range(10)]
+    (tmp_path / "images").mkdir()
+    for name in names:
+        Image.new("L", (40, 30)).save(tmp_path / "images" / name)
+    content = {
+        "images": [{"id": index, "file_name": name, "width": 40, "height": 30} for index, name in enumerate(names)],
+        "categories": [{"id": 1, "name": "mass"}],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, "bbox": [1, 1, 9, 9]} for i in range(10)],
+    }
+    (tmp_path / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+    source = BoxSource(COCOReader(tmp_path), kind="localization", splits="made")
+    assert [len(list(source.samples(split))) for split in SPLITS] == [6, 2, 2]

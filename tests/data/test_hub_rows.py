@@ -14,7 +14,7 @@ from PIL import Image
 from vrft.data.hub_rows import HubReader
 from vrft.data.rows import RowOptions, RowSource
 from vrft.data.table_rows import RowColumns
-from vrft.errors import DataError
+from vrft.errors import DataError, UserError
 from vrft.experiment.keys import samples_digest
 from vrft.recipe import open_source, read_recipe
 from vrft.sample import ImageBytes, ImageFile, open_image, read_as, size_of
@@ -308,6 +308,12 @@ def test_a_set_that_cannot_be_used_is_refused_in_a_sentence(
         source(path, **options).check()
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_package_is_named_with_its_extra(small: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vrft.extras.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"Hugging Face datasets needs datasets, pyarrow; pip install 'vrft\[data\]'"):
+        source(small).check()
 
 
 def test_a_recipe_names_a_dataset(small: Path, tmp_path: Path):

@@ -42,10 +42,11 @@ def source(
 ) -> RowSource:
     names = ("id", "question", "split", "patient", "subgroup", "study", "image")
     columns: dict[str, Any] = {"image": "image"} | {key: options.pop(key) for key in names if key in options}
+    graded = options.pop("graded", False)
     if "pattern" in options:
         options["patient"] = options.pop("pattern")
     reader = RowTableReader(root / name, root / "images", columns=RowColumns(target=target, **columns))
-    return RowSource(reader, kind=kind, options=RowOptions(**options))
+    return RowSource(reader, kind=kind, options=RowOptions(**options), graded=graded)
 
 
 def every(one: RowSource) -> list[Sample]:
@@ -248,6 +249,17 @@ def test_grades_must_begin_at_0_or_be_named(tmp_path: Path):
         _ = source(tmp_path, "grading").levels
 
 
+def test_grades_that_the_recipe_names_are_those_names(tmp_path: Path):
+    table(tmp_path, "image,label\na.png,1\nb.png,3.0\nc.png,2\n", "a.png", "b.png", "c.png")
+    found = source(tmp_path, "grading", graded=True, grades=("1", "2", "3"))
+    assert ({one.id: one.target for one in every(found)}, found.levels) == ({"a": 0, "b": 2, "c": 1}, 3)
+    table(tmp_path, "image,label\na.png,0\n")
+    with pytest.raises(DataError, match=r"t\.csv:2: has the grade '0', which is none of 1, 2, 3"):
+        source(tmp_path, "grading", graded=True, grades=("1", "2", "3")).check()
+    named = source(tmp_path, "grading", graded=True, grades=("none", "mild"))
+    assert [one.target for one in every(named)] == [0]
+
+
 def test_an_image_that_is_there_next_time_is_found_next_time(tmp_path: Path):
     table(tmp_path, "image,label\na.png,x\nb.png,y\n", "a.png")
     assert len(every(source(tmp_path, on_bad_sample="skip"))) == 1
@@ -408,6 +420,15 @@ def test_hashed_names_hold_no_name_of_a_file(tmp_path: Path):
     ((name, message),) = messages
     assert name in message
     assert "DAMAGED" not in message
+
+
+def test_hashed_names_of_rows_of_one_image_differ_and_keep_their_image(tmp_path: Path):
+    table(tmp_path, "image,label,n\na.png,x,7\na.png,y,7\ns/a.png,y,8\n", "a.png", "s/a.png")
+    for options in ({}, {"hash_names": True}, {"id": "n"}, {"id": "n", "hash_names": True}):
+        found = every(source(tmp_path, **options))
+        assert len({one.id for one in found}) == 3
+        assert len({one.facts["image"] for one in found}) == 2
+        assert ("a.png" in str([one.facts for one in found])) == ("hash_names" not in options)
 
 
 def test_slices_of_a_file_with_pages_are_evenly_spaced(tmp_path: Path):

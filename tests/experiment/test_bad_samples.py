@@ -146,3 +146,15 @@ def test_an_image_of_a_box_set_without_a_header_is_refused_or_left_out(tmp_path:
         recipe(tmp_path / "set", section % (tmp_path / "set", ", on_bad_sample: skip"), *task), Reporter(quiet=True)
     )
     assert [sample.id for sample in opened.test_samples] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("override", "mend"),
+    [("data.splits=own", "data.splits: made shares"), ("data.splits=made", "give each split a share in data.shares")],
+)
+def test_the_mend_of_an_empty_split_is_not_what_the_recipe_does_already(images: Path, override: str, mend: str):
+    for path in (images / "test").rglob("*.png"):
+        path.unlink()
+    shares = ("data.shares={train: 1.0, validation: 0.0, test: 0.0}",)
+    with pytest.raises(DataError, match=mend):
+        open_experiment(recipe(images, override, *shares), Reporter(quiet=True))

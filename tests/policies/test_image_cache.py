@@ -1,8 +1,9 @@
 """Images are decoded and resized once, and the policy sees the very pixels that it would have seen."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,7 +16,7 @@ from vrft.image_log import ImageLog
 from vrft.images import BLANK, NOT_FINITE
 from vrft.policies import load_policy
 from vrft.policies.image_cache import ImageCache
-from vrft.sample import Grey, ImageFile, Sample, in_grey
+from vrft.sample import Grey, ImageBytes, ImageFile, Sample, in_grey
 
 SIZES = [(300, 200), (60, 40), (28, 28), (1100, 700), (333, 517)]
 
@@ -72,6 +73,39 @@ def test_each_slice_of_a_volume_is_kept_by_its_page_and_axis(tmp_path, policy, s
     assert policy.cache.hits == len(images)
     assert seen[0] == seen[1]
     assert len({image.tobytes() for image in seen[0]}) == len(kept_in(tmp_path / "cache")) == len(images)
+
+
+READS: list[Path] = []
+
+
+@dataclass(frozen=True)
+class CountedBytes:
+    """The bytes of a file; each reading is listed in ``READS``."""
+
+    path: Path
+
+    @property
+    def identity(self) -> list[Any]:
+        return [self.path.name]
+
+    def read(self) -> bytes:
+        READS.append(self.path)
+        return self.path.read_bytes()
+
+
+def test_an_image_that_is_no_file_is_kept_and_not_read_again(tmp_path, policy):
+    path = picture(tmp_path, (300, 200))
+    sample = replace(sample_of(path), image=ImageBytes(CountedBytes(path), region=(3, 5, 203, 107), name="a"))
+    plain, sizes = policy.open(sample)
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    made, _ = policy.open(sample)
+    READS.clear()
+    found, again = policy.open(sample)
+    assert (policy.cache.hits, READS, again) == (1, [], sizes)
+    assert torch.equal(given(policy, found[0]), given(policy, plain[0]))
+    policy.open(replace(sample, image=replace(sample.image, region=(3, 5, 203, 108))))
+    assert len(kept_in(tmp_path / "cache")) == 2
+    assert made[0].size == found[0].size
 
 
 def odd_pictures(folder: Path) -> dict[str, Path]:

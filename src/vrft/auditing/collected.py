@@ -66,6 +66,11 @@ class Collected:
     labels: Counter[str] = field(default_factory=Counter)
     """How often each label is a target."""
 
+    @property
+    def has_boxes(self) -> bool:
+        """Whether targets are boxes."""
+        return any(counts["kind"]["boxes"] for counts in self.counts.values())
+
     def sample(self, number: int) -> Sample:
         """A sample by its number."""
         return self.sequences[SPLITS[self.split[number]]][self.index[number]]

@@ -20,6 +20,9 @@ from vrft.sample import file_of
 DARK, BRIGHT, FLAT = 30, 225, 4.0
 """Grey values: 99% of the pixels are below the first, or above the second; their deviation is below the third."""
 
+_MIXED = np.uint64(0x9E3779B97F4A7C15)
+"""A factor that spreads the bits of a product."""
+
 ASPECT = 200
 """The processors of Qwen-VL refuse an image of which a side is more than so many times the other."""
 
@@ -76,16 +79,18 @@ MEANINGS: dict[str, tuple[Severity, str]] = {
 
 def sizes_of(found: Collected, measurements: Measurements) -> list[Size | None]:
     """Width and height of each image, or of its region; None where it cannot be read."""
-    table, sizes, place = measurements.table(), [], 0
+    table, place = measurements.table(), 0
+    sizes: list[Size | None] = []
+    shared: dict[Size, Size] = {}  # images have few sizes, and there may be a million images
     for number in range(len(found)):
         for image in found.sample(number).images:
             row = table[found.image_row[place]]
             file = file_of(image)
-            size: Size | None = (int(row["width"]), int(row["height"]))
+            size: Size = (int(row["width"]), int(row["height"]))
             if file is not None and file.region is not None:
                 x1, y1, x2, y2 = file.region
                 size = x2 - x1, y2 - y1
-            sizes.append(None if row["fault"] else size)
+            sizes.append(None if row["fault"] else shared.setdefault(size, size))
             place += 1
     return sizes
 
@@ -193,6 +198,12 @@ def check_duplicates(section: DataSection, found: Collected, measurements: Measu
     for a, b, how in pairs:
         (across if (bits[a] | bits[b]).bit_count() > 1 and bits[a] != bits[b] else within).append((a, b, how))
 
+    def differing(some: list[tuple[int, int, str]]) -> str:
+        """How many of the pairs have one question and different targets."""
+        numbers = ((int(owner[first[a]]), int(owner[first[b]])) for a, b, _ in some)
+        count = sum(found.asked[a] == found.asked[b] and found.target[a] != found.target[b] for a, b in numbers)
+        return f"; {count:,} of the pairs have different targets" if count and not found.has_boxes else ""
+
     def shown(some: list[tuple[int, int, str]]) -> list[str]:
         return examples(
             f"{found.name(int(owner[first[a]]))} and {found.name(int(owner[first[b]]))}, {how}" for a, b, how in some
@@ -202,16 +213,16 @@ def check_duplicates(section: DataSection, found: Collected, measurements: Measu
         across.sort(key=lambda pair: not (bits[pair[0]] | bits[pair[1]]) >> tested & 1)
         inside = {index for pair in across for index in pair[:2] if bits[index] >> tested & 1}
         total = int((bits >> tested & 1).sum())
+        have = f"{len(inside):,} of {total:,} images of {SPLITS[tested]} have one"
         message = (
-            f"{plural(len(across), 'pair')} of nearly the same image in two splits ({len(inside)} of {total:,} images "
-            f"of {SPLITS[tested]} have one): a result on them is partly memory. View the pairs, and put each into one "
-            f"split, best by splitting by patient."
+            f"{plural(len(across), 'pair')} of nearly the same image in two splits ({have}{differing(across)}): a "
+            f"result on them is partly memory. View the pairs, and put each into one split, best by patient."
         )
         yield Finding("near_duplicate_across_splits", "warning", message, shown(across), len(across))
     if within:
         message = (
-            f"{plural(len(within), 'pair')} of nearly the same image inside a split: they count as independent samples "
-            f"and are not; name the patient, so that intervals count them together."
+            f"{plural(len(within), 'pair')} of nearly the same image inside a split{differing(within)}: they count as "
+            f"independent samples and are not; name the patient, so that intervals count them together."
         )
         yield Finding("near_duplicate", "note", message, shown(within), len(within))
 
@@ -250,20 +261,16 @@ def _exact(
 
 def _within(found: Collected, group: NDArray[Any], owner: NDArray[Any]) -> Iterator[Finding]:
     """Samples of the same images and question: copies inside a split, and copies with different targets."""
-    samples: dict[int, list[int]] = defaultdict(list)
-    for image, number in zip(group.tolist(), owner.tolist(), strict=True):
-        samples[number].append(image)
-    same: dict[int, list[int]] = defaultdict(list)
-    for number, images in samples.items():
-        same[hash((tuple(images), found.asked[number]))].append(number)
-    copies, contradicting = [], []
-    for numbers in same.values():
-        if len(numbers) < 2:
-            continue
-        if len({found.target[number] for number in numbers}) > 1:
-            contradicting.append(numbers)
-        if max(Counter(found.split[number] for number in numbers).values()) > 1:
-            copies.append(numbers)
+    keys = np.array(found.asked, dtype=np.uint64)
+    position = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    np.add.at(keys, owner, _MIXED * (2 * position + 1).astype(np.uint64) * (group + 1).astype(np.uint64))
+    with_images = np.unique(owner)
+    order = with_images[np.argsort(keys[with_images], kind="stable")]
+    bounds = np.flatnonzero(np.concatenate([[True], keys[order][1:] != keys[order][:-1], [True]]))
+    several = [order[start:end].tolist() for start, end in pairwise(bounds) if end - start > 1]
+    several.sort()
+    contradicting = [numbers for numbers in several if len({found.target[number] for number in numbers}) > 1]
+    copies = [numbers for numbers in several if max(Counter(found.split[n] for n in numbers).values()) > 1]
     if contradicting:
         message = (
             f"{plural(len(contradicting), 'image')} with the same question and different targets: no answer to them is "

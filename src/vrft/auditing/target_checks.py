@@ -79,8 +79,7 @@ def check_counts(section: DataSection, found: Collected) -> Iterator[Finding]:
         skips = section.data.on_bad_sample == "skip"
         what = "are left out" if skips else "stop a run; mend them, or set data.on_bad_sample to skip"
         message = f"{plural(sum(section.source.index.faults().values()), 'row')} cannot be used, and {what}."
-        hidden = section.data.hash_names
-        where = examples(fault if hidden else f"{place}: {fault}" for place, fault in bad)
+        where = examples(f"{row.get('place') or 'row {}'.format(row['row'])}: {row['fault']}" for row in bad)
         yield Finding("row", "warning" if skips else "error", message, where, len(bad))
     if isinstance(section.source, BoxSource):
         for split, of_split in section.source.annotation_counts().items():

@@ -1,6 +1,7 @@
 """Output on a terminal: the plan, bars, and the table of results."""
 
 import sys
+from collections import Counter
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ def audit_tables(audit: dict[str, Any], *, on_terminal: bool) -> str:
             console.print(f"    {place}", highlight=False, markup=False)
         if len(finding["where"]) > len(shown):
             console.print("    more in --json", highlight=False, markup=False)
-    counted = [f"{sum(f['severity'] == s for f in audit['findings'])} {s}s" for s in ("error", "warning", "note")]
+    severities = Counter(finding["severity"] for finding in audit["findings"])
+    counted = [f"{n} {kind}{'s' * (n != 1)}" for kind in ("error", "warning", "note") for n in [severities[kind]]]
     console.print(f"{', '.join(counted)}; {audit['seconds']:.1f} s", highlight=False)
     return text.getvalue().rstrip()
 

@@ -5,6 +5,7 @@ letters; images may lie in further folders inside a class (of patients, of serie
 """
 
 import os
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
@@ -24,10 +25,11 @@ class FolderReader:
     Args:
         root: the folder of the data set.
         series: each folder without folders inside it is a sample, such as a DICOM series; without it each file is.
+        hash_names: messages do not hold the names of images.
     """
 
-    def __init__(self, root: Path, *, series: bool = False) -> None:
-        self.root, self.series = Path(root), series
+    def __init__(self, root: Path, *, series: bool = False, hash_names: bool = False) -> None:
+        self.root, self.series, self.hash_names = Path(root), series, hash_names
         self.where = str(root)
 
     @cached_property
@@ -77,17 +79,40 @@ class FolderReader:
             DataError: no class has an image.
         """
         number = 0
-        for folder in [*self.splits] or [""]:
-            for image in _images(self.base / folder):
+        for folder, label in self._classes():
+            for image in self._inside(folder, label):
                 number += 1
-                name = f"{folder}/{image}" if folder else image
-                yield Row(number, (name,), fault="lies in no folder of a class; move it into the folder of its class")
-            for label in _folders(self.base / folder):
-                for image in self._walk(f"{folder}/{label}" if folder else label):
-                    number += 1
-                    yield Row(number, (image,), label, split=folder or None)
+                if label is None:
+                    fault = "lies in no folder of a class; move it into the folder of its class"
+                    yield Row(number, (image,), fault=fault)
+                else:
+                    yield Row(number, (image,), label, split=folder or None, is_name=True)
         if not number:
             raise DataError(f"{self.base}: its folders hold no image; expected files such as CLASS/image.png.")
+
+    def _classes(self) -> Iterator[tuple[str, str | None]]:
+        """The folder of a split, or "", and each folder in it; None stands for the images beside these."""
+        for folder in [*self.splits] or [""]:
+            yield folder, None
+            for label in _folders(self.base / folder):
+                yield folder, label
+
+    def _inside(self, folder: str, label: str | None) -> Iterator[str]:
+        """The images of a class, or those beside the classes, below the base."""
+        if label is not None:
+            yield from self._walk(f"{folder}/{label}" if folder else label)
+            return
+        for image in _images(self.base / folder):
+            yield f"{folder}/{image}" if folder else image
+
+    @cached_property
+    def _first(self) -> list[tuple[int, str, str | None]]:
+        """The number of the first row of each class, and the class."""
+        first, found = 1, []
+        for folder, label in self._classes():
+            found.append((first, folder, label))
+            first += sum(1 for _ in self._inside(folder, label))
+        return found
 
     def _walk(self, inner: str) -> Iterator[str]:
         folder = self.base / inner
@@ -102,9 +127,12 @@ class FolderReader:
             yield from self._walk(f"{inner}/{name}")
 
     def place(self, number: int) -> str:
-        """The image of a row."""
-        row = next(islice(self.rows(), number - 1, number))
-        return str(self.base / row.images[0])
+        """The image of a row, or with ``hash_names`` its class and its number there, from 1."""
+        first, folder, label = self._first[bisect_right(self._first, number, key=lambda one: one[0]) - 1]
+        if self.hash_names:
+            return f"{self.base / folder / (label or '')}: image {number - first + 1}"
+        image = next(islice(self._inside(folder, label), number - first, None))
+        return str(self.base / image).encode("utf-8", "backslashreplace").decode()
 
     def image(self, reference: str) -> ImageSource:
         """The file of a reference."""
@@ -138,5 +166,5 @@ def _has_image(folder: Path) -> bool:
 
 def _stamp(folder: Path) -> list[Any]:
     """The times of change of a folder and of all folders in it: they change when a file comes or goes."""
-    found = [(str(path), os.stat(path).st_mtime_ns) for path, _, _ in os.walk(folder)]
+    found = [(path, os.stat(path).st_mtime_ns) for path, _, _ in os.walk(folder, followlinks=True)]
     return sorted(found)

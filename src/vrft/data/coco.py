@@ -77,7 +77,8 @@ class COCOReader:
     """Reads COCO JSON files.
 
     Args:
-        root: the folder that holds a folder for each split, or ``annotations``.
+        root: the folder that holds a folder for each split, or ``annotations``; a single JSON file that no split names
+            holds the images of all, and is read as those of ``train``.
         boxes: ``bbox`` takes the boxes as they are written, ``polygon`` the hull of each segmentation.
         unannotated: an image without annotations is ``empty`` (nothing is there), or is left out (``skip``).
         crowd: crowd regions are left out and counted (``skip``), or read as boxes (``box``).
@@ -229,6 +230,10 @@ class COCOReader:
         if len(found) > 1:
             raise DataError(f"{found[1]}: {found[0].name} is there as well; leave one file for the split {split}.")
         if not found and not any(map(self._candidates, SPLIT_NAMES)):
+            places = (self.root, self.root / "annotations")
+            only = [path for place in places for path in sorted(place.glob("*.json")) if not path.name.startswith(".")]
+            if len(only) == 1:  # of a set without splits, which data.splits: made gives it
+                return only[0] if split == "train" else None
             raise DataError(
                 f"{self.root}: holds no train, valid or test folder with _annotations.coco.json, and no "
                 f"annotations/instances_train.json; set data.root to the folder that does."

@@ -65,8 +65,12 @@ class Guess:
     @property
     def place(self) -> str:
         """The file or folder that it reads."""
-        if "path" in self.data or "files" in self.data:
-            return str(self.data.get("path") or self.data["files"])
+        if "files" in self.data:
+            files = self.data["files"]
+            first = next(iter(files.values())) if isinstance(files, dict) else files
+            return first if isinstance(first, str) else str(Path(first[0]).parent)
+        if "path" in self.data:
+            return str(self.data["path"])
         file = f"{self.data['dataset']}.npz" if self.source == "medmnist" else self.data.get("file", "")
         return str(Path(self.data.get("root", "."), file))
 
@@ -178,6 +182,8 @@ def _guess_file(path: Path) -> list[Guess]:
         raise UserError(
             f"{path}: has not the name of a MedMNIST set (such as retinamnist.npz); save its images as files."
         )
+    if path.suffix.lower() == ".json" and isinstance(content := read_json(path), dict) and "annotations" in content:
+        raise UserError(f"{path}: is a file of COCO; give the folder of the set, such as vrft init {path.parent}.")
     if path.suffix.lower() in (*TABLES, ".xlsx", ".xls", ".ods"):
         return guess_table(path, Tree(path.parent), asked=True)
     if is_image(path):
@@ -192,16 +198,22 @@ def _nothing(tree: Tree, faults: list[str]) -> str:
     images = tree.images
     if not images:
         hint = f" {faults[0]}" if faults else ""
-        return f"{tree.root}: holds no image, and no data set that vrft reads.{hint}"
+        return f"{tree.root}: holds no image, and no data set that vrft reads.{hint}{_parent(tree.root)}"
     kinds = Counter(one.suffix.lower() or "no suffix" for one in images)
     shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(3))
     example = TABLE_TO_WRITE.replace("scan-001.png", str(images[0].relative_to(tree.root)))
     example = example.replace("scan-002.png", str(images[min(1, len(images) - 1)].relative_to(tree.root)))
-    more = "".join(f"\n{fault}" for fault in faults[:3])
+    if faults:
+        return f"{tree.root}: holds {len(images):,} images ({shown}). {faults[0]}{_parent(tree.root)}"
     return (
         f"{tree.root}: holds {len(images):,} images ({shown}) and nothing that says what they show. Put each into the "
-        f"folder of its class, or write a table such as labels.csv there, then call vrft init again:\n{example}{more}"
+        f"folder of its class, or write a table such as labels.csv there, then call vrft init again:\n{example}"
     )
+
+
+def _parent(folder: Path) -> str:
+    """The hint for a folder that may be a part of a set."""
+    return f" If it is a part of a set, give the whole: vrft init {folder.absolute().parent}."
 
 
 # --- class folders ----------------------------------------------------------------------------------------------------
@@ -252,6 +264,10 @@ def _of_classes(tree: Tree, folder: Path, splits: list[str], classes: dict[str, 
         why=[f"{len(classes)} folders of classes with {total:,} {'series' if series else 'images'}: {shown}."],
         kinds=("grading", "classification") if numbers and len(numbers) == len(classes) else ("classification",),
     )
+    if split_named(folder.absolute().name):
+        guess.why.append(
+            f"{folder.absolute().name} is the name of a split; {folder.absolute().parent} may hold all of the set."
+        )
     if splits:
         guess.why.append(f"Above them are folders of splits: {', '.join(splits)}.")
     if grades:

@@ -16,7 +16,7 @@ from vrft.data.annotations import Counts, Reader, Record
 from vrft.data.coco import COCOReader
 from vrft.data.guess import Guess, Tree, add_patients, read_json
 from vrft.data.masks import read_mask
-from vrft.data.splits import SPLIT_NAMES, SPLITS
+from vrft.data.splits import SPLIT_NAMES, SPLITS, split_named
 from vrft.data.voc import VOCReader
 from vrft.data.yolo import YOLOReader
 from vrft.errors import DataError, UserError, first_line
@@ -54,6 +54,8 @@ def guess_boxes(tree: Tree) -> list[Guess]:
             if any(records.values()):
                 found.append(_of_records(source, title, root, records))
                 break
+    if not found and not faults and split_named(tree.root.name) and any(_coco_files(tree)):
+        raise DataError("It seems to be one split of a COCO set.")
     if faults and not found:
         raise DataError(f"It seems to hold annotations, which cannot be read: {first_line(faults[0])}")
     return found
@@ -75,10 +77,19 @@ def _voc_roots(tree: Tree) -> Iterator[Path]:
 
 
 def _coco_roots(tree: Tree) -> Iterator[Path]:
+    for file in _coco_files(tree):
+        yield from (
+            folder
+            for folder in (file.parent.parent, file.parent)
+            if folder.is_relative_to(tree.root) and not (folder == tree.root and split_named(folder.name))
+        )
+
+
+def _coco_files(tree: Tree) -> Iterator[Path]:
     for file in list(tree.named(".json"))[:200]:
         content = read_json(file)
         if isinstance(content, dict) and isinstance(content.get("annotations"), list) and "images" in content:
-            yield from (folder for folder in (file.parent.parent, file.parent) if folder.is_relative_to(tree.root))
+            yield file
 
 
 def _yolo_roots(tree: Tree) -> Iterator[Path]:

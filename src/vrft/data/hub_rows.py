@@ -32,7 +32,7 @@ class ArrowCell:
 
     file: Path
     stamp: str
-    """Of the file: the fingerprint of the dataset, and its size and time of change."""
+    """Of the file: the name of the split, and its size and time of change."""
     column: str
     row: int
     """In the file, from 0."""
@@ -61,7 +61,6 @@ class _Split:
     name: str
     rows: int
     files: tuple[Path, ...]
-    fingerprint: str
 
 
 class HubReader:
@@ -100,7 +99,7 @@ class HubReader:
             if name in self.ignore:
                 continue
             files = tuple(Path(one["filename"]).absolute() for one in part.cache_files)
-            splits.append(_Split(name, part.num_rows, files, part._fingerprint))
+            splits.append(_Split(name, part.num_rows, files))
         if missing := [name for name in self.ignore if name not in found]:
             raise DataError(f"{self.where}: has no split {missing[0]!r} (data.ignore); it has {', '.join(found)}.")
         if not splits:
@@ -127,7 +126,7 @@ class HubReader:
         for split in self._loaded[0]:
             for file in split.files:
                 stat = file.stat()
-                found.append((split, file, f"{split.fingerprint}-{stat.st_size}-{stat.st_mtime_ns}"))
+                found.append((split, file, f"{split.name}-{stat.st_size}-{stat.st_mtime_ns}"))
         return found
 
     @property

@@ -14,17 +14,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from vrft.caches import cache_folder
-from vrft.data.splits import SPLITS, Shares, share_out, split_named
+from vrft.data.splits import SPLITS, Shares, plain_name, share_out, split_named
 from vrft.errors import DataError
-
-VERSION = 1
-"""Raised when the same rows give another index."""
 
 BATCH = 10_000
 """Rows that are written together."""
@@ -39,6 +36,8 @@ class IndexedRow:
     """Of the sample, as far as it is unique."""
     path: str = ""
     """A longer name, for names that are not unique."""
+    is_named: bool = False
+    """The data names the sample, so that the longer name is not needed."""
     images: str = ""
     """References of its images, as JSON."""
     target: str = ""
@@ -105,30 +104,35 @@ class RowIndex:
         Raises:
             DataError: a row is at fault and rows are not skipped, or the splits cannot be as ``settings`` says.
         """
-        plain = json.dumps([VERSION, facts, repr(settings)], sort_keys=True, default=str)
+        plain = json.dumps([_code(), facts, repr(settings)], sort_keys=True, default=str)
         kept = cache_folder() / "tables" / f"{hashlib.sha256(plain.encode()).hexdigest()[:24]}.sqlite"
-        if kept.is_file():
-            with suppress(sqlite3.DatabaseError):
-                return cls(kept)
+        if (found := cls._kept(kept)) is not None:
+            return found
         folder = tempfile.TemporaryDirectory()
         fresh = Path(folder.name) / "rows.sqlite"
         with closing(sqlite3.connect(fresh)) as base:
             base.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;")
-            _fill(base, rows(), settings, place)
-            _share_out(base, settings, where)
+            are_named = _fill(base, rows(), settings, place)
+            _share_out(base, settings, where, are_named=are_named)
             base.commit()
             faults = base.execute("SELECT COUNT(*) FROM faults").fetchone()[0]
         if not faults:  # an image that is missing now may be there next time
             with suppress(OSError):  # a cache that cannot be written is no reason to stop
-                kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                moving = kept.with_suffix(f".{os.getpid()}")
-                shutil.copyfile(fresh, moving)
-                moving.chmod(0o600)
-                os.replace(moving, kept)
-                return cls(kept)
+                _keep(fresh, kept)
+            if (found := cls._kept(kept)) is not None:
+                return found
         index = cls(fresh)
         index._folder = folder
         return index
+
+    @classmethod
+    def _kept(cls, path: Path) -> "RowIndex | None":
+        """The index in a file of the cache; None where there is none that can be read."""
+        with suppress(OSError):
+            with suppress(sqlite3.Error):
+                return cls(path) if path.is_file() else None
+            path.unlink()
+        return None
 
     _folder: Any = None
     """The temporary folder of an index that is not kept; it is deleted with the index."""
@@ -209,29 +213,36 @@ class RowIndex:
 
 def _fill(
     base: sqlite3.Connection, rows: Iterable[IndexedRow], settings: Settings, place: Callable[[int], str]
-) -> None:
-    """Write all rows, those at fault aside, and put the rows of a study together."""
+) -> bool:
+    """Write all rows, those at fault aside, and put the rows of a study together.
+
+    Returns whether the data names its samples.
+    """
     base.execute(_RAW)
     base.execute("CREATE TABLE faults (n INTEGER, fault TEXT, reason TEXT)")
-    found, studies = iter(rows), False
+    found, studies, are_named = iter(rows), False, False
     while batch := list(islice(found, BATCH)):
         good = []
         for row in batch:
             split = None if row.fault or row.split is None else split_named(row.split)
             if split is None and row.split is not None and not row.fault:
                 row.fault = f"has the split {row.split!r}; expected train, validation or test"
+            texts = (row.name, row.path, row.images, row.target, row.stratum, row.question)
+            whose = (row.patient, row.subgroup, row.study, row.unit)
+            if not row.fault and not _is_text("".join(text for text in (*texts, *whose) if text)):
+                row.fault = "holds a name or a text that is no valid Unicode"
             if row.fault:
                 if not settings.skip:
                     advice = "mend it, or set data.on_bad_sample to skip"
                     raise DataError(f"{place(row.number)}: {row.fault}; {advice}.")
                 base.execute("INSERT INTO faults VALUES (?, ?, ?)", (row.number, row.fault, _reason(row.fault)))
                 continue
-            studies = studies or row.study is not None
-            values = (row.number, row.name, row.path, row.images, row.target, row.stratum, row.question)
-            good.append((*values, split, row.patient, row.subgroup, row.study, row.unit))
+            studies, are_named = studies or row.study is not None, are_named or row.is_named
+            good.append((row.number, *texts, split, *whose))
         base.executemany("INSERT INTO raw VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", good)
     if studies:
         _join_studies(base, settings, place)
+    return are_named
 
 
 def _reason(fault: str) -> str:
@@ -269,7 +280,7 @@ def _join_studies(base: sqlite3.Connection, settings: Settings, place: Callable[
     base.executescript("DROP TABLE raw; ALTER TABLE joined RENAME TO raw;")
 
 
-def _share_out(base: sqlite3.Connection, settings: Settings, where: str) -> None:
+def _share_out(base: sqlite3.Connection, settings: Settings, where: str, *, are_named: bool) -> None:
     """Give each row its split, and make the tables that are read later."""
     stated = dict(base.execute("SELECT split, COUNT(*) FROM raw GROUP BY split").fetchall())
     named = {split for split in stated if split}
@@ -290,19 +301,20 @@ def _share_out(base: sqlite3.Connection, settings: Settings, where: str) -> None
             raise DataError(f"{where}: has a validation split, and data.splits is own+validation; expected own.")
         _make(base, settings, "split = 'train'", ("train", "validation"))
     base.execute(_SAMPLES)
+    given = f"""LEFT JOIN units ON units.unit = raw.unit {"AND raw.split = 'train'" if "+" in mode else ""}"""
     base.execute(
         f"""INSERT INTO samples SELECT s, ROW_NUMBER() OVER (PARTITION BY s ORDER BY o) - 1, name, path, images, target,
             question, patient, subgroup, n FROM (SELECT COALESCE(units.split, raw.split) s, raw.rowid o, raw.*
-            FROM raw LEFT JOIN units ON units.unit = raw.unit {"AND raw.split = 'train'" if "+" in mode else ""})"""
+            FROM raw {given})"""
     )
-    _make_names_unique(base)
+    _make_names_unique(base, are_named=are_named)
     base.execute("CREATE TABLE targets AS SELECT target, COUNT(*) c, MIN(n) first FROM raw GROUP BY target ORDER BY 3")
     few = base.execute("SELECT COUNT(DISTINCT stratum) FROM raw").fetchone()[0] <= 100
     base.execute("CREATE TABLE strata (split TEXT, stratum TEXT, c INTEGER)")
     if few:
         base.execute(
-            """INSERT INTO strata SELECT COALESCE(units.split, raw.split) s, stratum, COUNT(*) FROM raw
-               LEFT JOIN units ON units.unit = raw.unit WHERE stratum <> '' GROUP BY s, stratum"""
+            f"""INSERT INTO strata SELECT COALESCE(units.split, raw.split) s, stratum, COUNT(*) FROM raw
+                {given} WHERE stratum <> '' GROUP BY s, stratum"""
         )
     base.execute("CREATE INDEX of_patient ON samples (patient, split)")
     base.executescript("DROP TABLE raw;")
@@ -316,7 +328,7 @@ def _make(
     base.create_function(
         "draw", 1, lambda unit: hashlib.sha256(f"{settings.seed}:{unit}".encode()).hexdigest(), deterministic=True
     )
-    base.execute("CREATE TABLE classes AS SELECT stratum, COUNT(*) c FROM raw GROUP BY stratum")
+    base.execute("CREATE TABLE classes AS SELECT stratum, COUNT(*) c FROM raw GROUP BY stratum ORDER BY stratum")
     base.execute("CREATE INDEX of_stratum ON classes (stratum)")
     units = base.execute(
         f"""SELECT unit, COUNT(*), MIN(c * 1000000000 + classes.rowid) r FROM raw
@@ -327,8 +339,8 @@ def _make(
         base.executemany("INSERT INTO units VALUES (?, ?)", batch)
 
 
-def _make_names_unique(base: sqlite3.Connection) -> None:
-    """Where names of samples repeat, use the longer ones, and number those that still repeat."""
+def _make_names_unique(base: sqlite3.Connection, *, are_named: bool) -> None:
+    """Where names of samples repeat, use the longer ones, unless the data names them; number what still repeats."""
     total = base.execute("SELECT COUNT(*) FROM samples").fetchone()[0]
 
     def different(column: str) -> bool:
@@ -336,7 +348,9 @@ def _make_names_unique(base: sqlite3.Connection) -> None:
 
     if different("name"):
         return
-    base.execute("UPDATE samples SET name = REPLACE(path, '/', '_') WHERE path <> ''")
+    if not are_named:
+        base.create_function("plain", 1, plain_name, deterministic=True)
+        base.execute("UPDATE samples SET name = plain(path)")
     if not different("name"):
         base.execute(
             """UPDATE samples SET name = name || '-' || n WHERE name IN
@@ -344,3 +358,38 @@ def _make_names_unique(base: sqlite3.Connection) -> None:
         )
     if not different("name"):
         base.execute("UPDATE samples SET name = name || '-' || split || pos")
+
+
+def _keep(fresh: Path, kept: Path) -> None:
+    """Copy an index into the cache; another process, also of another machine, may do the same.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file, name = tempfile.mkstemp(dir=kept.parent, suffix=".new")  # readable by its owner alone
+    os.close(file)
+    try:
+        shutil.copyfile(fresh, name)
+        if not kept.is_file():  # on a network disk a file that is replaced is lost to those who read it
+            os.replace(name, kept)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def _is_text(text: str) -> bool:
+    """Whether a text can be written; names of files with bytes that are no UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@cache
+def _code() -> str:
+    """A hash of the modules of this folder: other code may give another index of the same rows."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -12,17 +12,22 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from unicodedata import normalize
 
 from vrft.boxes import clip, has_area
 from vrft.data.annotations import crop_region, format_counts, parse_number
 from vrft.data.row_index import IndexedRow, RowIndex, Settings
-from vrft.data.splits import SPLITS, Shares, hashed
+from vrft.data.splits import SPLITS, Shares, hashed, plain_name
 from vrft.data.tabular import as_text, is_empty
 from vrft.errors import DataError, reading
 from vrft.images import Axis, Window
+from vrft.response import scale_of
 from vrft.sample import Box, ImageFile, ImageSource, LazySamples, Sample, Target, size_of, stored
 
 Kind = Literal["classification", "grading", "localization", "vqa"]
+
+MOST_GRADES = 100
+"""A greater grade is taken as a fault (a year, a number of a patient), where the recipe does not give the levels."""
 
 
 @dataclass(slots=True)
@@ -43,6 +48,8 @@ class Row:
     study: str | None = None
     """Rows of a study become one sample of several images."""
     id: str | None = None
+    is_name: bool = False
+    """The target is the name of a folder, so that ``none`` or ``na`` are classes and no empty cells."""
     fault: str = ""
     """Why the row cannot be used; empty where it can."""
 
@@ -95,6 +102,8 @@ class RowOptions:
     box_format: Literal["corners", "corner_and_size"] = "corners"
     region: Literal["crop", "box"] = "crop"
     margin: float = 0.25
+    grades: Sequence[str] = ()
+    """Grading: the names of the grades in the recipe, lowest first."""
     regions: bool = False
     """Classification and grading: each box of a row is a sample."""
 
@@ -134,6 +143,8 @@ class RowSource:
         """
         if self.kind != "grading":
             return None
+        if self.options.grades:
+            return len(self.options.grades)
         found = [json.loads(text) for text in self.index.targets()]
         grades = [one["label"] if isinstance(one, dict) else one for one in found]
         if not grades or not all(isinstance(grade, int) for grade in grades):
@@ -143,6 +154,11 @@ class RowSource:
                     f"{self.reader.where}: the grades are names ({shown}); list them in task.levels, lowest first."
                 )
             return None
+        if max(grades) > MOST_GRADES and not self.graded:
+            raise DataError(
+                f"{self.reader.where}: the greatest grade is {max(grades)}, which is no grade of a usual scale; check "
+                f"the column of the grade, or give the number of grades in task.levels."
+            )
         if min(grades) > 0 and not self.graded:
             names = ", ".join(f"'{grade}'" for grade in range(min(grades), max(grades) + 1))
             raise DataError(
@@ -251,7 +267,7 @@ class RowSource:
             if not fault:
                 name = self.reader.name(row.images[0])
                 try:
-                    targets = self._targets(row.target)
+                    targets = self._targets(row.target, is_name=row.is_name)
                 except ValueError as error:
                     fault = str(error)
             if not fault and self._patient is not None and row.patient is None:
@@ -262,8 +278,9 @@ class RowSource:
             for part, target in enumerate(targets):
                 yield IndexedRow(
                     row.number,
-                    name=f"{row.id or _stem(name)}{f'-{part}' if self.options.regions else ''}",
-                    path=name if row.id is None else row.id,
+                    name=f"{plain_name(row.id or _stem(name))}{f'-{part}' if self.options.regions else ''}",
+                    path=f"{name}-{part}" if self.options.regions else name,
+                    is_named=row.id is not None,
                     images=_ENCODE(list(row.images)),
                     target=_ENCODE(target),
                     stratum=self._stratum(target),
@@ -280,7 +297,7 @@ class RowSource:
         found = self._patient.search(name)
         if found is None or not found[1]:
             return None, "has a name in which data.patient finds no patient"
-        return found[1], ""
+        return normalize("NFC", found[1]), ""
 
     def _stratum(self, target: Any) -> str:
         if self.kind == "localization":
@@ -289,7 +306,7 @@ class RowSource:
             return ""
         return str(target["label"] if isinstance(target, dict) else target)
 
-    def _targets(self, value: Any) -> list[Any]:
+    def _targets(self, value: Any, *, is_name: bool) -> list[Any]:
         """The targets of a row, as plain data: one, or one for each box.
 
         Raises:
@@ -302,20 +319,25 @@ class RowSource:
         if self.options.regions:
             found = [{"label": self._label(label), "box": list(box)} for label, box in self._boxes(value)]
             return [one for one in found if not self.options.find or one["label"] in self.options.find]
-        return [self._label(value)]
+        return [self._label(value, is_name=is_name)]
 
-    def _label(self, value: Any) -> str | int:
-        if is_empty(value):
-            raise ValueError(
-                f"has no {'answer' if self.kind == 'vqa' else 'grade' if self.kind == 'grading' else 'label'}"
-            )
+    def _label(self, value: Any, *, is_name: bool = False) -> str | int:
+        is_known = isinstance(value, str) and as_text(value) in self.options.label_names
+        if is_empty(value) and not (is_known or is_name):
+            what = "answer" if self.kind == "vqa" else "grade" if self.kind == "grading" else "label"
+            cell = f" (its cell {value!r} counts as empty, unless data.label_names names it)"
+            raise ValueError(f"has no {what}{cell if isinstance(value, str) and value.strip() else ''}")
         if isinstance(value, list | dict):
             raise ValueError(f"has {str(value)[:60]} where a single value is expected")
         text = as_text(value)
         text = self.options.label_names.get(text, text)
-        if self.kind == "grading" and _GRADE.fullmatch(text):
-            return int(text)
-        return text
+        if self.kind != "grading":
+            return text
+        if text in self.options.grades:
+            return list(self.options.grades).index(text)
+        if self.options.grades and not scale_of(len(self.options.grades), self.options.grades).by_index:
+            raise ValueError(f"has the grade {text!r}, which is none of {', '.join(self.options.grades)[:200]}")
+        return int(text) if _GRADE.fullmatch(text) else text
 
     def _boxes(self, value: Any) -> list[tuple[str, Box]]:
         """The labels and boxes of a cell; a list of boxes, of objects, or an object of lists.
@@ -365,12 +387,11 @@ class RowSource:
     def sample(self, split: str, position: int) -> Sample:
         """The sample at a position of a split."""
         name, path, images, target, question, patient, subgroup, number = self.index.row(split, position)
-        shown = name
-        if self.options.hash_names:
-            shown = hashed(path) + name[len(name.rpartition("-")[0]) :] * ("-" in name and self.options.regions)
+        shown = hashed(name) if self.options.hash_names else name
+        own = path.rpartition("-")[0] if self.options.regions else path
         sources = [self._source(reference, shown) for reference in json.loads(images)]
         opened = tuple(one for source in sources for one in self._slices(source))
-        facts: dict[str, Any] = {"row": number}
+        facts: dict[str, Any] = {"row": number, "image": hashed(own) if self.options.hash_names else own}
         region, plain = None, json.loads(target)
         if isinstance(plain, dict):
             size = size_of(opened[0])
@@ -378,7 +399,7 @@ class RowSource:
             region = box if self.options.region == "box" else None
             if self.options.region == "crop":
                 opened = (_cropped(opened[0], crop_region(box, self.options.margin, size)), *opened[1:])
-            facts |= {"image": shown.rpartition("-")[0], "box": box}
+            facts["box"] = box
             plain = plain["label"]
         elif self.kind == "localization":
             size = size_of(opened[0]) if plain else (0, 0)

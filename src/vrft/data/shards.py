@@ -59,10 +59,15 @@ class Shard:
         """The path or the address, for messages."""
         return shown(self.path) if is_address(self.path) else self.path
 
+    @cached_property
+    def file(self) -> Path | None:
+        """The file of this machine; None of an address."""
+        return None if is_address(self.path) else Path(self.path)
+
     def open(self) -> IO[bytes]:
         """The shard, to read from."""
         remote: Any = RemoteFile(self.path, self.size)
-        return remote if is_address(self.path) else Path(self.path).open("rb")
+        return self.file.open("rb") if self.file is not None else remote
 
 
 class ShardReader:
@@ -158,9 +163,9 @@ class ShardReader:
         at, start, length, member = reference.split(":", 3)
         shard = self.shards[int(at)]
         name = f"{shard.label}.tar/{member}"
-        if is_address(shard.path):
+        if shard.file is None:
             return ImageBytes(RemotePart(shard.path, int(start), int(length), shard.stamp), name=name)
-        return ImageFile(Path(shard.path), part=(int(start), int(length)), name=name)
+        return ImageFile(shard.file, part=(int(start), int(length)), name=name)
 
     def name(self, reference: str) -> str:
         """The shard, and the name of the sample in it with the last suffix of its image."""

@@ -1,5 +1,6 @@
 """The splits of a data set: their names in exports, and splits that are made for sets without splits of their own."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -84,3 +85,13 @@ def hashed(name: str) -> str:
     Who can guess a name can confirm it so; the names of files that hold patients' names should be changed as well.
     """
     return sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def plain_name(name: str) -> str:
+    """A name that can be that of a file, since pictures of samples are written under their names.
+
+    >>> plain_name("../a/b"), len(plain_name("x" * 300))
+    ('.._a_b', 113)
+    """
+    plain = re.sub(r"[/\\\x00-\x1f\x7f]", "_", name)
+    return plain if len(plain.encode("utf-8", "surrogatepass")) <= 150 else f"{plain[:100]}-{hashed(plain)}"

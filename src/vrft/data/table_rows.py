@@ -1,6 +1,7 @@
 """Tables with an image, or several, in each row, and a declared map of the columns (``vrft.data.tabular``)."""
 
 import os
+import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,8 +124,10 @@ class RowTableReader:
         return self.images / reference
 
     def name(self, reference: str) -> str:
-        """The path of an image below the folder of the images."""
-        return reference
+        """The path of an image below the folder of the images; of one that lies elsewhere the path from there."""
+        if not os.path.isabs(reference):
+            return reference
+        return re.sub(r"^(\.\./)+", "", os.path.relpath(reference, self.images).replace(os.sep, "/"))
 
     def _check_titles(self, table: TableFile) -> None:
         """Check that the declared columns are there, all together."""
@@ -148,7 +151,7 @@ class RowTableReader:
                 continue
             if not isinstance(name, str | int):
                 return [], f"has {str(name)[:40]!r} where the name of an image is expected"
-            wanted = self._file_name(as_text(name))
+            wanted = self._file_name(as_text(name) if isinstance(name, int) or name.isascii() else name.strip())
             reference = self._find(wanted)
             if reference is None:
                 return [], f"names the image {wanted!r}, which is not in {self.images}"
@@ -168,7 +171,7 @@ class RowTableReader:
             return None
         try:
             if plain and os.path.exists(f"{self._folder}/{plain}") and ".." not in plain:
-                return plain
+                return posixpath.normpath(plain)  # each image has one spelling, since its rows stay in one split
         except (OSError, ValueError):  # of a name that is too long, or holds a zero byte
             return None
         if self._files is None:
@@ -176,7 +179,8 @@ class RowTableReader:
         file = self._files.find(name, self.counts)
         if file is None:
             return None
-        return str(file.relative_to(self.images)) if file.is_relative_to(self.images) else str(file.absolute())
+        whole, root = Path(os.path.abspath(file)), os.path.abspath(self.images)
+        return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(whole)
 
 
 def several(column: Column | Sequence[Column]) -> list[Column]:

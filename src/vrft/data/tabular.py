@@ -15,6 +15,7 @@ from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
+from unicodedata import normalize
 
 from vrft.errors import DataError, first_line, reading
 from vrft.extras import need
@@ -105,14 +106,15 @@ def is_empty(value: Any) -> bool:
 
 
 def as_text(value: Any) -> str:
-    """A cell as text; whole numbers that pandas wrote beside empty cells (``2.0``) lose their fraction.
+    """A cell as text, its letters composed (NFC); whole numbers that pandas wrote beside empty cells (``2.0``) lose
+    their fraction.
 
     >>> as_text(" 2.0"), as_text(2.0), as_text(True), as_text("a.0")
     ('2', '2', 'true', 'a.0')
     """
     if isinstance(value, bool):
         return str(value).lower()
-    text = str(value).strip()
+    text = normalize("NFC", str(value)).strip()
     if text.endswith("0") and (whole := _WHOLE.fullmatch(text)):
         return whole[1]
     return text
@@ -260,9 +262,7 @@ class JsonTable:
     def rows(self, columns: Sequence[Column]) -> Iterator[tuple[int, list[Any]]]:
         """The number and the values of each row, None where it has no such key; see ``TableFile.rows``."""
         titles = self.titles
-        names = [
-            str(titles[column] if isinstance(column, int) and column < len(titles) else column) for column in columns
-        ]
+        names = [titles[_position(self.path, one, titles, 1)] if isinstance(one, int) else one for one in columns]
         missing = set(names)
         for number, row in self._objects():
             if missing:
@@ -349,6 +349,9 @@ def _position(path: Path, column: Column, titles: Sequence[str], line: int) -> i
     if isinstance(column, int):
         if not 0 <= column < len(titles):
             raise DataError(f"{path}:{line}: has no column {column}; it has {', '.join(titles)[:300]}.")
+        if (title := str(column)) in titles and titles[column] != title:
+            fault = f"has a column with the title {title!r}, and column {title} counted from 0 is {titles[column]!r}"
+            raise DataError(f"{path}:{line}: {fault}; name the one that is meant by its title, in quotes.")
         return column
     if titles.count(column) != 1:
         many = "has several columns" if column in titles else "has no column"

@@ -310,7 +310,9 @@ def open_experiment(
         hint = ""
         if isinstance(source, BoxSource | RowSource):
             found = "; ".join(f"{name}: {format_counts(counts)}" for name, counts in source.annotation_counts().items())
-            hint = f" (data.splits: made shares all images out anew). Found: {found or 'nothing'}"
+            made = getattr(recipe.data, "splits", "") in ("made", "hash")
+            mend = "give each split a share in data.shares" if made else "data.splits: made shares all images out anew"
+            hint = f" ({mend}). Found: {found or 'nothing'}"
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
     custom = custom_digest(recipe.custom)
     if isinstance(source, RowSource):

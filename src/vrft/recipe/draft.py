@@ -73,7 +73,7 @@ def plain_name(path: Path) -> str:
     >>> plain_name(Path("data/My set (1).csv"))
     'My-set-1'
     """
-    stem = path.absolute().stem if path.is_file() else path.absolute().resolve().name
+    stem = path.absolute().resolve().name if path.is_dir() else path.absolute().stem
     name = re.sub(r"[^A-Za-z0-9+_.-]+", "-", stem).strip("-._+")
     return name or "my-data"
 

@@ -95,16 +95,20 @@ def _row_source(data: RowData, section: TaskSection) -> RowSource:
             raise DataError(
                 f"{data.root}: folders of classes have no boxes; task.kind must be classification or grading."
             )
-        reader: RowReader = FolderReader(Path(data.root), series=data.series)
+        reader: RowReader = FolderReader(Path(data.root), series=data.series, hash_names=data.hash_names)
         regions = False
     else:
         target, regions = _target_column(data.columns, kind)
+        if regions and data.columns.study is not None:
+            raise DataError("data.columns.study joins images, and each box is a sample here; leave one of them out.")
         names = ("image", "id", "question", "split", "patient", "subgroup", "study")
         columns = RowColumns(target=target, **data.columns.model_dump(include=set(names), exclude_none=True))
         reader = _reader_of_columns(data, columns)
     names_of_options = {one.name for one in fields(RowOptions)} - {"shares", "window"}
     options = data.model_dump(include=names_of_options) | reading_of(data) | {"regions": regions}
     graded = isinstance(section, GradingTask) and (section.levels is not None or section.names is not None)
+    if isinstance(section, GradingTask):
+        options["grades"] = tuple((section.levels if isinstance(section.levels, list) else section.names) or ())
     return RowSource(
         reader, kind=kind, options=RowOptions(shares=Shares(**data.shares.model_dump()), **options), graded=graded
     )

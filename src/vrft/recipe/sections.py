@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from vrft.data.medmnist import DATASETS
 from vrft.data.phantom import ATTRIBUTES, FAMILIES, MAX_COUNT
+from vrft.data.tabular import as_text
 from vrft.knowledge import Attribute
 from vrft.rewards import AGGREGATIONS, FUZZY_SCHEDULES, OVERLAPS, RECITATIONS, SCALINGS
 from vrft.tasks.task_sections import ClassificationTask, GradingTask, LocalizationTask
@@ -212,7 +213,10 @@ class _Rows(_Shared):
     @field_validator("label_names", mode="before")
     @classmethod
     def _texts(cls, value: Any) -> Any:
-        return {str(key): name for key, name in value.items()} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        both = {str(key): name for key, name in value.items() if isinstance(key, bool)}  # CSV files hold True, not true
+        return both | {as_text(key): name for key, name in value.items()}
 
 
 class FolderData(_Rows):
