@@ -118,10 +118,16 @@ def map_samples(function: Callable[[Sample], Sample], samples: Sequence[Sample])
 
 
 def chosen_from(samples: Sequence[Sample], positions: Sequence[int]) -> Sequence[Sample]:
-    """The samples at some positions; of lazy samples none is made."""
+    """The samples at some positions; lazy samples stay lazy."""
     if not isinstance(samples, LazySamples):
         return [samples[position] for position in positions]
     return LazySamples(samples.make, [samples.positions[position] for position in positions], skips=samples.skips)
+
+
+def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """At most so many samples, evenly spread over all."""
+    count = min(most, len(samples))
+    return chosen_from(samples, [place * len(samples) // count for place in range(count)])
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,7 @@ class ImageBytes:
         return _inspected(self.source, self.name, self.page, self.axis, any_page)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=2**17)  # as in ``vrft.images.reading``
 def _inspected(source: ByteSource, name: str, page: int | None, axis: Axis, any_page: bool) -> ImageFacts:
     return inspect_bytes(source.read(), Path(name), page, axis, any_page=any_page)
 

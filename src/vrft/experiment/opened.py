@@ -39,7 +39,7 @@ from vrft.recipe import (
 from vrft.rewards.custom import custom_digest
 from vrft.rewards.perfect import read_back
 from vrft.runs import StageDirectory, write_jsonl
-from vrft.sample import LazySamples, Sample, chosen_from, in_grey, map_samples, read_as, size_of
+from vrft.sample import LazySamples, Sample, in_grey, map_samples, read_as, size_of, spread
 from vrft.tasks import Localization, TrainableTask
 from vrft.training import Validation, train_rft, train_sft
 
@@ -130,8 +130,7 @@ class Experiment:
         samples = self.samples_of(stage, "validation")
         if not samples:
             raise DataError("validate needs a validation split, and the data has none (data.splits: hash makes one).")
-        count = min(len(samples), self.recipe.validate.samples)
-        chosen = chosen_from(samples, [index * len(samples) // count for index in range(count)])
+        chosen = spread(samples, self.recipe.validate.samples)
         return self._readable(chosen, stage.data if stage.task is not None else None)
 
     def perception_samples(self, stage: Stage) -> Sequence[Sample]:
