@@ -18,6 +18,10 @@ class DataError(UserError):
     """A data set cannot be read: a missing file, a wrong checksum, an image that does not open."""
 
 
+class ExtraError(UserError):
+    """A package is missing that an extra installs."""
+
+
 class RunError(UserError):
     """A run directory cannot be used: it belongs to another recipe, or holds nothing to resume."""
 

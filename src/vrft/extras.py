@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from vrft.errors import UserError
+from vrft.errors import ExtraError
 
 REPORTING = ("jinja2", "pandas", "plotly", "pyarrow", "pyDOE3")
 """Needed to write a report."""
@@ -25,10 +25,10 @@ def need(what: str, packages: Sequence[str] = TRAINING, extra: str = "train") ->
         extra: the extra that installs them.
 
     Raises:
-        UserError: some are missing; the message names them and the extra.
+        ExtraError: some are missing; the message names them and the extra.
     """
     if missing := [name for name in packages if find_spec(name) is None]:
-        raise UserError(without_packages(what, missing, extra))
+        raise ExtraError(without_packages(what, missing, extra))
 
 
 def without_packages(what: str, missing: Sequence[str], extra: str = "train") -> str:

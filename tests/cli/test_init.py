@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 import vrft
 from vrft.cli.main import app, main
-from vrft.errors import UserError
+from vrft.errors import ExtraError, UserError
 from vrft.recipe import read_recipe
 from vrft.recipe.draft import draft_recipe
 
@@ -219,6 +220,60 @@ def test_spellings_of_one_label_are_merged(tmp_path: Path):
     assert guess_of(tmp_path / "d")["data"]["label_names"] == {"normal": "Normal"}
 
 
+def test_labels_that_differ_by_a_sign_stay_apart(tmp_path: Path):
+    text = rows(tmp_path / "d", "scan_{n}.png,HER2{b}").replace("HER20", "HER2+").replace("HER21", "HER2-")
+    table(tmp_path / "d", f"image,label\n{text}")
+    assert "label_names" not in guess_of(tmp_path / "d")["data"]
+
+
+def test_the_text_none_below_a_label_is_a_label(tmp_path: Path):
+    text = rows(tmp_path / "d", "scan_{n}.png,{b}").replace(",0", ",None").replace(",1", ",mass")
+    table(tmp_path / "d", f"image,finding\n{text}")
+    assert guess_of(tmp_path / "d")["data"]["label_names"] == {"None": "None"}
+
+
+def test_a_split_of_another_name_is_said_and_a_patient_comes_before_a_case(tmp_path: Path):
+    text = rows(tmp_path / "d", "scan_{n}.png,{b}x,{b},{n},{k}").replace(",0,", ",holdout,").replace(",1,", ",train,")
+    table(tmp_path / "d", f"image,label,split,case,patient\n{text}")
+    draft = draft_recipe(tmp_path / "d", out=tmp_path / "x.yaml")
+    assert "'split' was not taken for the split: 'holdout' is none" in " ".join(draft.guess.why)
+    assert draft.guess.data["columns"] == {"image": "image", "label": "label", "patient": "patient"}
+
+
+def test_folders_inside_classes_that_hold_several_images_are_patients(tmp_path: Path):
+    for number in range(24):
+        image(tmp_path / "d" / "ab"[number % 2] / f"Anna {number // 4}" / f"view {number}.png")
+    assert guess_of(tmp_path / "d")["data"]["patient"] == "^[^/]+/([^/]+)/"
+
+
+def test_a_table_leads_to_files_of_one_name_in_several_folders(tmp_path: Path):
+    cells = [(f"p{number}/front.png", "ab"[number % 2]) for number in range(12)]
+    for name, _ in cells:
+        image(tmp_path / "d" / name)
+    table(tmp_path / "d", "image,label\n" + "".join(f"{name},{label}\n" for name, label in cells))
+    draft = draft_recipe(tmp_path / "d", out=tmp_path / "x.yaml")
+    assert "12 different" in draft.guess.why[0]
+
+
+def test_volumes_in_a_table_are_shown_as_slices(tmp_path: Path):
+    nibabel = pytest.importorskip("nibabel")
+    for number in range(12):
+        volume = nibabel.Nifti1Image(np.full((8, 8, 4), number, np.int16), np.eye(4))
+        nibabel.save(volume, tmp_path / f"case_{number}.nii.gz")
+    table(tmp_path, "case,label\n" + "".join(f"case_{number},{'ab'[number % 2]}\n" for number in range(12)))
+    assert draft_recipe(tmp_path, out=tmp_path / "x.yaml").guess.data["slices"] == 3
+
+
+def test_a_missing_package_is_no_fault_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "d").mkdir()
+    for number in range(12):
+        (tmp_path / "d" / f"{number}.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 64)
+    table(tmp_path / "d", "image,label\n" + "".join(f"{number}.dcm,{'ab'[number % 2]}\n" for number in range(12)))
+    monkeypatch.setattr("vrft.extras.find_spec", lambda name: None)
+    with pytest.raises(ExtraError, match=r"needs pydicom; pip install 'vrft\[dicom\]'"):
+        draft_recipe(tmp_path / "d", out=tmp_path / "x.yaml")
+
+
 def test_the_best_of_several_tables_is_taken_and_the_others_are_named(tmp_path: Path):
     table(tmp_path / "d", "image,label\n" + rows(tmp_path / "d", "scan_{n}.png,c{b}"))
     table(tmp_path / "d", "image,licence\nscan_1.png,CC0\n", "licences.csv")
@@ -258,7 +313,7 @@ def test_folders_of_dicom_files_in_classes_are_series(shared: Path, tmp_path: Pa
             slice_ = pydicom.dcmread(shared / "data" / "dicom" / "MR_small.dcm")
             slice_.SeriesInstanceUID, slice_.InstanceNumber = f"1.2.{number + 1}", at
             slice_.ImagePositionPatient = [0, 0, at]
-            folder = tmp_path / "d" / "ab"[number % 2] / f"s{number}"
+            folder = tmp_path / "d" / "ab"[number % 2] / f"s{number}" / "CT1"
             folder.mkdir(parents=True, exist_ok=True)
             slice_.save_as(folder / f"{at}.dcm")
     plain = guess_of(tmp_path / "d")

@@ -12,6 +12,7 @@ from vrft.auditing.findings import EXAMPLES, Finding, examples, plural
 from vrft.data.annotations import BoxSource, format_counts
 from vrft.data.rows import RowSource
 from vrft.data.splits import SPLITS
+from vrft.data.tabular import folded_label
 
 FEW = 5
 """A class with fewer samples in a split says little."""
@@ -137,7 +138,7 @@ def same_spellings(labels: Mapping[str, int]) -> Iterator[Finding]:
     """
     folded: dict[str, list[str]] = {}
     for label in labels:
-        folded.setdefault(re.sub(r"[\W_]+", "", label.casefold()) or label, []).append(label)
+        folded.setdefault(folded_label(label) or label, []).append(label)
     several = [[f"{label!r} {labels[label]:,}" for label in same] for same in folded.values() if len(same) > 1]
     if several:
         message = (

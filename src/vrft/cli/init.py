@@ -1,6 +1,7 @@
 """``vrft init FOLDER|FILE``: a recipe for data that are there."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -39,6 +40,6 @@ def init(
     if draft.samples:
         typer.echo(f"  Samples: {', '.join(f'{split} {count:,}' for split, count in draft.samples.items())}.")
     for other in draft.others[:5]:
-        typer.echo(f"  Not taken: {other.what} ({other.place}); vrft init {other.place} reads it alone.")
+        typer.echo(f"  Not taken: {other.what} ({other.place}); vrft init {quote(other.place)} reads it alone.")
     read_recipe(path)  # raises with all faults, which then are to be mended in the recipe
-    typer.echo(f"next:\n  vrft audit {path}\n  vrft preflight {path}\n  vrft run {path}")
+    typer.echo("next:" + "".join(f"\n  vrft {step} {quote(str(path))}" for step in ("audit", "preflight", "run")))

@@ -19,11 +19,12 @@ from vrft.data.lookup import is_image
 from vrft.data.splits import split_named
 from vrft.data.tabular import TABLES
 from vrft.errors import DataError, UserError
+from vrft.images import inspect
 
 MOST_FILES = 300_000
 """Files beyond these are not seen, and the guess says so."""
 
-PATTERNS = (r"(?i)(?:^|/)((?:patient|subject|pat|sub|case|p)[-_]?[0-9]+)[-_/]", r"(?:^|/)([0-9]+)[-_][0-9]+")
+PATTERNS = (r"(?i)(?:^|/)((?:patient|subject|subj|pat|sub|case|p)[-_ ]?[0-9]+)[-_/]", r"(?:^|/)([0-9]+)[-_][0-9]+")
 """Patterns that find a patient in the path of an image, tried in this order."""
 
 KINDS = ("classification", "grading", "localization")
@@ -250,7 +251,7 @@ def _of_classes(tree: Tree, folder: Path, splits: list[str], classes: dict[str, 
     images = [
         image for name in classes for holder in splits or [""] for image in _images_below(tree, folder / holder / name)
     ]
-    series = _series(tree, images)
+    series = _series(tree, images, {folder / holder / name for name in classes for holder in splits or [""]})
     total = len({image.parent for image in images}) if series else len(images)
     numbers = sorted(int(name) for name in classes if re.fullmatch("[0-9]{1,2}", name))
     grades = len(numbers) == len(classes) >= 3 and numbers == list(range(len(numbers)))
@@ -283,18 +284,25 @@ def _of_classes(tree: Tree, folder: Path, splits: list[str], classes: dict[str, 
         guess.data["slices"] = 3
         guess.notes["slices"] = "of each volume, evenly spaced, shown together; or page: N for one"
         guess.options.append("axis: coronal  # or sagittal; axial without it")
-    add_patients(guess, [str(image.relative_to(folder)) for image in images])
+    samples = dict.fromkeys(image.parent for image in images) if series else images
+    inner = "[^/]+/" * (2 if splits else 1)
+    add_patients(guess, [str(one.relative_to(folder)) for one in samples], (*PATTERNS, f"^{inner}([^/]+)/"))
     return guess
 
 
-def _series(tree: Tree, images: Sequence[Path]) -> bool:
-    """Whether images are DICOM files, several in most innermost folders that are no classes themselves."""
+def _series(tree: Tree, images: Sequence[Path], classes: set[Path]) -> bool:
+    """Whether images are DICOM files, several in each innermost folder, of which none is that of a class, and the
+    first of these folders can be read as a series."""
     if not all(image.suffix.lower() in ("", ".dcm", ".dicom", ".ima") for image in images):
         return False
     sizes = Counter(image.parent for image in images)
-    folders = [folder for folder in sizes if not tree.folders_in(folder)]
-    classes = {folder.parent for folder in folders}
-    return len(folders) == len(sizes) and all(count > 1 for count in sizes.values()) and len(classes) < len(folders)
+    if classes & set(sizes) or min(sizes.values()) < 2 or any(tree.folders_in(folder) for folder in sizes):
+        return False
+    try:
+        inspect(images[0].parent, any_page=True)
+    except DataError:
+        return False
+    return True
 
 
 def _has_images(tree: Tree, folder: Path) -> bool:
@@ -307,14 +315,15 @@ def _images_below(tree: Tree, folder: Path) -> Iterator[Path]:
         yield from _images_below(tree, inner)
 
 
-def add_patients(guess: Guess, names: Sequence[str]) -> None:
+def add_patients(guess: Guess, names: Sequence[str], patterns: Sequence[str] = PATTERNS) -> None:
     """Add a pattern of patients to a guess, where one fits all names and finds the same patient in several.
 
     Args:
         guess: gets ``data.patient``.
         names: the paths of all images below the root.
+        patterns: tried in this order.
     """
-    for pattern in PATTERNS:
+    for pattern in patterns:
         found = [match[1] for name in names if (match := re.search(pattern, name.replace(os.sep, "/")))]
         sizes = Counter(found)
         if (
@@ -326,8 +335,8 @@ def add_patients(guess: Guess, names: Sequence[str]) -> None:
         guess.data["patient"] = pattern
         guess.notes["patient"] = f"guessed: {len(names):,} names, {len(sizes):,} patients; remove it if that is wrong"
         guess.why.append(
-            f"Names of images begin with numbers that repeat ({len(names):,} images, {len(sizes):,} numbers), which "
-            f"were taken for patients: each stays in one split."
+            f"The paths of {len(names):,} samples hold {len(sizes):,} names or numbers that repeat, which were taken "
+            f"for patients: each stays in one split."
         )
         return
 

@@ -38,11 +38,12 @@ LABEL = {
     "target",
     "disease",
 }
-LABEL |= {"pathology", "subtype", "condition", "cls"}
+LABEL |= {"pathology", "subtype", "condition", "cls", "diagnose", "befund", "klasse"}
 GRADE = {"grade", "score", "stage", "level", "severity", "kl", "birads", "icdr", "gleason", "global"}
 SPLIT = {"split", "set", "subset", "partition", "fold", "phase"}
 PATIENT = {"patient", "subject", "pid", "mrn", "case"}
 SUBGROUP = {"hospital", "site", "scanner", "center", "centre", "institution", "manufacturer", "vendor", "sex", "gender"}
+SUBGROUP |= {"clinic", "klinik", "standort", "geschlecht"}
 STUDY = {"study", "exam", "accession", "visit", "series"}
 QUESTION, ANSWER = {"question"}, {"answer"}
 BOXES = {"boxes", "bbox", "bboxes", "box", "objects", "annotations"}
@@ -96,23 +97,33 @@ class Names:
     """The images of a tree and the folders with images, by name, by stem and by number."""
 
     def __init__(self, tree: Tree) -> None:
-        self.by_name: dict[str, Path] = {}
+        self.by_name: dict[str, list[Path]] = {}
         self.by_stem: dict[str, list[Path]] = {}
         for path in [*tree.images, *{image.parent for image in tree.images if image.parent != tree.root}]:
-            self.by_name.setdefault(path.name.lower(), path)
+            self.by_name.setdefault(path.name.lower(), []).append(path)
             self.by_stem.setdefault(_stem(path.name).lower(), []).append(path)
 
     def find(self, cell: Any, padded: int = 0) -> tuple[Path | None, bool]:
         """The file of a cell, and whether the cell lacks the suffix."""
-        name = as_text(cell).replace("\\", "/").rpartition("/")[2].lower()
+        folders, _, name = as_text(cell).replace("\\", "/").lower().rpartition("/")
         if not name or is_empty(cell):
             return None, False
         if padded and name.isdecimal():
             name = name.zfill(padded)
         if name in self.by_name:
-            return self.by_name[name], False
+            return _nearest(self.by_name[name], folders), False
         found = self.by_stem.get(name) or self.by_stem.get(_stem(name)) or []
-        return next(iter(sorted(found, key=lambda path: path.suffix.lower() == ".png")), None), True
+        return _nearest(sorted(found, key=lambda path: path.suffix.lower() == ".png"), folders), True
+
+
+def _nearest(paths: Sequence[Path], folders: str) -> Path | None:
+    """The first of some files that lies in the named folders, or in the innermost of these; else the first."""
+    named = folders.split("/")
+    for count in range(len(named), 0, -1) if folders and len(paths) > 1 else ():
+        for path in paths:
+            if [part.lower() for part in path.parts[-1 - count : -1]] == named[-count:]:
+                return path
+    return next(iter(paths), None)
 
 
 def _stem(name: str) -> str:
@@ -137,7 +148,7 @@ def guess_table(path: Path, tree: Tree, *, asked: bool = False) -> list[Guess]:
         asked: the user named this table, so that a reason is given where it is none.
 
     Raises:
-        UserError: it is no table, or it was asked for and cannot be used.
+        UserError: it is no table, it names images and nothing else of use, or it was asked for and cannot be used.
     """
     if path.suffix.lower() == ".parquet" and find_spec("pyarrow"):
         from vrft.data.guess_packed import guess_packed, has_images  # it needs what is defined here
@@ -169,12 +180,12 @@ def guess_table(path: Path, tree: Tree, *, asked: bool = False) -> list[Guess]:
         return []
     guess = _of_table(path, root, titles, cells, found)
     if guess is None:
-        if asked:
-            raise UserError(
-                f"{path}: names images, and no column holds a label, a grade or boxes (columns: "
-                f"{', '.join(titles)[:200]}); add one:\n{TABLE_TO_WRITE}"
-            )
-        return []
+        constant = [title for title in titles if words_of(title) & LABEL and len(set(map(str, cells[title]))) == 1]
+        why = f"{constant[0]!r} has the same value in all rows" if constant else "no title says what the label is"
+        raise UserError(
+            f"{path}: names images, and no column was recognised as a label with several values, a grade from 0, or "
+            f"boxes ({why}; columns: {', '.join(titles)[:200]}); give its column the title label or grade."
+        )
     return [guess]
 
 
@@ -283,6 +294,11 @@ def _of_table(
         return None
     if images.file_name:
         guess.notes["file_name"] = f"a cell such as {as_text(cells[images.title][0])!r} becomes the name of a file so"
+    volumes = any(file.name.lower().endswith((".nii", ".nii.gz")) for file in images.files)
+    if volumes or any("." not in file.name and file.is_dir() for file in set(images.files)):
+        guess.data["slices"] = 3 if volumes else 4
+        guess.notes["slices"] = f"of each {'volume' if volumes else 'series'}, shown together; or page: N for one"
+        guess.options += ["axis: coronal  # or sagittal; axial without it"] if volumes else []
     _add_coverage(guess, images)
     share = len(images.files) / max(images.rows, 1)
     guess.score = (80 if sure else 55) - (12 if share < 0.5 else 0) + _named_so(path)
@@ -340,7 +356,7 @@ def _add_coverage(guess: Guess, images: Images) -> None:
 def _add_facts(guess: Guess, columns: dict[str, Any], rest: list[str], cells: Mapping[str, list[Any]]) -> None:
     """Columns of splits, patients, subgroups and studies."""
     for key, words in (("split", SPLIT), ("patient", PATIENT), ("subgroup", SUBGROUP), ("study", STUDY)):
-        for title in rest:
+        for title in sorted(rest, key=lambda title: key not in words_of(title)):  # a patient rather than a case
             values = [
                 as_text(cell) for cell in cells[title] if not is_empty(cell) and not isinstance(cell, list | dict)
             ]
@@ -353,6 +369,12 @@ def _add_facts(guess: Guess, columns: dict[str, Any], rest: list[str], cells: Ma
                 else len(values) == len(cells[title]) and different > 1
             )
             if not fits:
+                if key == "split" and words_of(title) & words and 2 <= different <= 10:
+                    other = next(value for value in sorted(set(values)) if not split_named(value))
+                    guess.why.append(
+                        f"{title!r} was not taken for the split: {other!r} is none; if it is, write train, validation "
+                        f"and test there, and set columns.split."
+                    )
                 continue
             rest.remove(title)
             if key == "study":
@@ -448,8 +470,18 @@ def _add_target(
     return bool(grade or (label and label[1]) or one_hot or "boxes" in fits)
 
 
+def _is_no_label(value: Any) -> bool:
+    """Whether a cell below the title of a label is empty; the text ``none`` is a label there."""
+    return is_empty(value) and not (isinstance(value, str) and value.strip().lower() == "none")
+
+
 def _say_labels(guess: Guess, title: str, column: Sequence[Any]) -> None:
-    counts = Counter(as_text(value) for value in column if not is_empty(value))
+    written = [value for value in column if is_empty(value) and not _is_no_label(value)]
+    if written:
+        guess.data["label_names"] = {written[0].strip(): written[0].strip()}
+        guess.notes["label_names"] = "a label; without this the cell counts as empty"
+        guess.why.append(f"{written[0]!r} was taken for a label, not for an empty cell.")
+    counts = Counter(as_text(value) for value in column if not _is_no_label(value))
     shown = ", ".join(f"{value} {count:,}" for value, count in counts.most_common(10))
     guess.why.append(f"{title!r} was taken for the label: {shown}.")
     if all(value.isdecimal() for value in counts):
@@ -466,7 +498,7 @@ def _label(
     fitting: list[tuple[bool, float, str]] = []
     for title in rest:
         values = [
-            as_text(value) for value in cells[title] if not is_empty(value) and not isinstance(value, list | dict)
+            as_text(value) for value in cells[title] if not _is_no_label(value) and not isinstance(value, list | dict)
         ]
         counts = Counter(values)
         titled = bool(words_of(title) & LABEL)

@@ -35,6 +35,8 @@ EMPTY = {"", "nan", "na", "n/a", "<na>", "none", "null", "nil", "-"}
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of files that are read as tables."""
 
+_SEPARATORS = re.compile(r"[\s_,;:'\"()\[\]]+|(?<=[^\W\d])[-./](?=\w)|(?<=\w)[-./](?=[^\W\d])|[.!?]+$")
+
 _WHOLE = re.compile(r"([+-]?\d+)\.0+")
 
 _NAMES_OF_LISTS = ("data", "images", "annotations", "records", "rows", "items", "samples", "questions")
@@ -103,6 +105,19 @@ def is_empty(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in EMPTY
     return value is None or value != value or (isinstance(value, list | tuple | dict) and not value)
+
+
+def folded_label(label: str, joint: str = "") -> str:
+    """A label without letter case and separators, to find spellings of one label; signs and numbers stay as they are.
+
+    Args:
+        label: as it is written.
+        joint: stands for separators inside.
+
+    >>> [folded_label(label) for label in ("Non-small cell", "non_small  cell ", "HER2+", "HER2-", "-1", "1.5")]
+    ['nonsmallcell', 'nonsmallcell', 'her2+', 'her2-', '-1', '1.5']
+    """
+    return joint.join(part for part in _SEPARATORS.split(label.casefold()) if part)
 
 
 def as_text(value: Any) -> str:

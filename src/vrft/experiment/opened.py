@@ -156,6 +156,9 @@ class Experiment:
         for index, stage in enumerate(self.recipe.stages):
             if stage.task is not None:
                 _, sources[f"stages.{index}"] = self.stage_task_and_source(stage)
+        for name, source in sources.items():
+            if isinstance(source, RowSource) and (faults := source.faults_in_words()):
+                self.reporter.say(f"  {name}, rows left out: {faults}")
         counted = {
             name: source.annotation_counts()
             for name, source in sources.items()

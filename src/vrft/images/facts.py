@@ -94,7 +94,8 @@ def check_page(path: Path, pages: int, page: int | None) -> None:
     if page is None and pages > 1:
         raise DataError(
             f"{path}: holds {pages} pages, and a sample is one image; name a page from 0 to {pages - 1} "
-            f"(data.page of a recipe, --page of vrft predict), or save each as a file of its own."
+            f"(data.page of a recipe, --page of vrft predict), show several (data.slices of rows), or save each as a "
+            f"file of its own."
         )
     if page is not None and page >= pages:
         raise DataError(f"{path}: has no page {page}; it holds {pages}, and the first is page 0.")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
@@ -14,7 +15,8 @@ from vrft.data.annotations import BoxSource
 from vrft.data.guess import KINDS, Guess, find_guesses
 from vrft.data.guess_boxes import choose_labels
 from vrft.data.splits import SPLITS
-from vrft.errors import DataError, UserError
+from vrft.data.tabular import folded_label
+from vrft.errors import DataError, ExtraError, UserError
 from vrft.recipe.opening import open_source
 from vrft.recipe.schema import Recipe
 
@@ -112,6 +114,8 @@ def _settle(guess: Guess, name: str) -> dict[str, int]:
             if not samples["train"] or not samples["test"]:
                 lacking = [split for split in ("train", "test") if not samples[split]]
                 raise DataError(f"the data has no image for {' and '.join(lacking)}")
+        except ExtraError:
+            raise
         except UserError as error:
             reasons.append(str(error))
             continue
@@ -121,9 +125,11 @@ def _settle(guess: Guess, name: str) -> dict[str, int]:
             guess.why.append(f"Splits are made: {reason.rstrip('.')}.")
             guess.notes["splits"] = "60% train, 20% validation, 20% test"
         if "on_bad_sample" in more:
-            faults = getattr(source, "faults_in_words", lambda: "")()
+            faults = getattr(source, "faults_in_words", lambda: "")() or "images that cannot be read"
             guess.notes["on_bad_sample"] = f"left out: {faults}; remove this line to stop at the first"
-            guess.why.append(f"Rows at fault are left out ({faults}); the first: {reasons[0].split('; mend')[0]}.")
+            guess.why.append(
+                f"Rows at fault are left out ({faults}); the first: {reasons[0].split('; mend')[0].rstrip('.')}."
+            )
         _note_labels(guess, source)
         if isinstance(source, BoxSource) and guess.kind == "localization":
             choose_labels(guess, [record for split in SPLITS for record in source.records(split)])
@@ -167,10 +173,10 @@ def _note_labels(guess: Guess, source: Source) -> None:
         return
     folded: dict[str, list[str]] = {}
     for label in labels:
-        folded.setdefault(re.sub(r"[\W_]+", " ", label).strip().casefold(), []).append(label)
+        folded.setdefault(folded_label(label, " "), []).append(label)
     merged = {other: forms[0] for forms in folded.values() for other in forms[1:]}
     if merged:
-        guess.data["label_names"] = merged
+        guess.data["label_names"] = {**guess.data.get("label_names", {}), **merged}
         guess.notes["label_names"] = "spellings of one label"
         guess.why.append(f"Labels that differ in letter case or spaces were made one: {merged}.")
 
@@ -181,8 +187,8 @@ def _note_labels(guess: Guess, source: Source) -> None:
 def _write(
     guess: Guess, others: list[Guess], samples: dict[str, int], path: Path, out: Path, name: str, policy: str
 ) -> str:
-    lines = [f"# vrft audit {out}", f"# vrft preflight {out}", f"# vrft run {out}", "#"]
-    lines += _wrapped(f"Written by vrft init {path} from what is there; read it, and change what is wrong.")
+    lines = [*(f"# vrft {command} {quote(str(out))}" for command in ("audit", "preflight", "run")), "#"]
+    lines += _wrapped(f"Written by vrft init {quote(str(path))} from what is there; read it, and change what is wrong.")
     lines += _wrapped("Seen and guessed:")
     lines += [line for why in guess.why for line in _wrapped(why, "- ")]
     if samples:
