@@ -458,6 +458,10 @@ def test_a_series_is_inspected_as_a_file_of_pages(tmp_path: Path):
         read_image(folder, page=2)
     with pytest.raises(DataError, match="slices in its own plane alone"):
         read_image(folder, page=0, axis="coronal")
+    frames = dicom(tmp_path / "frames.dcm", np.stack([RAMP, RAMP]), NumberOfFrames=2)
+    for read in (inspect, read_image):
+        with pytest.raises(DataError, match="slices in its own plane alone"):
+            read(frames, page=0, axis="coronal")
 
 
 def test_a_folder_of_one_file_is_that_file(tmp_path: Path):

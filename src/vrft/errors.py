@@ -40,6 +40,28 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
+def from_workers() -> Iterator[None]:
+    """Give an error of a data loader's process its own message again; PyTorch puts a traceback around it.
+
+    Raises:
+        UserError: was raised inside.
+
+    >>> with from_workers():
+    ...     raise DataError("Caught\\nOriginal Traceback:\\n  ...\\nvrft.errors.DataError: a.png: is damaged.")
+    Traceback (most recent call last):
+    vrft.errors.DataError: a.png: is damaged.
+    """
+    try:
+        yield
+    except UserError as error:
+        mark = f"\n{type(error).__module__}.{type(error).__qualname__}: "
+        before, found, message = str(error).rpartition(mark)
+        if found and "Original Traceback" in before:
+            raise type(error)(message.strip()) from None
+        raise
+
+
+@contextmanager
 def reading(path: Path | str) -> Iterator[None]:
     """Convert any unexpected exception while a user's file is read to one line with the name of the file.
 

@@ -12,6 +12,9 @@ BACKGROUND = "#101820"
 FIRST_SHARE = "first"
 """The text of a PNG that holds the share of its width that the first image has."""
 
+SAMPLE = "sample"
+"""The text of a PNG that holds the name of the sample."""
+
 
 def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
     """Images in a row, in order: the first unchanged, the others at its height; a single image is returned as it is.

@@ -22,6 +22,7 @@ Every file is written to a temporary name and renamed, and ``done.json`` is writ
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,15 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         shutil.rmtree(path)
     os.replace(fresh, path)
+
+
+def file_name(sample: str) -> str:
+    """The name of a sample as that of a file, without an ending: a slash is %2F, and 80 characters are kept.
+
+    >>> file_name("scans/1: left")
+    'scans%2F1%3A left'
+    """
+    return re.sub(r'[\\/:*?"<>|%\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", sample)[:80]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
-from hashlib import sha256
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -118,6 +117,19 @@ def map_samples(function: Callable[[Sample], Sample], samples: Sequence[Sample])
     return LazySamples(lambda position: function(make(position)), samples.positions, skips=samples.skips)
 
 
+def chosen_from(samples: Sequence[Sample], positions: Sequence[int]) -> Sequence[Sample]:
+    """The samples at some positions; lazy samples stay lazy."""
+    if not isinstance(samples, LazySamples):
+        return [samples[position] for position in positions]
+    return LazySamples(samples.make, [samples.positions[position] for position in positions], skips=samples.skips)
+
+
+def spread(samples: Sequence[Sample], most: int) -> Sequence[Sample]:
+    """At most so many samples, evenly spread over all."""
+    count = min(most, len(samples))
+    return chosen_from(samples, [place * len(samples) // count for place in range(count)])
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """An ``image`` of a sample that is read from a file with the given options on each call (``read_image``)."""
@@ -204,7 +216,7 @@ class ImageBytes:
         return _inspected(self.source, self.name, self.page, self.axis, any_page)
 
 
-@cache
+@lru_cache(maxsize=2**17)  # as in ``vrft.images.reading``
 def _inspected(source: ByteSource, name: str, page: int | None, axis: Axis, any_page: bool) -> ImageFacts:
     return inspect_bytes(source.read(), Path(name), page, axis, any_page=any_page)
 
@@ -217,11 +229,6 @@ class Grey:
 
     def __call__(self) -> Image.Image:
         return Image.new("RGB", size_of(self.image), (128, 128, 128))
-
-
-def patient_code(patient: str) -> str:
-    """A code in place of a patient's name or id, 8 hexadecimal digits of its SHA-256, for messages and files."""
-    return sha256(patient.encode("utf-8", "surrogatepass")).hexdigest()[:8]
 
 
 def in_grey(sample: Sample) -> Sample:

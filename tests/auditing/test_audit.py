@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import vrft
 from vrft.auditing import Audit, Finding, measured
 from vrft.cli.main import app
-from vrft.sample import Sample, patient_code
+from vrft.sample import Sample
 
 
 @pytest.fixture(autouse=True)
@@ -260,13 +260,13 @@ def many(tmp_path: Path) -> list[Sample]:
     return samples
 
 
-def test_a_patient_in_two_splits_is_an_error_and_is_named_by_a_code_alone(tmp_path: Path):
+def test_a_patient_in_two_splits_is_an_error_and_is_named_by_samples_alone(tmp_path: Path):
     samples = many(tmp_path)
     samples[15] = replace(samples[15], patient="Jane Doe 3")
     audit = of_source(tmp_path, samples)
     found = of(audit, "patient_overlap")
     assert (found.severity, found.count) == ("error", 1)
-    assert found.where == [f"patient {patient_code('Jane Doe 3')} in train and test"]
+    assert found.where == ["one patient: s3 (train) and s15 (test)"]
     assert "Jane" not in json.dumps(audit.to_json())
     assert audit.counts["data"]["test"]["patients"] == 10
 

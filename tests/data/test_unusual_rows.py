@@ -1,19 +1,23 @@
 """Rows that could be read wrongly in silence: columns, names, spellings, and indexes that others make as well."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
 from vrft.caches import cache_folder
 from vrft.data.class_folders import FolderReader
 from vrft.data.rows import RowOptions, RowSource
-from vrft.data.splits import SPLITS
+from vrft.data.splits import SPLITS, Shares
 from vrft.data.table_rows import RowColumns, RowTableReader
 from vrft.errors import DataError
+from vrft.recipe.opening import _box_source as box_source
+from vrft.recipe.sections import TableData
 from vrft.sample import Sample
 
 
@@ -136,3 +140,56 @@ def test_a_damaged_index_is_made_again_and_nothing_else_is_left(tmp_path: Path):
     assert folder(tmp_path / "set").index.total == 2
     assert list((cache_folder() / "tables").iterdir()) == [kept]
     assert kept.stat().st_size > 200
+
+
+def test_shares_and_seed_hold_for_splits_by_hash(tmp_path: Path):
+    shares = Shares(train=0.5, validation=0.0, test=0.5)
+    images(tmp_path, *(f"A/{n}.png" for n in range(200)))
+    found = [every(folder(tmp_path, splits="hash", shares=shares, split_seed=seed)) for seed in (0, 1)]
+    counts = [Counter(sample.split for sample in samples) for samples in found]
+    assert all(set(of_split) == {"train", "test"} and 70 < of_split["train"] < 130 for of_split in counts)
+    assert {sample.id for sample in found[0] if sample.split == "test"} != {
+        sample.id for sample in found[1] if sample.split == "test"
+    }
+
+
+def section(**options: Any) -> Any:
+    columns = {"image": "image", "label": "label", "corners": ["x1", "y1", "x2", "y2"]}
+    return TypeAdapter(TableData).validate_python({"source": "table", "file": "t.csv", "columns": columns} | options)
+
+
+def test_a_table_of_boxes_without_splits_gets_the_shares_of_the_recipe(tmp_path: Path):
+    images(tmp_path, *(f"{n}.png" for n in range(20)))
+    rows = "".join(f"{n}.png,A,1,1,9,9\n" for n in range(20))
+    (tmp_path / "t.csv").write_text("image,label,x1,y1,x2,y2\n" + rows, encoding="utf-8")
+    data = section(root=str(tmp_path), shares={"train": 0.9, "validation": 0.0, "test": 0.1})
+    source = box_source(data, "localization")
+    assert [len(list(source.samples(split))) for split in SPLITS] == [18, 0, 2]
+    with pytest.raises(DataError, match=r"data.columns names no split, and data.splits is own; expected made"):
+        box_source(section(root=str(tmp_path), splits="own"), "localization")
+
+
+@pytest.mark.parametrize("unused", [{"shares": {"train": 0.5, "validation": 0.0, "test": 0.5}}, {"split_seed": 1}])
+def test_shares_and_seed_without_effect_are_refused(unused: dict[str, Any]):
+    with pytest.raises(ValidationError, match="has no effect on splits of the data's own"):
+        section(splits="own", **unused)
+
+
+def test_a_yaml_truth_value_names_the_truth_values_of_files():
+    assert section(label_names={True: "yes", 2.0: "two"}).label_names == {"True": "yes", "true": "yes", "2": "two"}
+
+
+def test_a_section_can_be_written_and_read_again():
+    data = section(splits="own")
+    assert section(**data.model_dump()) == data
+
+
+def test_messages_about_boxes_hold_no_names_of_images_where_these_are_hashed(tmp_path: Path):
+    images(tmp_path, "DOE_1.png", "DOE_2.png")
+    (tmp_path / "DOE_2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    rows = "image,label,x1,y1,x2,y2\nDOE_1.png,A,1,1,9,9\nDOE_2.png,A,1,1,9,9\n"
+    (tmp_path / "t.csv").write_text(rows, encoding="utf-8")
+    for options, message in (({}, "cannot be read as an image"), ({"patient": "(q)"}, "data.patient finds no patient")):
+        with pytest.raises(DataError, match=message) as error:
+            box_source(section(root=str(tmp_path), hash_names=True, **options), "localization").check()
+        assert "DOE" not in str(error.value)

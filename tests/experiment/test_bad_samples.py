@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch._utils import ExceptionWrapper
 
 from vrft.api import run
-from vrft.errors import DataError, RecipeError
+from vrft.errors import DataError, RecipeError, from_workers
 from vrft.experiment.opened import open_experiment
 from vrft.image_log import UNREADABLE
 from vrft.progress import Reporter
@@ -148,13 +149,29 @@ def test_an_image_of_a_box_set_without_a_header_is_refused_or_left_out(tmp_path:
     assert [sample.id for sample in opened.test_samples] == ["a"]
 
 
+def test_an_error_in_a_process_of_a_data_loader_is_its_sentence():
+    try:
+        raise DataError("a.png: is damaged.")
+    except DataError:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(DataError, match="Traceback"):
+        wrapped.reraise()
+    with pytest.raises(DataError, match=r"^a\.png: is damaged\.$"), from_workers():
+        wrapped.reraise()
+
+
 @pytest.mark.parametrize(
-    ("override", "mend"),
-    [("data.splits=own", "data.splits: made shares"), ("data.splits=made", "give each split a share in data.shares")],
+    ("overrides", "mend"),
+    [
+        (["data.splits=own"], "data.splits: made shares"),
+        (
+            ["data.splits=made", "data.shares={train: 1.0, validation: 0.0, test: 0.0}"],
+            "give each split a share in data.shares",
+        ),
+    ],
 )
-def test_the_mend_of_an_empty_split_is_not_what_the_recipe_does_already(images: Path, override: str, mend: str):
+def test_the_mend_of_an_empty_split_is_not_what_the_recipe_does_already(images: Path, overrides: list[str], mend: str):
     for path in (images / "test").rglob("*.png"):
         path.unlink()
-    shares = ("data.shares={train: 1.0, validation: 0.0, test: 0.0}",)
     with pytest.raises(DataError, match=mend):
-        open_experiment(recipe(images, override, *shares), Reporter(quiet=True))
+        open_experiment(recipe(images, *overrides), Reporter(quiet=True))

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from vrft.api import run
 from vrft.cli.main import app
+from vrft.errors import RecipeError
 from vrft.progress import Reporter
-from vrft.recipe import read_recipe
+from vrft.recipe import open_source, read_recipe
 from vrft.report import write_report
 from vrft.runs import RunDirectory
 
@@ -108,6 +109,19 @@ def test_nothing_of_a_patient_is_written(
     assert [one for one in PLANTED if one in written.out + written.err + audited.output + asked.output] == []
     assert found_in(tmp_path / "runs") == []
     assert list((tmp_path / "runs").rglob("rollouts.parquet"))  # the search must see them
+
+
+def test_a_row_at_fault_is_named_by_its_line_alone_where_names_are_hashed(data: Path, tmp_path: Path):
+    with (data / "table.csv").open("a", encoding="utf-8") as file:
+        file.write("\nZZFILE_O'HARA.dcm,A,test,ZZQUUX^Z\n")
+    text = RECIPE.format(root=data)
+    (tmp_path / "fail.yaml").write_text(text.replace("skip", "fail"), encoding="utf-8")
+    with pytest.raises(RecipeError, match=r"table\.csv:11: names the image \.\.\., which is not in") as found:
+        read_recipe(tmp_path / "fail.yaml", [])
+    (tmp_path / "skip.yaml").write_text(text, encoding="utf-8")
+    skipped = str(open_source(read_recipe(tmp_path / "skip.yaml", [])).skipped())
+    assert [one for one in PLANTED if one in str(found.value) + skipped] == []
+    assert "'row': 12" in skipped
 
 
 def test_the_search_finds_what_is_planted(tmp_path: Path):

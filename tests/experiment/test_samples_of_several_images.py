@@ -19,6 +19,7 @@ from vrft.experiment.results import write_gallery
 from vrft.image_log import ImageLog
 from vrft.images import BLANK
 from vrft.knowledge import Injection
+from vrft.montage import SAMPLE
 from vrft.policies import load_policy
 from vrft.recipe import read_recipe
 from vrft.recipe.opening import names_of_samples
@@ -159,3 +160,13 @@ def test_questions_of_knowledge_and_boxes_take_the_first_image():
     row = ask(load_policy("tiny"), Localization("resized"), several, max_tokens=40)
     assert row["image_size"] == [112, 112]
     assert BLANK in row["problems"]
+
+
+def test_a_name_with_slashes_stays_in_the_gallery_of_its_run(tmp_path: Path):
+    directory = RunDirectory(tmp_path / "run")
+    drawn = lambda: Image.new("RGB", (20, 20))  # noqa: E731
+    names = ["../../out", "b/c: d", "e" * 300]
+    write_gallery(directory, [Sample(name, drawn, "?", 1, "test") for name in names])
+    pictures = sorted(tmp_path.rglob("*.png"))
+    assert {path.parent for path in pictures} == {directory.gallery}
+    assert [Image.open(path).info[SAMPLE] for path in pictures] == names

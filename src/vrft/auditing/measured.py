@@ -7,6 +7,7 @@ is a row of an array; its thumbnail is read from the cache where it is needed.
 
 import base64
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -249,10 +250,11 @@ def key_of(image: ImageSource) -> int:
     file = file_of(image)
     if file is None:
         return 0
-    try:
-        changed = file.path.stat().st_mtime_ns
-    except (OSError, ValueError):
-        changed = 0
+    changed: list[Any] = []
+    with suppress(OSError, ValueError):
+        series = sorted(os.scandir(file.path), key=lambda one: one.name) if file.path.is_dir() else []
+        facts = [(one.name, one.stat()) for one in series] or [("", file.path.stat())]
+        changed = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in facts]
     text = json.dumps([str(file.path.absolute()), changed, read_as(_whole(image))])
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") or 1
 

@@ -8,12 +8,11 @@ from itertools import combinations
 from typing import Any
 
 from vrft.auditing.collected import Collected, DataSection, digest_of
-from vrft.auditing.findings import Finding, examples, plural
+from vrft.auditing.findings import EXAMPLES, Finding, examples, plural
 from vrft.data.annotations import BoxSource, format_counts
 from vrft.data.rows import RowSource
 from vrft.data.splits import SPLITS
 from vrft.data.tabular import folded_label
-from vrft.sample import patient_code
 
 FEW = 5
 """A class with fewer samples in a split says little."""
@@ -109,15 +108,13 @@ def check_patients(section: DataSection, found: Collected) -> Iterator[Finding]:
         f"{plural(len(shared), 'patient')} of {len(found.patients):,} in several splits, so that a result on one split "
         f"is partly known from another; split by patient{', or set patient_overlap: allow' if not allowed else ''}."
     )
-    codes: dict[str, None] = {}
+    firsts: dict[int, dict[int, int]] = {}  # of a patient by split; a code of the patient could be guessed
     for number in range(len(found)):
         patient = found.sample(number).patient
-        if patient is not None and (key := digest_of(patient)) in shared:
-            splits = " and ".join(split for bit, split in enumerate(SPLITS) if found.patients[key] >> bit & 1)
-            codes[f"patient {patient_code(patient)} in {splits}"] = None
-            if len(codes) >= min(20, len(shared)):
-                break
-    yield Finding("patient_overlap", "note" if allowed else "error", message, list(codes), len(shared))
+        if patient is not None and (key := digest_of(patient)) in shared and (key in firsts or len(firsts) < EXAMPLES):
+            firsts.setdefault(key, {}).setdefault(found.split[number], number)
+    where = ["one patient: " + " and ".join(map(found.name, of_split.values())) for of_split in firsts.values()]
+    yield Finding("patient_overlap", "note" if allowed else "error", message, where, len(shared))
 
 
 def check_labels(section: DataSection, found: Collected) -> Iterator[Finding]:

@@ -275,7 +275,9 @@ class BoxSource:
             counts, usable = Counts(), []
             for record in self._read(split, counts):
                 try:
-                    facts = None if record.unsure else inspect(record.image, self.page)
+                    facts = (
+                        None if record.unsure else inspect(record.image, self.page, name=self._shown(record.image, ""))
+                    )
                 except DataError:
                     if self.on_bad_sample == "fail":
                         raise
@@ -296,6 +298,12 @@ class BoxSource:
         found: Path | str = getattr(self.reader, "root", getattr(self.reader, "images", "the data"))
         return found
 
+    def _shown(self, image: Path, plain: str | None = None) -> str:
+        """An image in messages: its path, or ``plain``; with ``hash_names`` a hash of its name."""
+        if self.hash_names:
+            return f"image {hashed(stem_of(image))}"
+        return str(image) if plain is None else plain
+
     def _is_wanted(self, label: str) -> bool:
         return not self.find or label in self.find
 
@@ -313,7 +321,7 @@ class BoxSource:
         else:
             return True
         if self.unusable == "refuse":
-            raise DataError(f"{record.image}: {fault}; {mend}, or set data.unusable to skip.")
+            raise DataError(f"{self._shown(record.image)}: {fault}; {mend}, or set data.unusable to skip.")
         counts[reason] += 1
         return False
 
@@ -363,9 +371,10 @@ class BoxSource:
         inner = path.relative_to(self._where).as_posix() if path.is_relative_to(self._where) else path.name
         found = self._patient.search(inner)
         if found is None or not found[1]:
+            where = "its name" if self.hash_names else repr(inner)
             raise DataError(
-                f"{path}: data.patient finds no patient in {inner!r}; expected a pattern with one group that every "
-                f"name has."
+                f"{self._shown(path)}: data.patient finds no patient in {where}; expected a pattern with one group "
+                f"that every name has."
             )
         return replace(record, patient=found[1])
 
@@ -384,10 +393,10 @@ class BoxSource:
                     if first[0] != split:
                         both.setdefault(record.patient, (first[1], record.image))
         if both and self.patient_overlap == "refuse":
-            one, other = next(iter(both.values()))
+            one, other = (self._shown(image, image.name) for image in next(iter(both.values())))
             raise DataError(
                 f"{self._where}: {len(both):,} of {len(of):,} patients are in more than one split, such as that of "
-                f"{one.name} and {other.name}; results would be too good. Expected each in one: set data.splits to "
+                f"{one} and {other}; results would be too good. Expected each in one: set data.splits to "
                 f"made to share the patients out anew, or data.patient_overlap to allow."
             )
 
@@ -450,7 +459,7 @@ class BoxSource:
         records = self.records(split)
         hints = [hint for key, hint in HINTS.items() if self.counts[split][key]]
         if split in self._unsure:
-            hints.append(f"mend the annotations of images such as {self._unsure[split]}.")
+            hints.append(f"mend the annotations of images such as {self._shown(self._unsure[split])}.")
         if not records and hints:
             counts = format_counts(self.counts[split])
             raise DataError(f"the data has no image for {split} that can be used ({counts}): {' '.join(hints)}")

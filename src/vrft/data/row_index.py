@@ -235,7 +235,7 @@ def _fill(
                 if not settings.skip:
                     advice = "mend it, or set data.on_bad_sample to skip"
                     raise DataError(f"{place(row.number)}: {row.fault}; {advice}.")
-                base.execute("INSERT INTO faults VALUES (?, ?, ?)", (row.number, row.fault, _reason(row.fault)))
+                base.execute("INSERT INTO faults VALUES (?, ?, ?)", (row.number, row.fault, reason_of(row.fault)))
                 continue
             studies, are_named = studies or row.study is not None, are_named or row.is_named
             good.append((row.number, *texts, split, *whose))
@@ -245,13 +245,14 @@ def _fill(
     return are_named
 
 
-def _reason(fault: str) -> str:
-    """A fault without the values of its row, so that equal faults are counted together.
+def reason_of(fault: str) -> str:
+    """A fault without the values of its row: equal faults are counted together, and names of files are not written.
 
-    >>> _reason("names the image 'a.png', which is not in images")
+    >>> reason_of("names the image 'a.png', which is not in images")
     'names the image ..., which is not in images'
     """
-    return re.sub(r"'[^']*'|\[[^\]]*\]", "...", fault).split(";")[0]
+    quoted = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\[[^\]]*\]"""
+    return re.sub(quoted, "...", fault).split(";")[0]
 
 
 def _join_studies(base: sqlite3.Connection, settings: Settings, place: Callable[[int], str]) -> None:

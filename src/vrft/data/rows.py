@@ -16,7 +16,7 @@ from unicodedata import normalize
 
 from vrft.boxes import clip, has_area
 from vrft.data.annotations import crop_region, format_counts, parse_number
-from vrft.data.row_index import IndexedRow, RowIndex, Settings
+from vrft.data.row_index import IndexedRow, RowIndex, Settings, reason_of
 from vrft.data.splits import SPLITS, Shares, hashed, plain_name
 from vrft.data.tabular import as_text, is_empty
 from vrft.errors import DataError, reading
@@ -273,7 +273,7 @@ class RowSource:
             if not fault and self._patient is not None and row.patient is None:
                 row.patient, fault = self._patient_of(name)
             if fault:
-                yield IndexedRow(row.number, fault=fault)
+                yield IndexedRow(row.number, fault=reason_of(fault) if self.options.hash_names else fault)
                 continue
             for part, target in enumerate(targets):
                 yield IndexedRow(

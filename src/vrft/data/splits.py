@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import accumulate
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -24,12 +25,13 @@ def in_split(groups: Sequence[str], split: str, seed: int = 0) -> list[bool]:
         split: one of ``SPLITS``.
         seed: of the hash.
     """
-    return [_split_of(group, seed) == split for group in groups]
+    return [_split_of(group, seed, vars(Shares())) == split for group in groups]
 
 
-def _split_of(group: str, seed: int) -> str:
-    share = int.from_bytes(sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / 2**64
-    return "train" if share < 0.6 else "validation" if share < 0.8 else "test"
+def _split_of(group: str, seed: int, shares: Mapping[str, float]) -> str:
+    place = int.from_bytes(sha256(f"{seed}:{group}".encode()).digest()[:8], "big") / 2**64
+    ends = zip(shares, accumulate(shares.values()), strict=True)
+    return next((split for split, end in ends if place < end), max(shares, key=lambda split: shares[split]))
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def share_out(
             shared out alike.
         shares: of each split, in any unit; a split with share 0 gets nothing.
         seed: of the hash.
-        by_hash: the split follows from the name and the seed alone (``in_split``), so that a new unit moves no other.
+        by_hash: the split follows from the name, the seed and the shares alone, so that a new unit moves no other.
 
     >>> given = dict(share_out(((str(n), 1) for n in range(10)), {"train": 0.6, "validation": 0.2, "test": 0.2}, 0))
     >>> sorted(given.values())
@@ -70,7 +72,7 @@ def share_out(
     filled = dict.fromkeys(shares, 0)
     for unit, size in units:
         if by_hash:
-            yield unit, _split_of(unit, seed)
+            yield unit, _split_of(unit, seed, shares)
             continue
         total += size
         wanted = {split: share / whole * total - filled[split] for split, share in shares.items() if share}

@@ -18,7 +18,7 @@ from pathlib import Path
 from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_box
 from vrft.data.lookup import ImageFiles, parts_of
 from vrft.data.splits import SPLIT_NAMES, SPLITS, in_split
-from vrft.data.tabular import EMPTY, as_text, open_table
+from vrft.data.tabular import EMPTY, as_text, is_empty, open_table
 from vrft.errors import DataError, reading
 from vrft.sample import Box
 
@@ -160,7 +160,8 @@ class TableReader:
             return rows[0].patient
         found = self.patient.search(file.name) if self.patient else None
         if self.patient and not found:
-            raise DataError(f"{file}: data.patient finds no patient in the name; expected a pattern that all have.")
+            where = f"{self.path}:{rows[0].line}: in the name of its image" if rows else f"{file}: in its name"
+            raise DataError(f"{where} data.patient finds no patient; expected a pattern that all have.")
         return found[1] if found else None
 
     @cached_property
@@ -229,10 +230,11 @@ class TableReader:
             fault = f"has a box without a label (the cell is {label!r})"
             raise DataError(f"{where}: {fault}; fill it in or remove the row.")
         split = None if self.columns.split is None else self._split(row, where)
-        whose = [None if column is None else row[column] for column in (self.columns.patient, self.columns.subgroup)]
+        found = [None if column is None else row[column] for column in (self.columns.patient, self.columns.subgroup)]
+        whose = [None if is_empty(cell) else as_text(cell) for cell in found]
         if self.columns.patient is not None and not whose[0]:
             raise DataError(f"{where}: names no patient (column {self.columns.patient!r} is empty); fill it in.")
-        return name, Row(line, sys.intern(as_text(label)), box, split, whose[0], whose[1])
+        return name, Row(line, sys.intern(as_text(label)), box, split, *whose)
 
     def _split(self, row: dict[str | int, str], where: str) -> str:
         assert self.columns.split is not None

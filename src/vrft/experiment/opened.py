@@ -14,7 +14,7 @@ from vrft.data import Source
 from vrft.data.annotations import BoxSource, format_counts
 from vrft.data.rows import RowSource
 from vrft.data.unreadable import readable
-from vrft.errors import DataError, RunError
+from vrft.errors import DataError, RunError, from_workers
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of
 from vrft.image_log import ImageLog
@@ -39,7 +39,7 @@ from vrft.recipe import (
 from vrft.rewards.custom import custom_digest
 from vrft.rewards.perfect import read_back
 from vrft.runs import StageDirectory, write_jsonl
-from vrft.sample import LazySamples, Sample, in_grey, map_samples, read_as, size_of
+from vrft.sample import LazySamples, Sample, in_grey, map_samples, read_as, size_of, spread
 from vrft.tasks import Localization, TrainableTask
 from vrft.training import Validation, train_rft, train_sft
 
@@ -130,8 +130,7 @@ class Experiment:
         samples = self.samples_of(stage, "validation")
         if not samples:
             raise DataError("validate needs a validation split, and the data has none (data.splits: hash makes one).")
-        count = min(len(samples), self.recipe.validate.samples)
-        chosen = [samples[index * len(samples) // count] for index in range(count)]
+        chosen = spread(samples, self.recipe.validate.samples)
         return self._readable(chosen, stage.data if stage.task is not None else None)
 
     def perception_samples(self, stage: Stage) -> Sequence[Sample]:
@@ -217,10 +216,11 @@ class Experiment:
             "trackers": self._trackers(arm, index, seed, place),
             "callbacks": self.callbacks,
         }
-        if isinstance(stage, RftStage):
-            train_rft(policy, stage, task, samples, place, custom=self.recipe.custom, **options)
-        else:
-            train_sft(policy, stage, task, samples, place, **options)
+        with from_workers():
+            if isinstance(stage, RftStage):
+                train_rft(policy, stage, task, samples, place, custom=self.recipe.custom, **options)
+            else:
+                train_sft(policy, stage, task, samples, place, **options)
 
     def evaluate(
         self, arm: str, seed: int, load: Callable[[], LoadedPolicy], path: Path, stage: Stage | None = None
@@ -310,6 +310,8 @@ def open_experiment(
             continue  # a source of rows numbers equal names
         if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
             raise DataError(f"{len(twice)} names of samples are given twice in a split, such as {twice[0]}.")
+        if wrong := next((sample.id for sample in samples if "/" in sample.id or "\0" in sample.id), None):
+            raise DataError(f"the name of the sample {wrong!r} holds a '/'; pictures are written under these names.")
     if not train or not test:
         hint = ""
         if isinstance(source, BoxSource | RowSource):
@@ -329,7 +331,7 @@ def open_experiment(
     _check_all_targets(experiment)
     injection = open_knowledge(recipe, source)
     if injection is not None:
-        check_budget(recipe, injection, train[0])
+        check_budget(recipe, injection, next(iter(train)))
     check_envelopes(recipe)
     return replace(experiment, injection=injection)
 

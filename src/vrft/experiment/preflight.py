@@ -42,7 +42,7 @@ from vrft.policies.from_recipe import load_for
 from vrft.progress import Reporter
 from vrft.recipe import ARMS, Recipe, RftStage, SftStage, check_recipe
 from vrft.rewards.advantages import ZERO_ADVANTAGE
-from vrft.sample import Sample
+from vrft.sample import Sample, spread
 from vrft.tasks import Localization, TrainableTask
 from vrft.training import PeakMemory
 from vrft.training.rft import Scorer
@@ -131,7 +131,7 @@ def preflight(
     policy.skips_unreadable = experiment.skips_bad_of(chosen)
     check_envelope(policy.name, policy.prompt_end, task.order)
     rows, shown = _sampled(policy, chosen, task, train, count, seed, reporter)
-    fitted: Sequence[Sample] = _spread(train, FITTED)
+    fitted = spread(train, FITTED)
     fitted = readable(fitted, ImageLog()) if policy.skips_unreadable else fitted
     scores = _score(policy, chosen, task, recipe, rows)
     figures: dict[str, Any] = {
@@ -517,12 +517,6 @@ def _typical(rows: Sequence[Row]) -> dict[str, Any]:
         chosen["unread"] = unread[0]
     keys = ("id", "target", "answer", "reward", "completion", "problems")
     return {name: {key: row[key] for key in keys} for name, row in chosen.items()}
-
-
-def _spread(samples: Sequence[Sample], most: int) -> list[Sample]:
-    """At most so many samples, evenly spread."""
-    count = min(most, len(samples))
-    return [samples[place * len(samples) // count] for place in range(count)]
 
 
 def _notes(recipe: Recipe, arm: str, index: int, stage: RftStage, task: TrainableTask) -> list[str]:

@@ -20,9 +20,9 @@ from vrft.experiment.jobs import Job, cost_of
 from vrft.experiment.keys import CacheKey, CacheKeys, version_of
 from vrft.experiment.opened import Experiment, groups_of
 from vrft.image_log import ImageLog, warning_sentences
-from vrft.montage import FIRST_SHARE, side_by_side
+from vrft.montage import FIRST_SHARE, SAMPLE, side_by_side
 from vrft.recipe import ARMS, FACTORS, Recipe
-from vrft.runs import KEPT_BY, RunDirectory, Store, read_json, read_jsonl, replacing, write_json
+from vrft.runs import KEPT_BY, RunDirectory, Store, file_name, read_json, read_jsonl, replacing, write_json
 from vrft.sample import Sample, open_image, read_as
 from vrft.tasks import ClosedTask, TrainableTask
 
@@ -265,8 +265,9 @@ def write_gallery(directory: RunDirectory, samples: Sequence[Sample], image_log:
             images.append(image)
         picture, note = side_by_side(images), PngInfo()
         note.add_text(FIRST_SHARE, str(images[0].width / picture.width))
+        note.add_itxt(SAMPLE, sample.id)
         picture.thumbnail((GALLERY_PIXELS * min(len(images), 3), GALLERY_PIXELS))
-        with replacing(directory.gallery / f"{sample.id}.png") as fresh:
+        with replacing(directory.gallery / f"{file_name(sample.id)}.png") as fresh:
             picture.save(fresh, format="PNG", pnginfo=note)
 
 

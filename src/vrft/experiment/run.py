@@ -142,7 +142,13 @@ def _open_for_all(recipe: Recipe, reporter: Reporter, source: Source | None, cal
     """The experiment in every process, opened by the first process before the others, which reports a fault alone."""
     opened: list[Experiment] = []
     from_main(lambda: opened.append(open_experiment(recipe, reporter, source=source, callbacks=callbacks)))
-    return opened[0] if opened else open_experiment(recipe, reporter, source=source, callbacks=callbacks)
+    experiment = opened[0] if opened else open_experiment(recipe, reporter, source=source, callbacks=callbacks)
+    own = [len(experiment.train_samples), *(sample.id for sample in experiment.test_samples)]
+    if process_count() > 1 and from_main(lambda: own) != own:
+        raise DataError(
+            "the processes read other samples, since a file came or went, or could not be read; begin anew."
+        )
+    return experiment
 
 
 def _make_store(store: Store) -> None:

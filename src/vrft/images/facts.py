@@ -99,3 +99,16 @@ def check_page(path: Path, pages: int, page: int | None) -> None:
         )
     if page is not None and page >= pages:
         raise DataError(f"{path}: has no page {page}; it holds {pages}, and the first is page 0.")
+
+
+def check_axis(path: Path, axis: Axis) -> None:
+    """Check that no other plane than the stored one is asked of a file that is no volume.
+
+    Raises:
+        DataError: the axis is not the default.
+    """
+    if axis != "axial":
+        raise DataError(
+            f"{path}: has slices in its own plane alone, and the axis is {axis}; leave the axis out, or convert a "
+            f"DICOM series to NIfTI (dcm2niix)."
+        )

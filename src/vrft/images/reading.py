@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +10,13 @@ from PIL import Image
 
 from vrft.images.dicom import SUFFIXES as DICOM_SUFFIXES
 from vrft.images.dicom import burned_in_tag, inspect_dicom, is_dicom, read_dicom
-from vrft.images.facts import Axis, ImageFacts, Region, check_page, open_file, read_part, unreadable
+from vrft.images.facts import Axis, ImageFacts, Region, check_axis, check_page, open_file, read_part, unreadable
 from vrft.images.greys import Window
 from vrft.images.nifti import SUFFIXES as NIFTI_SUFFIXES
 from vrft.images.nifti import inspect_nifti, is_nifti, read_nifti
 from vrft.images.pillow import facts_of, large_images, opened, read_pillow
 from vrft.images.quiet import damaged, quietly
-from vrft.images.series import check_axis, slice_of, slices_in
+from vrft.images.series import slice_of, slices_in
 
 Format = Literal["dicom", "nifti", "pillow"]
 
@@ -42,7 +42,7 @@ def read_image(
         window: of a file with more than 8 bits, the values that become 0 and 255; without it the window of a DICOM file
             or ``grey_range`` decides. Images of 8 bits are not changed.
         page: of a file with several pages, from 0: the frame of a DICOM file, the slice of a series or a volume.
-        axis: of a volume, the plane of its slices. A DICOM series has slices in its own plane alone.
+        axis: of a NIfTI volume, the plane of its slices; others have slices in their own plane alone.
         part: the position and the length of the file in an archive at ``path``.
         name: the name of the file in messages; without it the path.
 
@@ -95,9 +95,10 @@ def _read(
     axis: Axis,
 ) -> Image.Image:
     if data is None and path.is_dir():
-        check_axis(shown, axis)
         path, shown, page = slice_of(path, shown, page)
     kind = _format_of(path, data, shown)
+    if kind != "nifti":
+        check_axis(shown, axis)
     if kind == "pillow":
         image = read_pillow(path, window=window, page=page, data=data, shown=shown)
     else:
@@ -148,9 +149,9 @@ def inspect(
     return facts
 
 
-# Without a bound: the files of a source are inspected in turn, again and again, and a bound below their number would
-# make the cache useless. An entry is small beside the sample of the file.
-@cache
+# An entry takes 0.7 kB. The files of a source are inspected in turn, again and again, so that a bound below their
+# number makes the cache useless; of more files the headers are read anew.
+@lru_cache(maxsize=2**17)
 def _inspected(
     path: Path, _changed: int, _bytes: int, page: int, axis: Axis, part: tuple[int, int] | None, shown: Path
 ) -> ImageFacts:
@@ -158,7 +159,7 @@ def _inspected(
     return _shared(_facts(path, data, shown, page, axis))
 
 
-@cache
+@lru_cache(maxsize=2**17)
 def _shared(facts: ImageFacts) -> ImageFacts:
     """The same object for all equal facts, to save memory: the files of a source have few sizes."""
     return facts
@@ -214,12 +215,13 @@ def is_medical(path: Path) -> bool:
 def _facts(path: Path, data: bytes | None, shown: Path, page: int, axis: Axis) -> ImageFacts:
     """The facts about a page of a file, or of a series."""
     if data is None and path.is_dir():
-        check_axis(shown, axis)
         slice_path, named, inner = slice_of(path, shown, page)
         facts = _facts(slice_path, None, named, inner or 0, axis)
         slices = len(slices_in(path, shown))
         return facts if slices == 1 else replace(facts, pages=slices, kinds=(*facts.kinds, "one of several pages"))
     kind = _format_of(path, data, shown)
+    if kind != "nifti":
+        check_axis(shown, axis)
     if kind == "pillow":
         with opened(path, page, data, shown) as image:
             return facts_of(image)

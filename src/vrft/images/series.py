@@ -17,7 +17,7 @@ import numpy as np
 
 from vrft.errors import DataError
 from vrft.images.dicom import SUFFIXES, header_of, is_dicom, number_of
-from vrft.images.facts import Axis, check_page, unreadable
+from vrft.images.facts import check_page, unreadable
 from vrft.images.quiet import damaged, quietly
 
 KEYWORDS = (
@@ -69,19 +69,6 @@ def slice_of(folder: Path, shown: Path, page: int | None) -> tuple[Path, Path, i
         check_page(shown, len(files), page)
     file, inner = (files[page or 0], None) if len(files) > 1 else (files[0], page)
     return file, shown / file.name if shown == folder else shown, inner
-
-
-def check_axis(shown: Path, axis: Axis) -> None:
-    """Check that no other plane than the stored one is asked of a series.
-
-    Raises:
-        DataError: the axis is not the default.
-    """
-    if axis != "axial":
-        raise DataError(
-            f"{shown}: is a DICOM series, which has slices in its own plane alone, and the axis is {axis}; leave the "
-            f"axis out, or convert the series to NIfTI (dcm2niix)."
-        )
 
 
 @cache

@@ -81,7 +81,12 @@ def _box_source(data: BoxData | TableData, kind: Any) -> BoxSource:
     common = data.model_dump(
         include={"find", "region", "margin", "unusable", "split_seed", "patient", "patient_overlap", "on_bad_sample"}
     )
-    splits = "own" if data.splits == "auto" else data.splits
+    splits = data.splits
+    if isinstance(data, TableData) and data.columns.split is None:
+        if splits.startswith("own"):
+            raise DataError(f"{data.file}: data.columns names no split, and data.splits is {splits}; expected made.")
+        splits = "made" if splits == "auto" else splits
+    splits = "own" if splits == "auto" else splits
     shares = Shares(**data.shares.model_dump())
     options = {"splits": splits, "shares": shares, "hash_names": data.hash_names, **common, **reading_of(data)}
     return BoxSource(box_reader(data), kind=kind, **options)

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from vrft.errors import UserError
 from vrft.montage import BACKGROUND, side_by_side
-from vrft.runs import replacing
+from vrft.runs import file_name, replacing
 from vrft.sample import Box, Sample, file_of, open_image
 
 LEAST = 336
@@ -56,7 +56,7 @@ def write_drawing(folder: Path, sample: Sample, row: Mapping[str, Any], written:
     if "boxes" not in row:
         raise UserError("only boxes can be drawn; the task is no localization.")
     truth = sample.target if sample.split and isinstance(sample.target, tuple) else None
-    name = sample.id if sample.split else Path(sample.id).stem
+    name = file_name(sample.id if sample.split else Path(sample.id).stem)
     path, number = folder / f"{name}.png", 1
     while path in written:
         number += 1

@@ -8,7 +8,7 @@ import pandas as pd
 from PIL import Image
 
 from vrft.evaluation.box_metrics import HIT, tally
-from vrft.montage import FIRST_SHARE
+from vrft.montage import FIRST_SHARE, SAMPLE
 from vrft.report.curves import Line
 from vrft.response import parse, scale_of
 from vrft.runs import RunDirectory
@@ -59,7 +59,10 @@ def gallery(
     rows = {(row["sample"], row["arm"]): row for row in predictions[first].to_dict("records")}
     items: list[dict[str, Any]] = []
     for path in sorted(directory.gallery.glob("*.png")):
-        found = [(arm, rows[path.stem, arm]) for arm in lines if (path.stem, arm) in rows]
+        with Image.open(path) as picture:
+            # of an older run there are no texts
+            sample, share = str(picture.info.get(SAMPLE, path.stem)), float(picture.info.get(FIRST_SHARE, 1))
+        found = [(arm, rows[sample, arm]) for arm in lines if (sample, arm) in rows]
         if not found or len(items) == SHOWN:
             continue
         truth = found[0][1]
@@ -67,10 +70,8 @@ def gallery(
         answers = [_answer(row, names, size) | {"arm": arm} for arm, row in found]
         for place, answer in enumerate(answers):
             answer |= {"colour": lines[answer["arm"]].colour, "stroke": STROKES[place % len(STROKES)]}
-        item = {"sample": path.stem, "target": names.get(truth["target"], truth["target"]), "answers": answers}
+        item = {"sample": sample, "target": names.get(truth["target"], truth["target"]), "answers": answers}
         item |= {"picture": base64.b64encode(path.read_bytes()).decode("ascii")}
-        with Image.open(path) as picture:
-            share = float(picture.info.get(FIRST_SHARE, 1))  # 1 for a picture of an older run
         item |= {"ratio": size and size[0] / size[1] / share, "first": 100 * share}
         item |= {"truth": _shares(truth["target"], size)}
         items.append(item)
