@@ -252,6 +252,16 @@ def file_of(image: ImageSource) -> ImageFile | None:
     return None if callable(image) else ImageFile(image)
 
 
+def slices_of(source: ImageSource, count: int) -> list[ImageSource]:
+    """At most ``count`` evenly spaced pages of an image with several; the image itself where it has one, or no file."""
+    image = stored(source)
+    pages = image.inspect(any_page=True).pages if image else 1
+    if image is None or pages == 1:
+        return [source]
+    count = min(count, pages)
+    return [replace(image, page=(2 * at + 1) * pages // (2 * count)) for at in range(count)]
+
+
 def stored(image: ImageSource) -> ImageFile | ImageBytes | None:
     """An image with its reading options, which ``dataclasses.replace`` changes; None where a function draws it."""
     return image if isinstance(image, ImageBytes) else file_of(image)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -133,3 +135,22 @@ def test_a_run_is_asked_about_a_split_and_about_files(small_recipe: Path, pictur
         list(ask_run(directory, [picture], seed=7))
     with pytest.raises(UserError, match="nothing to ask about"):
         list(ask_run(directory))
+
+
+def test_a_volume_is_shown_as_the_run_shows_those_of_its_data(tmp_path: Path):
+    for number in range(10):
+        volume = np.random.default_rng(number).integers(0, 255, (40, 30, 20), np.int16)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / f"v{number}.nii.gz")
+    rows = "".join(f"v{number}.nii.gz,{'ab'[number % 2]}\n" for number in range(10))
+    (tmp_path / "t.csv").write_text(f"image,label\n{rows}")
+    (tmp_path / "recipe.yaml").write_text(
+        f"name: volumes\ndata: {{source: table, root: {tmp_path}, file: t.csv, axis: coronal, slices: 3, columns: "
+        "{image: image, label: label}}\ntask: {kind: classification}\npolicy: {model: tiny}\nstages: [{kind: sft}]\n"
+        "arms: [base]\n"
+    )
+    directory = RunDirectory(tmp_path / "run")
+    run(read_recipe(tmp_path / "recipe.yaml"), directory.path, reporter=Reporter(quiet=True))
+    (sample, row), *_ = ask_run(directory, [], split="test", limit=1)
+    (asked, same) = next(iter(ask_run(directory, [tmp_path / f"{sample.id}.nii.gz"])))
+    assert asked.images == sample.images
+    assert (same["completion"], same["confidence"]) == (row["completion"], row["confidence"])

@@ -22,7 +22,7 @@ from vrft.data.tabular import as_text, is_empty
 from vrft.errors import DataError, reading
 from vrft.images import Axis, Window
 from vrft.response import scale_of
-from vrft.sample import Box, ImageFile, ImageSource, LazySamples, Sample, Target, size_of, stored
+from vrft.sample import Box, ImageFile, ImageSource, LazySamples, Sample, Target, size_of, slices_of, stored
 
 Kind = Literal["classification", "grading", "localization", "vqa"]
 
@@ -429,14 +429,7 @@ class RowSource:
 
     def _slices(self, source: ImageSource) -> list[ImageSource]:
         """The image, or evenly spaced slices of it where ``slices`` says how many."""
-        image = stored(source)
-        if self.options.slices is None or image is None:
-            return [source]
-        pages = image.inspect(any_page=True).pages
-        if pages == 1:
-            return [source]
-        count = min(self.options.slices, pages)
-        return [replace(image, page=(2 * at + 1) * pages // (2 * count)) for at in range(count)]
+        return [source] if self.options.slices is None else slices_of(source, self.options.slices)
 
     def _clipped(self, box: Sequence[float], size: tuple[int, int], number: int) -> Box:
         clipped = clip((box[0], box[1], box[2], box[3]), size)

@@ -17,7 +17,7 @@ from vrft.policies.from_recipe import frame_for, load_arm
 from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of, skips_bad
 from vrft.response import ORDERS, parse, scale_of
 from vrft.runs import RunDirectory
-from vrft.sample import Grey, ImageFile, ImageSource, Sample, in_grey, open_image
+from vrft.sample import Grey, ImageFile, ImageSource, Sample, in_grey, open_image, slices_of
 from vrft.tasks import Grading, Localization, TrainableTask, read_section, task_from
 
 Files = Path | Sequence[Path]
@@ -45,8 +45,8 @@ def ask_run(
 ) -> Asked:
     """Ask an arm of a run, by default its last trained one, about image files or about a split of its data.
 
-    The rows of a split also hold ``target``. Image files are read as the data of the run are, unless ``window``,
-    ``page`` or ``axis`` is given (``read_image``).
+    The rows of a split also hold ``target``. Image files are read as the data of the run are, in as many slices, unless
+    ``window``, ``page`` or ``axis`` is given (``read_image``).
 
     Raises:
         UserError: the run, the data or an image cannot be used, or nothing is asked about.
@@ -56,8 +56,9 @@ def ask_run(
     task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
     reading = reading_of(recipe.data)
     window, page = window or reading["window"], reading["page"] if page is None else page
-    axis = axis or reading.get("axis")
-    samples = _files(images, question or recipe.task.question or source.question, window, page, axis)
+    axis = axis or getattr(recipe.data, "axis", None)
+    slices = getattr(recipe.data, "slices", None) if page is None else None
+    samples = _files(images, question or recipe.task.question or source.question, window, page, axis, slices)
     if split:
         asked = question or recipe.task.question
         known = (replace(one, question=asked or one.question) for one in source.samples(split))
@@ -101,7 +102,8 @@ def ask_model(
     """
     if not question:
         raise UserError(
-            f'{model} is no run directory, so what is asked? give --question, such as "Where is the finding?", and --task.'
+            f"{model} is no run directory, so what is asked? give --question, such as "
+            '"Where is the finding?", and --task.'
         )
     if not images:
         raise UserError("there is nothing to ask about; name image files.")
@@ -123,7 +125,12 @@ def ask_model(
 
 
 def _files(
-    images: Sequence[Files], question: str, window: Window | None, page: int | None, axis: Axis | None
+    images: Sequence[Files],
+    question: str,
+    window: Window | None,
+    page: int | None,
+    axis: Axis | None,
+    slices: int | None = None,
 ) -> list[Sample]:
     """Samples of image files and of folders of DICOM series, without targets; one of several has the name of the first.
 
@@ -131,20 +138,31 @@ def _files(
         UserError: one of them does not exist.
     """
 
-    def source(path: Path) -> ImageSource:
+    def sources(path: Path) -> list[ImageSource]:
         if not path.exists():
             raise UserError(f"{path}: there is no such file.")
-        return ImageFile(path, window=window, page=page, axis=axis or "axial")
+        image = ImageFile(path, window=window, page=page, axis=axis or "axial")
+        return slices_of(image, slices) if slices else [image]
 
     samples = []
     for own in images:
         if isinstance(own, Path):
-            samples.append(Sample(str(own), source(own), question, (), split=""))
+            shown = tuple(sources(own))
+            samples.append(Sample(str(own), shown if len(shown) > 1 else shown[0], question, (), split=""))
         elif not own:
             raise UserError("a sample has no image files; name one or more.")
         else:
             facts = {"images": [str(path) for path in own]}
-            samples.append(Sample(str(own[0]), tuple(map(source, own)), question, (), split="", facts=facts))
+            samples.append(
+                Sample(
+                    str(own[0]),
+                    tuple(one for path in own for one in sources(path)),
+                    question,
+                    (),
+                    split="",
+                    facts=facts,
+                )
+            )
     return samples
 
 
