@@ -179,7 +179,7 @@ def test_hashed_names_replace_the_names_of_members(tmp_path: Path):
     sample = all_samples(source(path, hash_names=True, on_bad_sample="skip"))[0]
     with pytest.raises(DataError) as unreadable:
         open_image(sample.image)
-    with pytest.raises(DataError, match=r"a\.tar: sample at byte 2048: has no 'cls'") as incomplete:
+    with pytest.raises(DataError, match=r"a\.tar: sample at byte 2048: has no \.\.\.") as incomplete:
         source(path, hash_names=True).check()
     assert "Miller" not in f"{unreadable.value}{incomplete.value}{sample.id}{sample.facts}"
 
@@ -235,7 +235,7 @@ def test_a_shard_that_was_cut_off(tmp_path: Path, cut: str, words: str):
     ("content", "words"),
     [
         (
-            gzip.compress(b"x"),
+            gzip.compress(b"x", mtime=0),
             "is compressed, and a compressed shard cannot be read by position; unpack it with gunzip",
         ),
         (b"", "is no tar file"),

@@ -161,12 +161,17 @@ def test_an_error_in_a_process_of_a_data_loader_is_its_sentence():
 
 
 @pytest.mark.parametrize(
-    ("override", "mend"),
-    [("data.splits=own", "data.splits: made shares"), ("data.splits=made", "give each split a share in data.shares")],
+    ("overrides", "mend"),
+    [
+        (["data.splits=own"], "data.splits: made shares"),
+        (
+            ["data.splits=made", "data.shares={train: 1.0, validation: 0.0, test: 0.0}"],
+            "give each split a share in data.shares",
+        ),
+    ],
 )
-def test_the_mend_of_an_empty_split_is_not_what_the_recipe_does_already(images: Path, override: str, mend: str):
+def test_the_mend_of_an_empty_split_is_not_what_the_recipe_does_already(images: Path, overrides: list[str], mend: str):
     for path in (images / "test").rglob("*.png"):
         path.unlink()
-    shares = ("data.shares={train: 1.0, validation: 0.0, test: 0.0}",)
     with pytest.raises(DataError, match=mend):
-        open_experiment(recipe(images, override, *shares), Reporter(quiet=True))
+        open_experiment(recipe(images, *overrides), Reporter(quiet=True))
