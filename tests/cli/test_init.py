@@ -319,6 +319,7 @@ def test_folders_of_dicom_files_in_classes_are_series(shared: Path, tmp_path: Pa
     plain = guess_of(tmp_path / "d")
     assert plain["data"]["series"] is True
     assert plain["data"]["slices"] == 4
+    assert "2 folders of classes with 12 series: a 6, b 6." in (tmp_path / "guess.yaml").read_text()
 
 
 def dataset(folder: Path, *, parquet: bool = False) -> None:

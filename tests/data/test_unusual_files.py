@@ -681,8 +681,8 @@ def test_a_decimal_comma_beside_semicolons(tmp_path: Path):
     ("row", "message"),
     [
         ("a.png,mass,5,,20,20,train", r"t\.csv:2: 1 of the 4 cells of the box are empty"),
-        ("a.png,mass,5,x,20,20,train", r"t\.csv:2: .*are no four numbers of a box"),
-        ("a.png,mass,5,inf,20,20,train", r"t\.csv:2: .*are no four numbers of a box"),
+        ("a.png,mass,5,x,20,20,train", r"t\.csv:2: the box is .*expected x1, y1, x2, y2, four numbers"),
+        ("a.png,mass,5,inf,20,20,train", r"t\.csv:2: the box is .*expected x1, y1, x2, y2, four numbers"),
         ("a.png,,5,5,20,20,train", r"t\.csv:2: has a box without a label"),
         (",mass,5,5,20,20,train", r"t\.csv:2: names no image"),
         ("a.png,mass,5,5,20,20,train,more", r"t\.csv:2: has 8 cells"),
@@ -728,7 +728,7 @@ def test_the_line_in_which_excel_names_the_delimiter_is_no_title(tmp_path: Path,
 
 @pytest.mark.parametrize("number", ["1_0", "inf", "-Infinity", "1e400"])
 def test_what_only_python_takes_for_a_number_is_none(tmp_path: Path, number: str):
-    with pytest.raises(DataError, match=r"t\.csv:2: .*are no four numbers"):
+    with pytest.raises(DataError, match=r"t\.csv:2: the box is .*four numbers"):
         read(table(tmp_path / "table", f"{TITLES}a.png,mass,{number},5,20,20,train"))
     with pytest.raises(DataError, match=r"a\.txt:1: expected class"):
         read(YOLOReader(yolo(tmp_path / "yolo", f"0 .5 .5 .2 {number}")))

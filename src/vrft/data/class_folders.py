@@ -41,7 +41,8 @@ class FolderReader:
         """
         base = self.root
         if not base.is_dir():
-            raise DataError(f"{base}: no such folder; set data.root to the folder that holds a folder for each class.")
+            why = "is a file" if base.exists() else "no such folder"
+            raise DataError(f"{base}: {why}; set data.root to the folder that holds a folder for each class.")
         while len(inner := _folders(base)) == 1 and not _images(base) and _folders(base / inner[0]):
             base = base / inner[0]
         if not _folders(base):

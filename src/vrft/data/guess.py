@@ -252,7 +252,10 @@ def _of_classes(tree: Tree, folder: Path, splits: list[str], classes: dict[str, 
         image for name in classes for holder in splits or [""] for image in _images_below(tree, folder / holder / name)
     ]
     series = _series(tree, images, {folder / holder / name for name in classes for holder in splits or [""]})
-    total = len({image.parent for image in images}) if series else len(images)
+    samples = list(dict.fromkeys(image.parent for image in images)) if series else images
+    if series:
+        classes = Counter(sample.relative_to(folder).parts[1 if splits else 0] for sample in samples)
+    total = len(samples)
     numbers = sorted(int(name) for name in classes if re.fullmatch("[0-9]{1,2}", name))
     grades = len(numbers) == len(classes) >= 3 and numbers == list(range(len(numbers)))
     shown = ", ".join(f"{name} {count:,}" for name, count in sorted(classes.items())[:12])
@@ -284,7 +287,6 @@ def _of_classes(tree: Tree, folder: Path, splits: list[str], classes: dict[str, 
         guess.data["slices"] = 3
         guess.notes["slices"] = "of each volume, evenly spaced, shown together; or page: N for one"
         guess.options.append("axis: coronal  # or sagittal; axial without it")
-    samples = dict.fromkeys(image.parent for image in images) if series else images
     inner = "[^/]+/" * (2 if splits else 1)
     add_patients(guess, [str(one.relative_to(folder)) for one in samples], (*PATTERNS, f"^{inner}([^/]+)/"))
     return guess

@@ -301,7 +301,7 @@ class RowSource:
 
     def _stratum(self, target: Any) -> str:
         if self.kind == "localization":
-            return "boxes" if target else "none"
+            return "with boxes" if target else "without boxes"
         if self.kind == "vqa":
             return ""
         return str(target["label"] if isinstance(target, dict) else target)

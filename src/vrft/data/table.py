@@ -252,7 +252,7 @@ class TableReader:
         if empty := [cell for cell in cells if cell.lower() in EMPTY]:
             fault = f"{len(empty)} of the {len(cells)} cells of the box are empty"
             raise DataError(f"{where}: {fault}; expected {named}, or none of them where the image holds nothing.")
-        a, b, c, d = parse_box(cells, f"{where}: {cells} are no four numbers of a box", named)
+        a, b, c, d = parse_box(cells, f"{where}: the box is {cells}", named)
         return (a, b, c, d) if self.columns.corners else (a, b, a + c, b + d)
 
 

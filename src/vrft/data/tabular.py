@@ -86,7 +86,8 @@ def open_table(
     """
     suffix = path.suffix.lower()
     if not path.is_file():
-        raise DataError(f"{path}: cannot be read as a table (no such file); set data.file to the table.")
+        why = "it is a folder" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: cannot be read as a table ({why}); set data.file to the table.")
     if suffix in (".xlsx", ".xls", ".ods"):
         raise DataError(f"{path}: is a workbook; save its sheet as CSV and set data.file to that.")
     if suffix == ".parquet":

@@ -64,7 +64,8 @@ def ask_run(
         chosen = list(islice(known, limit))
         samples += readable(chosen, ImageLog()) if skips_bad(recipe.data) else chosen
     if not samples:
-        raise UserError("there is nothing to ask about; name image files, or a split of the run.")
+        empty = f"the data has no samples in {split}" if split else "there is nothing to ask about"
+        raise UserError(f"{empty}; name image files, or {'another' if split else 'a'} split of the run.")
     quiet_libraries()
     trained = [name for name in recipe.arm_names() if recipe.stages_of(name)]
     asked_arm = arm or (trained or ["base"])[-1]
@@ -99,7 +100,9 @@ def ask_model(
         UserError: the task, the policy or an image cannot be used.
     """
     if not question:
-        raise UserError('what is asked? give --question, such as "Where is the finding?"')
+        raise UserError(
+            f'{model} is no run directory, so what is asked? give --question, such as "Where is the finding?", and --task.'
+        )
     if not images:
         raise UserError("there is nothing to ask about; name image files.")
     try:

@@ -371,8 +371,11 @@ def _cross_check(
     except KnowledgeError:
         return  # reported already
     except ValueError as error:
-        key = "labels" if isinstance(recipe.task, ClassificationTask) else "names"
-        yield Fault(at("task", key), f"{error}.")
+        classifies = isinstance(recipe.task, ClassificationTask)
+        mend = ""
+        if classifies and not recipe.task.labels:
+            mend = " (labels of the data; write them in one way there, or name them in data.label_names)"
+        yield Fault(at("task", "labels" if classifies else "names"), f"{error}{mend}.")
         return
     if not isinstance(recipe.task, GradingTask):
         return
