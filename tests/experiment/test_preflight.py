@@ -1,6 +1,7 @@
 """``vrft preflight``: completions are those of the first step of training, and what they earn is measured."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 import vrft
 from vrft.cli.main import app, main
 from vrft.evaluation.readiness import CODES
+from vrft.policies.loading import TINY
 from vrft.progress import Reporter
 
 QUIET = Reporter(quiet=True)
@@ -100,6 +102,16 @@ def test_a_stage_after_others_is_noted(small_recipe: Path):
     assert figures["stage"] == 2
     (note,) = figures["verdict"]["notes"]
     assert "RUN/arms/rft/seed-0/stage-0-sft/policy" in note
+
+
+def test_a_prompt_that_is_longer_than_the_context_of_the_policy_is_noted(small_recipe: Path, tmp_path: Path):
+    short = Path(shutil.copytree(TINY, tmp_path / "short"))
+    config = json.loads((short / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 40
+    (short / "config.json").write_text(json.dumps(config))
+    for policy, notes in (("tiny", 0), (short, 1)):
+        figures = flown(small_recipe, f"policy.model={policy}", prompts=1, completions=2).figures
+        assert sum("more than the 40 that" in note for note in figures["verdict"]["notes"]) == notes
 
 
 def test_strict_is_exit_code_2_for_any_verdict_but_ready(small_recipe: Path):

@@ -152,6 +152,13 @@ def preflight(
     }
     code, sentence = verdict(figures)
     notes = _notes(recipe, arm, index, chosen, task)
+    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and shown["tokens"] + chosen.max_completion_tokens > context:
+        notes.append(
+            f"the first prompt has {shown['tokens']:,} tokens, and with max_completion_tokens "
+            f"({chosen.max_completion_tokens:,}) that is more than the {context:,} that {recipe.policy.model} was made "
+            f"for; show fewer images (data.slices), or set policy.max_pixels"
+        )
     figures["verdict"] = {"code": code, "sentence": sentence, "notes": notes}
     tokens = of_run.prompts_per_step * of_run.group_size * (shown["tokens"] + figures["tokens"]["mean"])
     del policy
