@@ -112,6 +112,14 @@ def test_folders_of_classes_below_folders_of_splits(tmp_path: Path):
     assert plain["stages"][0]["rewards"] == {"accuracy": 1.0, "format": 0.5}
 
 
+@pytest.mark.parametrize("inner", [".", ".."])
+def test_the_folder_in_which_init_is_called(inner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for number in range(20):
+        image(tmp_path / "d" / "ab"[number % 2] / f"{number}.png")
+    monkeypatch.chdir(tmp_path / "d" / ("a" if inner == ".." else ""))
+    assert draft_recipe(Path(inner), out=tmp_path / "x.yaml").samples == {"train": 12, "validation": 4, "test": 4}
+
+
 def test_folders_that_are_numbers_from_0_are_grades(tmp_path: Path):
     for grade in "012":
         for number in range(6):

@@ -120,7 +120,8 @@ class Tree:
     def _inside(self) -> dict[Path, list[Path]]:
         found = defaultdict[Path, list[Path]](list)
         for folder in self.files:
-            found[folder.parent].append(folder)
+            if folder != self.root:  # "." is its own parent
+                found[folder.parent].append(folder)
         return found
 
     def named(self, *suffixes: str) -> Iterator[Path]:

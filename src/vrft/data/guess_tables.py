@@ -440,7 +440,7 @@ def _add_target(
         )
     elif label:
         columns["label"] = label[0]
-        guess.kind, guess.kinds = "classification", ("classification",)
+        guess.kind, guess.kinds = "classification", ("classification", "grading")
         guess.why.append(
             f"No title says what the label is; {label[0]!r} has few different values and was taken for it."
         )
