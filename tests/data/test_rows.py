@@ -185,7 +185,7 @@ def test_a_row_at_fault_is_named_or_left_out(tmp_path: Path, row: str, fault: st
     with pytest.raises(DataError) as error:
         source(tmp_path, split="part").check()
     assert str(error.value).startswith(f"{tmp_path / 't.csv'}:2: {fault}")
-    assert "on_bad_sample" in str(error.value)
+    assert ("data.splits to made" if "split" in fault else "on_bad_sample") in str(error.value)
     skipping = source(tmp_path, split="part", on_bad_sample="skip")
     assert [one.id for one in every(skipping)] == ["b"]
     assert [(one["row"], one["fault"][:10]) for one in skipping.skipped()] == [(2, fault[:10])]
@@ -473,3 +473,10 @@ def test_a_file_name_pattern_fills_zeros(tmp_path: Path):
     )
     found = RowSource(reader, kind="classification", options=RowOptions())
     assert {one.id: one.target for one in every(found)} == {"001": "x", "012": "y"}
+
+
+def test_a_split_of_another_name_is_no_fault_where_splits_are_made(tmp_path: Path):
+    table(tmp_path, "image,label,part\na.png,x,holdout\nb.png,y,train\n", "a.png", "b.png")
+    with pytest.raises(DataError, match=r"t\.csv:2: has the split 'holdout'.*set data\.splits to made"):
+        source(tmp_path, split="part").check()
+    assert len(every(source(tmp_path, split="part", splits="made"))) == 2

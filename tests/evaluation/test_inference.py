@@ -1,5 +1,6 @@
 """Single questions: what is asked of an image or a split, and how sure the answer is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -11,7 +12,7 @@ from PIL import Image
 from vrft.api import predict, run
 from vrft.data import PhantomSource
 from vrft.errors import RunError, UserError
-from vrft.evaluation.inference import ask, ask_model, ask_run
+from vrft.evaluation.inference import ask, ask_model, ask_run, check_number_of_images
 from vrft.images import BLANK
 from vrft.policies import LoadedPolicy, decode, load_policy, token_probabilities
 from vrft.progress import Reporter
@@ -102,6 +103,17 @@ def test_several_files_are_one_sample(picture: Path, tmp_path: Path):
     ]
     with pytest.raises(UserError, match="a sample has no image files"):
         list(ask_model("tiny", [[]], BRIGHTNESS, question=QUESTION))
+
+
+def test_a_single_image_is_refused_where_the_samples_of_a_run_have_several(picture: Path):
+    class Views:
+        def samples(self, split: str) -> list[Sample]:
+            return [Sample("a", (picture, picture), "Which?", "x", split)]
+
+    asked = Sample(str(picture), picture, "Which?", (), "")
+    with pytest.raises(UserError, match=r"is a single image, and the samples of the run have 2; .* --together"):
+        check_number_of_images([asked], Views())  # type: ignore[arg-type]
+    check_number_of_images([replace(asked, image=(picture, picture))], Views())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

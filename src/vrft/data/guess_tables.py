@@ -292,6 +292,11 @@ def _of_table(
     sure = fill(guess, rest, cells, images)
     if not guess.kind:
         return None
+    named = [one for value in columns.values() for one in (value if isinstance(value, list) else [value])]
+    if unused := [title for title in titles if title not in named]:
+        guess.why.append(
+            f"Columns that are not used: {', '.join(map(repr, unused[:12]))}{', ...' * (len(unused) > 12)}."
+        )
     if images.file_name:
         guess.notes["file_name"] = f"a cell such as {as_text(cells[images.title][0])!r} becomes the name of a file so"
     volumes = any(file.name.lower().endswith((".nii", ".nii.gz")) for file in images.files)

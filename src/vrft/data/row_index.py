@@ -224,16 +224,18 @@ def _fill(
     while batch := list(islice(found, BATCH)):
         good = []
         for row in batch:
-            split = None if row.fault or row.split is None else split_named(row.split)
-            if split is None and row.split is not None and not row.fault:
-                row.fault = f"has the split {row.split!r}; expected train, validation or test"
+            advice = "mend it, or set data.on_bad_sample to skip"
+            stated = None if row.fault or settings.splits in ("made", "hash") else row.split
+            split = None if stated is None else split_named(stated)
+            if split is None and stated is not None:
+                row.fault = f"has the split {stated!r}; expected train, validation or test"
+                advice = "rename it, or set data.splits to made, which shares all out anew"
             texts = (row.name, row.path, row.images, row.target, row.stratum, row.question)
             whose = (row.patient, row.subgroup, row.study, row.unit)
             if not row.fault and not _is_text("".join(text for text in (*texts, *whose) if text)):
                 row.fault = "holds a name or a text that is no valid Unicode"
             if row.fault:
                 if not settings.skip:
-                    advice = "mend it, or set data.on_bad_sample to skip"
                     raise DataError(f"{place(row.number)}: {row.fault}; {advice}.")
                 base.execute("INSERT INTO faults VALUES (?, ?, ?)", (row.number, row.fault, reason_of(row.fault)))
                 continue

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+from vrft.data import Source
+from vrft.data.splits import SPLITS
 from vrft.data.unreadable import readable
 from vrft.errors import UserError
 from vrft.evaluation.predictions import prediction
@@ -67,6 +69,7 @@ def ask_run(
     if not samples:
         empty = f"the data has no samples in {split}" if split else "there is nothing to ask about"
         raise UserError(f"{empty}; name image files, or {'another' if split else 'a'} split of the run.")
+    check_number_of_images(samples, source)
     quiet_libraries()
     trained = [name for name in recipe.arm_names() if recipe.stages_of(name)]
     asked_arm = arm or (trained or ["base"])[-1]
@@ -80,6 +83,22 @@ def ask_run(
     for sample in samples:
         row = ask(policy, task, sample, max_tokens=max_tokens or recipe.evaluation_tokens)
         yield sample, _shown(sample) | ({"target": sample.target} if sample.split else {}) | row
+
+
+def check_number_of_images(samples: Sequence[Sample], source: Source) -> None:
+    """Refuse a single image file where the samples of a run have several.
+
+    Raises:
+        UserError: it is so.
+    """
+    known = next((sample for split in SPLITS for sample in source.samples(split)), None)
+    usual = len(known.images) if known else 1
+    for sample in samples:
+        if not sample.split and len(sample.images) < usual and len(sample.images) == 1:
+            raise UserError(
+                f"{sample.id}: is a single image, and the samples of the run have {usual}; give all images of a "
+                f"sample, in the order of the data, with --together."
+            )
 
 
 def ask_model(
