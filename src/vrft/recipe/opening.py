@@ -36,6 +36,7 @@ from vrft.recipe.sections import (
     RowData,
     SftStage,
     ShardData,
+    SplitShares,
     TableData,
     TaskSection,
     VOCData,
@@ -71,6 +72,11 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
         return MedMNISTSource(data.dataset, kind=kind, root=Path(data.root), size=data.size, download=data.download)
     if isinstance(data, PythonData):
         raise DataError("data.source is python, a source in a program; give it to vrft.run(recipe, source=...).")
+    if data.splits == "own" and (data.shares != SplitShares() or data.split_seed):
+        key = "split_seed" if data.split_seed else "shares"
+        raise DataError(
+            f"data.{key} has no effect on splits of the data's own; leave it out, or set data.splits to made."
+        )
     if isinstance(data, BoxData) or (isinstance(data, TableData) and data.columns.box_a_row):
         return _box_source(data, kind)
     section = (stage.task if stage else None) or recipe.task

@@ -128,17 +128,6 @@ class _Shared(Section):
     page: Annotated[int, Field(ge=0)] | None = None
     """Of images with several pages (frames, slices), from 0; without it they are refused."""
 
-    @model_validator(mode="after")
-    def _made(self) -> Self:
-        given = {"shares": self.shares != SplitShares(), "split_seed": self.split_seed != 0}
-        if getattr(self, "splits", "") == "own" and any(given.values()):
-            key = next(key for key, is_given in given.items() if is_given)
-            advice = "set splits to made, hash or own+validation"
-            raise PydanticCustomError(
-                "unused", "{key} has no effect on splits of the data's own; {advice}", {"key": key, "advice": advice}
-            )
-        return self
-
 
 class _Boxes(_Shared):
     root: str
