@@ -326,3 +326,16 @@ def test_a_single_coco_file_without_the_name_of_a_split_is_shared_out(tmp_path: 
     (tmp_path / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
     source = BoxSource(COCOReader(tmp_path), kind="localization", splits="made")
     assert [len(list(source.samples(split))) for split in SPLITS] == [6, 2, 2]
+
+
+def test_images_of_one_name_in_several_folders_are_shared_out_each(tmp_path: Path):
+    rows = ["image,label,x1,y1,x2,y2"]
+    for case in range(10):
+        path = tmp_path / f"case{case}" / "image.png"
+        path.parent.mkdir()
+        Image.new("L", (40, 30)).save(path)
+        rows.append(f"case{case}/image.png,mass,1,1,9,9")
+    (tmp_path / "t.csv").write_text("\n".join(rows), encoding="utf-8")
+    columns = Columns(image="image", label="label", corners=("x1", "y1", "x2", "y2"))
+    source = BoxSource(TableReader(tmp_path / "t.csv", tmp_path, columns=columns), kind="localization", splits="made")
+    assert [len(list(source.samples(split))) for split in SPLITS] == [6, 2, 2]

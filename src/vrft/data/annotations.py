@@ -348,7 +348,9 @@ class BoxSource:
             again, kept = ("train", "validation"), {"test": known["test"]}
             known = {"train": known["train"]}
         found = {record.image: record for records in known.values() for record in records}  # some are in two splits
-        units = {image: record.patient or stem_of(image) for image, record in found.items()}
+        by_hash = self.splits == "hash"  # of the bare name, so that a folder that is moved changes nothing
+        own_name = {image: stem_of(image) if by_hash else self._inner(image) for image in found}
+        units = {image: record.patient or own_name[image] for image, record in found.items()}
         often = Counter(one.label for record in found.values() for one in record.annotations)
         strata: dict[str, tuple[int, str]] = {}
         for image, record in found.items():
@@ -358,17 +360,20 @@ class BoxSource:
         ordered = sorted(sizes, key=lambda unit: (strata[unit], sha256(f"{self.split_seed}:{unit}".encode()).digest()))
         shares = {split: getattr(self.shares, split) for split in again}
         named = ((unit, sizes[unit]) for unit in ordered)
-        given = dict(share_out(named, shares, self.split_seed, by_hash=self.splits == "hash"))
+        given = dict(share_out(named, shares, self.split_seed, by_hash=by_hash))
         made: dict[str, list[Record]] = {split: [] for split in SPLITS} | kept
         for image, record in found.items():
             made[given[units[image]]].append(record)
         return made
 
+    def _inner(self, path: Path) -> str:
+        """The path of an image below the folder of the data."""
+        return path.relative_to(self._where).as_posix() if path.is_relative_to(self._where) else path.name
+
     def _with_patient(self, record: Record) -> Record:
         if self._patient is None or record.patient is not None:
             return record
-        path = record.image
-        inner = path.relative_to(self._where).as_posix() if path.is_relative_to(self._where) else path.name
+        path, inner = record.image, self._inner(record.image)
         found = self._patient.search(inner)
         if found is None or not found[1]:
             where = "its name" if self.hash_names else repr(inner)
