@@ -27,6 +27,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def file_name(sample: str) -> str:
-    """The name of a sample as that of a file, without an ending: a slash is %2F, and 80 characters are kept.
+    """The name of a sample as that of a file, without an ending: a slash is %2F, and the end of a long name its hash.
 
     >>> file_name("scans/1: left")
     'scans%2F1%3A left'
     """
-    return re.sub(r'[\\/:*?"<>|%\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", sample)[:80]
+    name = re.sub(r'[\\/:*?"<>|%\x00-\x1f]', lambda found: f"%{ord(found[0]):02X}", sample)
+    return name if len(name) <= 80 else f"{name[:67]}-{sha256(sample.encode()).hexdigest()[:12]}"
 
 
 def write_text(path: Path, text: str) -> None:
