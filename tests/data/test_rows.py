@@ -1,6 +1,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,20 @@ def test_a_patient_stays_in_one_split_and_seeds_differ(tmp_path: Path):
     assert all(len(splits) == 1 for splits in where.values())
     assert [one.id for one in every(first)] == [one.id for one in every(again)]
     assert [one.id for one in every(first)] != [one.id for one in every(other)]
+
+
+def test_rows_that_share_an_image_stay_in_one_split(tmp_path: Path):
+    visits = [f"{case}-{visit}.png" for case in range(20) for visit in range(4)]
+    pairs = [[new, old] for old, new in pairwise(visits) if old.split("-")[0] == new.split("-")[0]]
+    lines = [json.dumps({"image": pair, "label": "xy"[number % 2]}) for number, pair in enumerate(pairs[::-1])]
+    table(tmp_path, "\n".join(lines), *visits, name="t.jsonl")
+    splits: dict[str, set[str]] = {}
+    for one in every(source(tmp_path, name="t.jsonl")):
+        for path in one.images:
+            splits.setdefault(Path(str(path)).name, set()).add(one.split)
+    assert len(splits) == 80
+    assert all(len(found) == 1 for found in splits.values())
+    assert set.union(*splits.values()) == {"train", "validation", "test"}
 
 
 def test_a_patient_in_two_splits_is_refused_unless_allowed(tmp_path: Path):

@@ -297,6 +297,8 @@ def _share_out(base: sqlite3.Connection, settings: Settings, where: str, *, are_
             fault = f"{stated[None]:,} rows name no split while others do"
             raise DataError(f"{where}: {fault}; fill them in, or set data.splits to made.")
     base.execute("CREATE TABLE units (unit TEXT PRIMARY KEY, split TEXT) WITHOUT ROWID")
+    if mode != "own":
+        _join_units(base)
     if mode in ("made", "hash"):
         _make(base, settings, "1", SPLITS, by_hash=mode == "hash")
     elif mode == "own+validation":
@@ -321,6 +323,33 @@ def _share_out(base: sqlite3.Connection, settings: Settings, where: str, *, are_
         )
     base.execute("CREATE INDEX of_patient ON samples (patient, split)")
     base.executescript("DROP TABLE raw;")
+
+
+def _join_units(base: sqlite3.Connection) -> None:
+    """Give one unit to rows of several images that share an image, such as an earlier one, directly or through others.
+
+    Rows of a known patient are one unit already.
+    """
+    several = "SELECT 1 FROM raw WHERE patient IS NULL AND json_array_length(images) > 1 LIMIT 1"
+    if base.execute(several).fetchone() is None:
+        return
+    base.execute(
+        "CREATE TABLE links AS SELECT raw.rowid r, value image FROM raw, json_each(raw.images) WHERE patient IS NULL"
+    )
+    base.executescript("CREATE INDEX of_link ON links (image); CREATE INDEX of_row ON links (r);")
+    changed = 1
+    while changed:  # as often as the longest chain of rows has links
+        base.executescript(
+            """DROP TABLE IF EXISTS least;
+               CREATE TABLE least AS SELECT image, MIN(unit) u FROM links JOIN raw ON raw.rowid = r GROUP BY image;
+               CREATE INDEX of_least ON least (image);"""
+        )
+        changed = base.execute(
+            """UPDATE raw SET unit = found.u
+               FROM (SELECT r, MIN(u) u FROM links JOIN least USING (image) GROUP BY r) found
+               WHERE raw.rowid = found.r AND found.u < raw.unit"""
+        ).rowcount
+    base.executescript("DROP TABLE links; DROP TABLE least;")
 
 
 def _make(
