@@ -88,50 +88,53 @@ def summarise(records: Mapping[str, Any], predictions: pd.DataFrame, perception:
         )  # one seed that is left shows nothing
     also = "accuracy" if results.headline != "accuracy" and "accuracy" in results.compared else None
     learnt = _perception(records, perception)
-    return {
-        "name": records["name"],
-        "task": records["task"]["kind"],
-        "metric": results.headline,
-        "split": section["split"],
-        "n": results.n_samples,
-        "groups": len(set(results.groups)),
-        "seeds": records["seeds"],
-        "confidence": section["confidence"],
-        "factors": design["factors"],
-        "fraction": design["fraction"],
-        "budget": design["budget"],
-        "work_seconds": records["work_seconds"],
-        "arms": {
-            arm["arm"]: {key: arm[key] for key in ("kind", "levels", "what")} | results.figures(arm["arm"], runs)
-            for arm in arms
-        },
-        "comparisons": comparisons,
-        "effects": tested,
-        "also": {also: _effects(results, cells, factors, also)[0]} if also and cells else {},
-        "interactions": _interactions(results, cells, factors),
-        "not_estimable": [*missing, *lacking],
-        "planned": len(tested) + len(pairs) + len(missing) + len(lacking),
-        "sweep": sweep and {**sweep, "points": [point for point in sweep["points"] if point["arm"] in results.counts]},
-        "subgroups": _subgroups(records["task"], section, predictions),
-        "subgroup_count": int(predictions["subgroup"].nunique()) if "subgroup" in predictions else 0,
-        "failed": [{key: run[key] for key in ("arm", "seed", "error")} for run in runs if run["error"] is not None],
-        "images": records.get("images") or {},
-    } | ({"perception": learnt} if learnt else {})
+    return (
+        {
+            "name": records["name"],
+            "task": records["task"]["kind"],
+            "metric": results.headline,
+            "split": section["split"],
+            "n": results.n_samples,
+            "groups": len(set(results.groups)),
+            "seeds": records["seeds"],
+            "confidence": section["confidence"],
+            "factors": design["factors"],
+            "fraction": design["fraction"],
+            "budget": design["budget"],
+            "work_seconds": records["work_seconds"],
+            "arms": {
+                arm["arm"]: {key: arm[key] for key in ("kind", "levels", "what")} | results.figures(arm["arm"], runs)
+                for arm in arms
+            },
+            "comparisons": comparisons,
+            "effects": tested,
+            "also": {also: _effects(results, cells, factors, also)[0]} if also and cells else {},
+            "interactions": _interactions(results, cells, factors),
+            "not_estimable": [*missing, *lacking],
+            "planned": len(tested) + len(pairs) + len(missing) + len(lacking),
+            "sweep": sweep
+            and {**sweep, "points": [point for point in sweep["points"] if point["arm"] in results.counts]},
+            "failed": [{key: run[key] for key in ("arm", "seed", "error")} for run in runs if run["error"] is not None],
+            "images": records.get("images") or {},
+        }
+        | ({"perception": learnt} if learnt else {})
+        | _subgroups(records["task"], section, predictions)
+    )
 
 
 def _subgroups(task: Mapping[str, Any], section: Mapping[str, Any], predictions: pd.DataFrame) -> Figures:
-    """The headline metric of each arm in the largest subgroups, at most ``MOST_SUBGROUPS``, where the data names them.
-
-    Intervals are not corrected.
+    """``subgroups``: the headline metric of each arm in the largest subgroups, at most ``MOST_SUBGROUPS``, with
+    intervals that are not corrected; and ``subgroup_count``. Empty where the data names no subgroups.
     """
+    if "subgroup" not in predictions:
+        return {}
     found: Figures = {}
-    if "subgroup" in predictions:
-        largest = predictions["subgroup"].value_counts().index[:MOST_SUBGROUPS]
-        for name, frame in predictions[predictions["subgroup"].isin(largest)].groupby("subgroup", sort=True):
-            results = _Results(task, section, frame, {})
-            figures = {arm: results.ends(arm, results.headline) for arm in results.counts}
-            found[str(name)] = {"n": results.n_samples, "groups": len(set(results.groups)), "arms": figures}
-    return found
+    largest = predictions["subgroup"].value_counts().index[:MOST_SUBGROUPS]
+    for name, frame in predictions[predictions["subgroup"].isin(largest)].groupby("subgroup", sort=True):
+        results = _Results(task, section, frame, {})
+        figures = {arm: results.ends(arm, results.headline) for arm in results.counts}
+        found[str(name)] = {"n": results.n_samples, "groups": len(set(results.groups)), "arms": figures}
+    return {"subgroups": found, "subgroup_count": int(predictions["subgroup"].nunique())}
 
 
 def figures_of(task: TrainableTask, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
