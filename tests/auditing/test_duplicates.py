@@ -50,3 +50,12 @@ def test_the_hashes_are_those_of_imagehash():
 def test_images_without_detail_are_no_pair():
     flat = np.full((SIDE, SIDE), 90, dtype=np.float32)
     assert near_pairs(np.zeros((3, len(SYMMETRIES)), dtype=np.uint64), lambda index: flat) == []
+
+
+def test_equal_hashes_are_a_pair_only_where_the_details_agree():
+    random = np.random.default_rng(2)
+    first, noise = (random.normal(0, 40, (SIDE, SIDE)).astype(np.float32) for _ in range(2))
+    hashes = np.zeros((2, len(SYMMETRIES)), dtype=np.uint64)
+    alike, half = [first, first + 0.1 * noise], [first, first + noise]  # of correlation 0.995 and 0.7
+    assert [(a, b, name) for a, b, name in near_pairs(hashes, lambda index: alike[index])] == [(0, 1, "copy")]
+    assert near_pairs(hashes, lambda index: half[index]) == []

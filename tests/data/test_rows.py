@@ -348,6 +348,15 @@ def test_a_patient_stays_in_one_split_and_seeds_differ(tmp_path: Path):
     assert [one.id for one in every(first)] != [one.id for one in every(other)]
 
 
+def test_a_patient_counts_for_the_rarest_of_its_classes(tmp_path: Path):
+    for patient in range(55):
+        for number in range(3):
+            label = "rare" if patient < 5 and number == 0 else "common"
+            image(tmp_path / label / f"p{patient:02d}_{number}.png")
+    counts = folder(tmp_path, patient=r"(p\d+)_").annotation_counts()
+    assert {split: counts[split]["rare"] for split in SPLITS} == {"train": 3, "validation": 1, "test": 1}
+
+
 def test_rows_that_share_an_image_stay_in_one_split(tmp_path: Path):
     visits = [f"{case}-{visit}.png" for case in range(20) for visit in range(4)]
     pairs = [[new, old] for old, new in pairwise(visits) if old.split("-")[0] == new.split("-")[0]]
