@@ -224,6 +224,14 @@ def test_a_rare_class_a_missing_class_and_an_imbalance_are_warnings(tmp_path: Pa
     assert {"rare_class", "blind_reward"} <= codes(audit)
 
 
+def test_one_target_in_train_is_an_error(tmp_path: Path):
+    root = folders(tmp_path / "set")
+    for image in (root / "train/polyp").glob("*"):
+        image.unlink()
+    found = of(audited(tmp_path, root), "single_class")
+    assert (found.severity, found.where) == ("error", ["adenoma"])
+
+
 # --- a source in a program --------------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,13 @@ def check_counts(section: DataSection, found: Collected) -> Iterator[Finding]:
             names = examples(f"{name}: {counts[name]}" for name in rare)
             yield Finding("rare_class", "warning" if split in needed else "note", message, names, len(rare))
         present = [counts[name] for name in classes if counts[name]]
+        if split == "train" and len(present) == 1:
+            (only,) = (name for name in classes if counts[name])
+            message = (
+                f"all samples of train have the target {only!r}, so every answer is right or wrong alike and nothing "
+                f"can be learnt; see whether the right column or folder is read."
+            )
+            yield Finding("single_class", "error", message, [only], counts[only])
         if split == "train" and max(present) > IMBALANCE * min(present):
             message = (
                 f"the most frequent class in train has {max(present):,} samples and the rarest {min(present):,}; most "
