@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vrft.api import Run as Run
     from vrft.api import ablate as ablate
+    from vrft.api import audit as audit
     from vrft.api import evaluate as evaluate
     from vrft.api import predict as predict
     from vrft.api import preflight as preflight
     from vrft.api import run as run
+    from vrft.auditing import Audit as Audit
+    from vrft.auditing import Finding as Finding
     from vrft.data import Source as Source
     from vrft.errors import DataError as DataError
     from vrft.errors import UserError as UserError
@@ -37,7 +40,9 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # before the libraries r
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Audit": "vrft.auditing",
     "DataError": "vrft.errors",
+    "Finding": "vrft.auditing",
     "Recipe": "vrft.recipe",
     "Reporter": "vrft.progress",
     "Run": "vrft.api",
@@ -47,6 +52,7 @@ _MODULES = {
     "UserError": "vrft.errors",
     "ablate": "vrft.api",
     "accuracy_reward": "vrft.rewards",
+    "audit": "vrft.api",
     "evaluate": "vrft.api",
     "f1_reward": "vrft.rewards",
     "format_reward": "vrft.rewards",

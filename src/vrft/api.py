@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vrft.auditing import Audit, Vision
+from vrft.caches import cache_folder
 from vrft.data import Source
 from vrft.errors import UserError
 from vrft.extras import need
@@ -93,6 +95,56 @@ def run(
     from vrft.experiment.design import design_of_run
 
     return carry_out(design_of_run(checked), out, store, reporter, resume=resume, source=source, callbacks=callbacks)
+
+
+def audit(
+    recipe: Recipe | str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    source: Source | None = None,
+    limit: int | None = None,
+    workers: int | None = None,
+    reporter: Reporter | None = None,
+) -> Audit:
+    """Find what is wrong with the data and the rewards of a recipe, before a run is paid for.
+
+    All images are opened; what was measured is kept in the cache folder, so that a second audit is fast. Visual tokens
+    are counted where transformers is installed and the processor of the policy is on this machine.
+
+    Args:
+        recipe: a ``Recipe``, or the path of its YAML file.
+        overrides: ``key=value`` texts for a recipe that is read from a file.
+        source: of the samples, in place of the section ``data``.
+        limit: how many samples of a split are audited at most, evenly spread; without it all.
+        workers: threads that open images; as many as there are cores without it.
+        reporter: shows progress; nothing is shown without it.
+
+    Raises:
+        RecipeError: the recipe itself is at fault. Faults of its data are findings.
+    """
+    from vrft.auditing.auditor import audit as audit_recipe
+
+    checked = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe), overrides, check_data=False)
+    return audit_recipe(
+        checked,
+        cache_folder(),
+        vision=_vision_of(checked),
+        source=source,
+        limit=limit,
+        workers=workers,
+        reporter=reporter,
+    )
+
+
+def _vision_of(recipe: Recipe) -> Vision:
+    """How the policy of a recipe sees images, where its processor can be loaded."""
+    try:
+        need("counting visual tokens")
+    except UserError as error:
+        return Vision(missing=str(error))
+    from vrft.policies.visual_tokens import vision_of
+
+    return vision_of(recipe.policy)
 
 
 def preflight(

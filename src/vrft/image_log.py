@@ -10,9 +10,13 @@ from PIL import Image
 
 from vrft.images import BLANK, NOT_FINITE, image_warnings
 
+UNREADABLE = "unreadable"
+"""A sample that was left out since an image of it cannot be read."""
+
 MESSAGES = {
     BLANK: "show one value only, so that there is nothing to see",
     NOT_FINITE: "hold pixels that are no numbers",
+    UNREADABLE: "could not be read, and were left out (data.on_bad_sample: skip)",
 }
 """The message for each warning about an image."""
 
@@ -44,14 +48,31 @@ class ImageLog:
             read: gives how it was read (``vrft.sample.read_as``); read in another way it may have other warnings.
         """
         for warning in image_warnings(image):
-            entry = (warning, name, read())
-            if entry in self._entries or entry in self._all_entries():
-                continue
-            self._entries.add(entry)
-            if self.path is not None:
-                with suppress(OSError), self.path.open("ab") as file:
-                    # A run that was killed may have left half a line.
-                    file.write((self._cut_off * b"\n") + json.dumps(entry).encode() + b"\n")
+            self._add((warning, name, read()))
+
+    def note_unreadable(self, name: str) -> None:
+        """Record a sample that was left out.
+
+        Args:
+            name: of the sample.
+        """
+        self._add((UNREADABLE, name, ""))
+
+    def _add(self, entry: Entry) -> None:
+        if entry in self._entries or entry in self._all_entries():
+            return
+        self._entries.add(entry)
+        if self.path is not None:
+            with suppress(OSError), self.path.open("ab") as file:
+                # A run that was killed may have left half a line.
+                file.write((self._cut_off * b"\n") + json.dumps(entry).encode() + b"\n")
+
+    def kept_at(self, path: Path) -> "ImageLog":
+        """A log in a file, with the entries of this log."""
+        kept = ImageLog(path)
+        for entry in sorted(self._entries):
+            kept._add(entry)
+        return kept
 
     def names(self, only: Collection[tuple[str, str]] | None = None) -> dict[str, list[str]]:
         """The names of the images with each warning, in alphabetical order.
@@ -61,7 +82,7 @@ class ImageLog:
         """
         found: dict[str, set[str]] = {}
         for warning, name, read in self._all_entries():
-            if only is None or (name, read) in only:
+            if only is None or warning == UNREADABLE or (name, read) in only:
                 found.setdefault(warning, set()).add(name)
         return {warning: sorted(names) for warning, names in sorted(found.items())}
 

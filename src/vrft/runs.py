@@ -2,7 +2,7 @@
 
 ::
 
-    RUN/recipe.yaml  environment.json  data.json  knowledge.json  image_warnings.jsonl  custom/
+    RUN/recipe.yaml  environment.json  data.json  knowledge.json  image_warnings.jsonl  custom/  audit.json
     RUN/records.json  predictions.parquet  perception.parquet  logs.parquet      all that the figures are made of
     RUN/metrics.json  report.html  report.md  report.tex  gallery/SAMPLE.png
     RUN/arms/ARM/seed-S/stage-K-KIND/  perception/  predictions.jsonl  done.json    linked from the store
@@ -34,7 +34,7 @@ import yaml
 from vrft.errors import RunError, first_line
 from vrft.images import RULES
 
-FORMAT = 6
+FORMAT = 7
 """Raised when a change of the code makes old results worthless, or changes the files of a run."""
 
 KEPT_BY = {"format": FORMAT, "images": RULES}
@@ -286,6 +286,11 @@ class RunDirectory:
     def data(self) -> Path:
         """Counts of the annotations that were read, and who wrote the card."""
         return self.path / "data.json"
+
+    @property
+    def audit(self) -> Path:
+        """The findings of ``vrft audit --run``."""
+        return self.path / "audit.json"
 
     @property
     def image_log(self) -> Path:

@@ -1,15 +1,16 @@
 """A sample: an image, or several, with a question and a target. Data only; prompts and metrics are in ``tasks``."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from PIL import Image
 
+from vrft.errors import DataError
 from vrft.images import (
     RULES,
     Axis,
@@ -74,6 +75,47 @@ class Sample:
     def images(self) -> tuple[ImageSource, ...]:
         """All images, in order."""
         return self.image if isinstance(self.image, tuple) else (self.image,)
+
+
+class LazySamples(Sequence[Sample]):
+    """Samples that are made when they are used, so that a million of them need no memory.
+
+    Args:
+        make: gives the sample at a position.
+        positions: of the samples, in order.
+        skips: leave samples that cannot be made out of an iteration; else it raises their error.
+    """
+
+    def __init__(self, make: Callable[[int], Sample], positions: Sequence[int], *, skips: bool = False) -> None:
+        self.make, self.positions, self.skips = make, positions, skips
+
+    def __iter__(self) -> Iterator[Sample]:
+        for position in self.positions:
+            try:
+                yield self.make(position)
+            except DataError:
+                if not self.skips:
+                    raise
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> "LazySamples": ...
+    def __getitem__(self, index: int | slice) -> "Sample | LazySamples":
+        if isinstance(index, slice):
+            return LazySamples(self.make, self.positions[index], skips=self.skips)
+        return self.make(self.positions[index])
+
+
+def map_samples(function: Callable[[Sample], Sample], samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Apply a function to each sample: at once, or, to lazy samples, when they are used."""
+    if not isinstance(samples, LazySamples):
+        return [function(sample) for sample in samples]
+    make = samples.make
+    return LazySamples(lambda position: function(make(position)), samples.positions, skips=samples.skips)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vrft.cli.main import app, main
-from vrft.experiment.plan import Plan
+from vrft.experiment import plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,8 +68,8 @@ def test_the_plan_names_every_arm_with_its_kind_and_writes_nothing(tmp_path: Pat
     out = tmp_path / "out"
     recipe = ROOT / "recipes" / "ablation-phantom.yaml"
     small = ["--set", "data.samples={train: 20, validation: 8, test: 8}", "--set", "seeds=[0, 1]"]
-    monkeypatch.setattr(Plan, "_train", lambda *_: 2.0)  # seconds of a step; other tests measure real steps
-    monkeypatch.setattr(Plan, "_decode", lambda *_, **__: 0.5)
+    monkeypatch.setattr(plan, "step_seconds", lambda *_: 2.0)  # seconds of a step; other tests measure real steps
+    monkeypatch.setattr(plan.Plan, "_decode", lambda *_, **__: 0.5)
     result = CliRunner().invoke(app, ["ablate", str(recipe), *small, "--plan", "--out", str(out)])
     assert result.exit_code == 0, result.output
     assert "12 cells, 19 other arms" in result.output

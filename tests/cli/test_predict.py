@@ -4,6 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+import nibabel
+import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -42,6 +45,29 @@ def test_images_together_are_one_sample_with_one_drawing(scan: Path, tmp_path: P
     assert "image" not in row
     assert row["image_size"] == [112, 112]
     assert Image.open(row["drawing"]).width == 336 + 8 + 168
+
+
+def test_a_slice_of_a_volume_and_one_of_a_series_are_images(tmp_path: Path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((60, 70, 80), np.int16), np.eye(4)), tmp_path / "a.nii.gz")
+    sizes = []
+    for axis in ("axial", "coronal"):
+        line = ["predict", "tiny", str(tmp_path / "a.nii.gz"), *WHERE, "--page", "3", "--axis", axis]
+        result = CliRunner().invoke(app, line)
+        assert result.exit_code == 0, result.output
+        sizes.append(json.loads(result.stdout)["image_size"])
+    assert sizes == [[60, 70], [60, 80]]
+
+
+def test_a_folder_is_asked_about_as_a_series(shared: Path, tmp_path: Path):
+    for number in (1, 2):
+        header = pydicom.dcmread(shared / "data" / "dicom" / "CT_small.dcm")
+        header.ImagePositionPatient = [0, 0, number]
+        header.save_as(tmp_path / f"{number}.dcm")
+    line = ["predict", "tiny", str(tmp_path), *WHERE]
+    result = CliRunner().invoke(app, [*line, "--page", "1"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["image_size"] == [128, 128]
+    assert "holds 2 pages" in str(CliRunner().invoke(app, line).exception)
 
 
 @pytest.mark.parametrize(

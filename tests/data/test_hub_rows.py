@@ -152,7 +152,7 @@ def test_a_row_is_named_by_its_split_and_number(tmp_path: Path):
         source(tmp_path / "set").check()
     found = source(tmp_path / "set", on_bad_sample="skip")
     assert [len(found.samples(split)) for split in ("train", "test")] == [1, 1]
-    assert found.skipped() == [(f"{tmp_path}/set: test row 2", "has no label")]
+    assert found.skipped() == [{"row": 2, "place": f"{tmp_path}/set: test row 2", "fault": "has no label"}]
 
 
 def test_a_list_of_images_in_a_cell_and_several_columns(tmp_path: Path):

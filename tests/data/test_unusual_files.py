@@ -286,7 +286,7 @@ def test_labels_without_images_are_missing_images(tmp_path: Path):
     yolo(tmp_path, "0 .5 .5 .25 .25")
     write(tmp_path / "train" / "labels" / "b.txt", "0 .5 .5 .25 .25")
     assert read(YOLOReader(tmp_path))[1]["image missing"] == 1
-    (tmp_path / "train" / "images" / "a.jpg").rename(tmp_path / "train" / "images" / "a.dcm")
+    (tmp_path / "train" / "images" / "a.jpg").rename(tmp_path / "train" / "images" / "a.jp2")
     with pytest.raises(DataError, match="2 of 2 images are missing"):
         read(YOLOReader(tmp_path))
 

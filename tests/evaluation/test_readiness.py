@@ -1,6 +1,7 @@
 """pass@k, intervals, the test against chance, frames of boxes, and the verdict on synthetic figures."""
 
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,14 @@ def test_the_same_answer_to_every_image_is_no_better_than_chance():
     assert against_chance(np.ones((4, 4)), seed=0) is None
 
 
+def test_one_different_target_is_too_little_to_show_anything():
+    targets = [1] + [0] * 31
+    right = np.array([[float(own == other) for other in targets] for own in targets])
+    found = against_chance(right, seed=0)
+    assert found is not None
+    assert found["p"] == found["least_p"] == pytest.approx(1 / 32, rel=0.5)
+
+
 def test_agreement_of_each_task():
     assert agreement(Classification(["a", "b"]), {"answer": "a"}, "a") == 1.0
     assert agreement(Classification(["a", "b"]), {"answer": None}, "a") == 0.0
@@ -105,9 +114,9 @@ def figures(**changed: Any) -> dict[str, Any]:
         "pass_at_k": {"1": {"value": 0.4, "low": 0.3, "high": 0.5}, "8": one},
         "by_class": {"benign": of_class, "malignant": of_class},
         "answers": {"read_rate": 0.9, "format_rate": 0.9},
-        "chance": {"score": 0.6, "shuffled": 0.4, "p": 0.001},
+        "chance": {"score": 0.6, "shuffled": 0.4, "p": 0.001, "least_p": 0.0005},
         "total": {"zero_advantage": 0.4},
-        "task_reward": {"equal_groups": 0.4, "shaped": False},
+        "task_reward": {"equal_groups": 0.4, "within_group_sd": 0.3, "shaped": False},
         "tokens": {"truncated": 0.0, "limit": 64},
         "frames": None,
     }
@@ -122,6 +131,8 @@ def none_of(*names: str) -> dict[str, Any]:
 
 ALL = {"value": 0.99, "low": 0.9, "high": 1.0}
 RARE = {"value": 0.05, "low": 0.01, "high": 0.2}
+SHAPED = {"equal_groups": 0.1, "within_group_sd": 0.3, "shaped": True}
+GUESS = {"score": 0.5, "shuffled": 0.5, "p": 0.4, "least_p": 0.0005}
 FRAME = {"declared": "resized", "key": "task.frame"}
 
 
@@ -131,21 +142,22 @@ FRAME = {"declared": "resized", "key": "task.frame"}
         ("ready", "RFT can begin: a right answer is among 8 completions in 80% [60%, 90%]", {}),
         ("ready", "but not for malignant", {"by_class": none_of("malignant"), "prompts": 48}),
         ("ready", "RFT can begin", {"chance": None}),
-        ("ready", "RFT can begin", {"prompts": 4, "chance": {"score": 0.6, "shuffled": 0.6, "p": 0.5}}),
+        ("ready", "RFT can begin", {"chance": GUESS | {"least_p": 0.04}}),
         ("sft_first", "2% of the completions can be read", {"answers": {"read_rate": 0.02, "format_rate": 0.9}}),
         ("sft_first", "1% of the completions have the form", {"answers": {"read_rate": 0.5, "format_rate": 0.01}}),
         ("sft_first", "in 5% [1%, 20%] of the prompts", {"pass_at_k": {"1": RARE, "8": RARE}}),
         ("sft_first", "benign (50% of the prompts) are never", {"by_class": none_of("benign")}),
-        ("sft_first", "nothing shows that answers", {"chance": {"score": 0.5, "shuffled": 0.5, "p": 0.4}}),
-        ("ready", "", {"pass_at_k": {"1": RARE, "8": RARE}, "task_reward": {"equal_groups": 0.1, "shaped": True}}),
+        ("sft_first", "nothing shows that answers", {"chance": GUESS}),
+        ("sft_first", "a --prompts of 128 may show it", {"chance": GUESS | {"p": 0.05}}),
+        ("ready", "", {"pass_at_k": {"1": RARE, "8": RARE}, "task_reward": SHAPED}),
         (
             "saturated",
             "99% of the completions are right already",
-            {"pass_at_k": {"1": ALL, "8": ALL}, "task_reward": {"equal_groups": 0.95, "shaped": False}},
+            {"pass_at_k": {"1": ALL, "8": ALL}, "task_reward": SHAPED | {"within_group_sd": 0.05}},
         ),
-        ("ready", "", {"pass_at_k": {"1": ALL, "8": ALL}, "task_reward": {"equal_groups": 0.1, "shaped": True}}),
+        ("ready", "", {"pass_at_k": {"1": ALL, "8": ALL}, "task_reward": SHAPED}),
         ("no_signal", "in 95% of the groups", {"total": {"zero_advantage": 0.95}}),
-        ("no_signal", "in 95% of the groups", {"task_reward": {"equal_groups": 0.95, "shaped": False}}),
+        ("no_signal", "in 95% of the groups", {"task_reward": SHAPED | {"equal_groups": 0.95}}),
         ("truncated", "80% of the completions are cut at 64", {"tokens": {"truncated": 0.8, "limit": 64}}),
         (
             "wrong_frame",
@@ -167,3 +179,11 @@ def test_the_verdict_follows_from_the_figures(code: str, words: str, changed: di
 
 def test_every_threshold_has_a_reason():
     assert all(0 < one.value <= 2 and len(one.reason) > 20 for one in THRESHOLDS.values())
+
+
+def test_the_page_has_each_verdict_and_threshold():
+    page = (Path(__file__).parents[2] / "docs" / "preflight.md").read_text(encoding="utf-8")
+    assert [code for code in CODES if f"| `{code}` |" not in page] == []
+    assert [
+        name for name, one in THRESHOLDS.items() if f"| `{name}` | {one.value:g} | {one.reason} |" not in page
+    ] == []

@@ -109,11 +109,11 @@ def test_measured_steps_of_the_quickstart_take_time():
 def test_equal_kinds_of_steps_are_measured_once(small_recipe: Path, monkeypatch: pytest.MonkeyPatch):
     measured: list[str] = []
 
-    def train(self: Any, arm: str, stage: Any) -> float:
+    def train(experiment: Any, arm: str, stage: Any) -> float:
         measured.append(f"{arm}, {stage.kind}")
         return 2.0
 
-    monkeypatch.setattr(planning.Plan, "_train", train)
+    monkeypatch.setattr(planning, "step_seconds", train)
     monkeypatch.setattr(planning.Plan, "_decode", lambda *_, **__: 0.5)
     changes = {"faster": "learning_rate: 1.0e-3", "larger": "group_size: 8", "free": "kl: 0"}
     arms = ", ".join(f"{{name: {name}, set: {{{change}}}}}" for name, change in changes.items())

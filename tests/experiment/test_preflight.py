@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import vrft
@@ -79,6 +80,15 @@ def test_boxes_are_read_in_each_frame(small_recipe: Path):
     assert len(figures["frames"]["mean_iou"]) == 8
 
 
+def test_a_reward_of_the_users_is_paid_as_in_training(small_recipe: Path, tmp_path: Path):
+    (tmp_path / "own.py").write_text(
+        "def wide(completions, image, **columns):\n    return [one.width for one in image]\n"
+    )
+    options = [f"custom={{wide: '{tmp_path / 'own.py'}:wide'}}", "stages.0.rewards={wide: 0.5}"]
+    rows = flown(small_recipe, *options, prompts=2).rows
+    assert {row["reward"] for row in rows} == {rows[0]["rewards"]["wide"] / 2}
+
+
 def test_an_arm_that_the_recipe_does_not_run_can_be_named(small_recipe: Path):
     assert flown(small_recipe, prompts=2, arm="blind").figures["arm"] == "blind"
 
@@ -94,10 +104,9 @@ def test_a_stage_after_others_is_noted(small_recipe: Path):
 
 def test_strict_is_exit_code_2_for_any_verdict_but_ready(small_recipe: Path):
     cut = ["--prompts", "2", "--set", "stages.0.max_completion_tokens=3", "--quiet"]
-    for options, code in ([], 0), (["--strict"], 2):
-        result = CliRunner().invoke(app, ["preflight", str(small_recipe), *cut, *options])
-        assert result.exit_code == code, result.output
-        assert "Truncated: 100% of the completions are cut at 3 tokens" in result.output
+    result = CliRunner().invoke(app, ["preflight", str(small_recipe), *cut, "--strict"])
+    assert result.exit_code == 2, result.output
+    assert "Truncated: 100% of the completions are cut at 3 tokens" in result.output
 
 
 @pytest.mark.parametrize(
@@ -123,3 +132,15 @@ def test_a_mistake_is_one_message_and_exit_code_2(
         main()
     assert ended.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_samples_that_cannot_be_read_are_replaced_where_the_recipe_says_so(small_recipe: Path, tmp_path: Path):
+    for index in range(12):
+        path = tmp_path / "images" / ("train", "test")[index % 2] / ("a", "b")[index // 2 % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (20 * index, 0, 0)).save(path)
+    (tmp_path / "images" / "train" / "a" / "0.png").write_bytes(b"no image")
+    data = f"data={{source: folder, root: '{tmp_path / 'images'}', on_bad_sample: skip}}"
+    rows = flown(small_recipe, data, "task={kind: classification}", prompts=6).rows
+    assert len(rows) == 6 * 4
+    assert not any("/0" in row["id"] for row in rows)

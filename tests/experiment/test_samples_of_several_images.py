@@ -75,6 +75,9 @@ def test_a_run_trains_evaluates_and_shows_all_images(tmp_path: Path):
     pictures = sorted(done.directory.gallery.glob("*.png"))
     assert [Image.open(path).size for path in pictures] == [(112 * n + 8 * (n - 1), 112) for n in (1, 2, 3)] * 2
     assert done.report.is_file()
+    rollouts = pd.read_parquet(next((tmp_path / "run" / "arms" / "rft").rglob("rollouts.parquet")))
+    checked = vrft.preflight(vrft.Recipe(**RECIPE), source=Views(), arm="rft", prompts=2, measure=False, reporter=QUIET)
+    assert [row["completion"] for row in checked.rows] == list(rollouts.query("step == 1")["completion"])
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -92,6 +93,19 @@ def test_an_image_that_is_no_file_is_kept_and_not_read_again(tmp_path, policy):
     policy.open(replace(sample, image=replace(sample.image, region=(3, 5, 203, 108))))
     assert len(kept_in(tmp_path / "cache")) == 2
     assert made[0].size == found[0].size
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_each_slice_of_a_volume_is_kept_by_its_page_and_axis(tmp_path, policy, suffix):
+    path = tmp_path / f"a{suffix}"
+    voxels = np.random.default_rng(0).integers(0, 999, (60, 60, 60)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    images = [ImageFile(path, page=page, axis=axis) for page in (3, 30) for axis in ("axial", "coronal")]
+    policy.cache = ImageCache(tmp_path / "cache", 10**9)
+    seen = [[policy.open(Sample("a", image, "What?", "x", "train"))[0][0] for image in images] for _ in range(2)]
+    assert policy.cache.hits == len(images)
+    assert seen[0] == seen[1]
+    assert len({image.tobytes() for image in seen[0]}) == len(kept_in(tmp_path / "cache")) == len(images)
 
 
 def odd_pictures(folder: Path) -> dict[str, Path]:

@@ -244,3 +244,16 @@ def test_two_numeric_axes_are_a_heat_map(ablation: Metrics, written: Written):
     assert '"type":"heatmap"' in page_of(written(ablation))
     ablation["sweep"]["points"] = points[:3]  # one failed
     assert '"type":"heatmap"' in page_of(written(ablation))
+
+
+def test_the_findings_of_an_audit_are_a_section(run: Metrics, written: Written):
+    directory = written(run)
+    finding = {"code": "duplicate", "severity": "warning", "message": EVIL, "where": ["a", EVIL], "count": 2}
+    counts = {"data": {"train": {"samples": 1200, "targets": {EVIL: 7}}, "test": {"samples": 0}}}
+    audit = {"findings": [finding | {"data": "data"}], "counts": counts, "limit": None, "passed": True}
+    write_json(directory.audit, audit)
+    page = page_of(directory)
+    assert "Data" in headings(page)
+    assert "<td>1,200</td>" in page
+    assert '<span class="warn">warning</span>' in page
+    assert "<script>alert" not in page

@@ -25,9 +25,12 @@ KEYS: dict[str, Any] = {
 }
 
 OWN = """
-def length(completions, target, sample, image, image_size, processed_size, knowledge, levels, prompt_end, **columns):
-    columns = [target, sample, image, image_size, processed_size, knowledge]
-    assert [len(column) for column in columns] == [len(completions)] * 6
+def length(
+    completions, target, sample, image, images, image_size, processed_size, knowledge, levels, prompt_end, **columns
+):
+    columns = [target, sample, image, images, image_size, processed_size, knowledge]
+    assert [len(column) for column in columns] == [len(completions)] * 7
+    assert all(own == [first] for own, first in zip(images, image, strict=True))
     assert levels == 5 and prompt_end == "" and all(one is None for one in knowledge)
     assert all(isinstance(text, str) for text in completions) and all(true in range(5) for true in target)
     return [len(text) / 100 if text else None for text in completions]

@@ -76,7 +76,7 @@ def test_a_dataset_opens_an_image_once_for_its_repetitions():
         load_policy("tiny"), samples, [2, 2, 3], lambda sample, size, place: {"target": sample.target}
     )
     rows = dataset[[0, 1, 2]]
-    assert rows["images"][0] is rows["images"][1]
+    assert rows["images"][0][0] is rows["images"][1][0]
     assert rows["target"] == [samples[2].target, samples[2].target, samples[3].target]
     assert np.array_equal(np.asarray(rows["images"][2][0]), np.asarray(open_image(samples[3].images[0])))
 

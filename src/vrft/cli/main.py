@@ -12,11 +12,14 @@ from typing import Annotated
 import typer
 
 from vrft.cli.ablate import ablate
+from vrft.cli.audit import audit
 from vrft.cli.bench import bench
 from vrft.cli.cards import app as knowledge
+from vrft.cli.init import init
 from vrft.cli.predict import predict
 from vrft.cli.preflight_tables import preflight
 from vrft.cli.score import score
+from vrft.cli.shipped_commands import app as recipes
 from vrft.errors import UserError
 from vrft.extras import REPORTING, need
 from vrft.processes import (
@@ -103,11 +106,14 @@ def run(
 
 
 app.command()(preflight)
+app.command()(init)
 app.command()(ablate)
+app.command()(audit)
 app.command()(score)
 app.command()(predict)
 app.command()(bench)
 app.add_typer(knowledge, name="knowledge")
+app.add_typer(recipes, name="recipes")
 
 
 @app.command()

@@ -15,7 +15,9 @@ from vrft.extras import need
 def predict(
     *,
     model: Annotated[str, typer.Argument(help="A run directory, tiny, a directory with a model, or a hub name.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="Image files.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files, or folders of one DICOM series each.")
+    ] = None,
     together: Annotated[
         bool, typer.Option("--together", help="The image files are one sample, in this order: views, slices, priors.")
     ] = False,
@@ -45,6 +47,10 @@ def predict(
     page: Annotated[
         int | None, typer.Option(min=0, help="Of image files with several pages, from 0; that of the run without it.")
     ] = None,
+    axis: Annotated[
+        Literal["axial", "coronal", "sagittal"] | None,
+        typer.Option(help="Of volumes: the plane whose slices the pages are; that of the run without it, else axial."),
+    ] = None,
 ) -> None:
     """Ask a policy about images: one JSON object a line, with answer, reasoning and confidence.
 
@@ -71,7 +77,8 @@ def predict(
 
     paths = tuple(images or ())
     files: tuple[Path | tuple[Path, ...], ...] = (paths,) if together else paths
-    asked: dict[str, Any] = {"question": question, "max_tokens": max_tokens, "window": window, "page": page}
+    asked: dict[str, Any] = {"question": question, "max_tokens": max_tokens}
+    asked |= {"window": window, "page": page, "axis": axis}
     rows = (
         ask_run(RunDirectory(Path(model)), files, arm=arm, seed=seed, split=split, limit=limit, **asked)
         if is_run

@@ -77,15 +77,15 @@ def preflight(
 
 def text_of(figures: Mapping[str, Any]) -> str:
     """The figures for a reader, the verdict last."""
-    terminal, text = sys.stdout.isatty(), StringIO()
-    console = Console(file=text, width=None if terminal else 160, highlight=False, markup=False, emoji=False)
-    style = box.ROUNDED if terminal else box.SIMPLE
-    for part in _parts(figures, style):
+    text = StringIO()
+    width = None if sys.stdout.isatty() else 120
+    console = Console(file=text, width=width, highlight=False, markup=False, emoji=False)
+    for part in _parts(figures):
         console.print(part, soft_wrap=isinstance(part, str))
     return text.getvalue().rstrip()
 
 
-def _parts(figures: Mapping[str, Any], style: box.Box) -> Iterator[str | Table]:
+def _parts(figures: Mapping[str, Any]) -> Iterator[str | Table]:
     """Lines and tables, in order."""
     group, shown = figures["completions"], figures["prompt"]
     yield (
@@ -96,8 +96,8 @@ def _parts(figures: Mapping[str, Any], style: box.Box) -> Iterator[str | Table]:
     visual = "" if shown["visual_tokens"] is None else f", {shown['visual_tokens']} of them of the image"
     yield f"\nthe first prompt ({shown['tokens']} tokens{visual}):"
     yield _indented(shown["text"])
-    yield _reward_table(figures, style)
-    yield _support_table(figures, style)
+    yield _reward_table(figures)
+    yield _support_table(figures)
     yield from _answer_lines(figures)
     for name, one in figures["typical"].items():
         read = f"target {_short(one['target'])}, read {_short(one['answer'])}"
@@ -109,19 +109,20 @@ def _parts(figures: Mapping[str, Any], style: box.Box) -> Iterator[str | Table]:
     yield figures["verdict"]["sentence"]
 
 
-def _reward_table(figures: Mapping[str, Any], style: box.Box) -> Table:
-    table = Table("reward", box=style, title_justify="left")
-    for name in ("weight", "mean", "sd", "sd in groups", "equal groups", "quartiles", "of advantage", "histogram"):
-        table.add_column(name, justify="left" if name == "histogram" else "right")
+def _reward_table(figures: Mapping[str, Any]) -> Table:
+    """A row a reward: deviations over completions and in groups, groups in which all earn the same, advantage."""
+    table = Table(box=box.SIMPLE)
+    table.add_column("reward", no_wrap=True, min_width=8)
+    for name in ("weight", "mean", "sd", "in groups", "equal", "share", "histogram"):
+        table.add_column(name, justify="left" if name == "histogram" else "right", no_wrap=True)
     for name, one in [*figures["rewards"].items(), ("sum", figures["total"])]:
         cells = [name, f"{one['weight']:g}" if "weight" in one else ""]
         if one["mean"] is None:
             table.add_row(*cells, "does not apply")
             continue
         cells += [f"{one[key]:.3f}" for key in ("mean", "sd", "within_group_sd")]
-        cells += [f"{one['equal_groups']:.0%}", " ".join(f"{value:.2g}" for value in one["quantiles"])]
-        cells += [f"{one['share_of_advantage']:.0%}" if "weight" in one else "", _bars(one["histogram"])]
-        table.add_row(*cells)
+        share = f"{one['share_of_advantage']:.0%}" if "weight" in one else ""
+        table.add_row(*cells, f"{one['equal_groups']:.0%}", share, _bars(one["histogram"]))
     return table
 
 
@@ -132,11 +133,12 @@ def _bars(histogram: Mapping[str, Any]) -> str:
     return f"{histogram['from']:.2g} |{bars}| {histogram['to']:.2g}"
 
 
-def _support_table(figures: Mapping[str, Any], style: box.Box) -> Table:
+def _support_table(figures: Mapping[str, Any]) -> Table:
+    """A row a class: pass@k with its interval, and the shares of targets and answers."""
     group = str(figures["completions"])
-    table = Table("class", box=style)
-    for name in ("prompts", "pass@1", f"pass@{group}", "of targets", "of answers"):
-        table.add_column(name, justify="right")
+    table = Table("class", box=box.SIMPLE)
+    for name in ("prompts", "pass@1", f"pass@{group}", "targets", "answers"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name in [*figures["by_class"], *(key for key in figures["given"] if key not in figures["by_class"])]:
         one = figures["by_class"].get(name)
         cells = [str(one["prompts"]), *(_interval(one["pass_at_k"][k]) for k in ("1", group))] if one else ["", "", ""]
@@ -162,7 +164,7 @@ def _answer_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     if chance is not None:
         yield (
             f"agreement with the own target {chance['score']:.3f}, with those of other images {chance['shuffled']:.3f} "
-            f"(p = {chance['p']:.2g})"
+            f"(p = {chance['p']:.2g}; {chance['least_p']:.2g} if all were right)"
         )
     yield (
         f"tokens of a completion: {tokens['min']} to {tokens['max']}, median {tokens['median']:g}; "

@@ -123,3 +123,76 @@ def card_text(card: Card) -> str:
     )
     lines.append(f"written by {card.written_by.name} ({card.written_by.kind}), {card.date}; {checked}; {card.licence}")
     return "\n".join(lines)
+
+
+def audit_tables(audit: dict[str, Any], *, on_terminal: bool) -> str:
+    """The plain data of an audit: counts, figures and findings, as tables on a terminal and as lines elsewhere."""
+    text = StringIO()
+    console = Console(file=text, width=120 if on_terminal else 10_000, force_terminal=on_terminal)
+    for name, splits in audit["counts"].items():
+        _table(console, f"{name}: counts", _count_rows(splits), on_terminal=on_terminal)
+        for line in [*_image_lines(audit["images"][name]), *_reward_lines(audit["rewards"][name])]:
+            console.print(line, highlight=False, markup=False)
+    for finding in audit["findings"]:
+        place = "" if finding["data"] == "data" else f" ({finding['data']})"
+        style = {"error": "bold red", "warning": "yellow"}.get(finding["severity"], "dim")
+        console.print(f"[{style}]{finding['severity']}[/] {escape(finding['code'] + place)}: ", end="", highlight=False)
+        console.print(finding["message"], highlight=False, markup=False)
+        shown = finding["where"][: 2 if finding["severity"] == "note" else 5]
+        for place in shown:
+            console.print(f"    {place}", highlight=False, markup=False)
+        if len(finding["where"]) > len(shown):
+            console.print("    more in --json", highlight=False, markup=False)
+    counted = [f"{sum(f['severity'] == s for f in audit['findings'])} {s}s" for s in ("error", "warning", "note")]
+    console.print(f"{', '.join(counted)}; {audit['seconds']:.1f} s", highlight=False)
+    return text.getvalue().rstrip()
+
+
+def _table(console: Console, title: str, rows: list[list[str]], *, on_terminal: bool) -> None:
+    """A table with its titles in the first row, or a line for each row."""
+    if on_terminal:
+        table = Table(*rows[0], title=title, title_justify="left")
+        for row in rows[1:]:
+            table.add_row(*map(escape, row))
+        console.print(table)
+        return
+    for row in rows[1:]:
+        cells = ", ".join(f"{name} {cell}" for name, cell in zip(rows[0], row, strict=True) if cell)
+        console.print(f"{title}: {cells}", highlight=False, markup=False)
+
+
+def _count_rows(splits: dict[str, Any]) -> list[list[str]]:
+    """The counts of each split, with the columns that any split has, and its targets and subgroups in words."""
+    columns = list(dict.fromkeys(key for counts in splits.values() for key in counts))
+    rows = [["split", *columns]]
+    for split, counts in splits.items():
+        cells = []
+        for column in columns:
+            value = counts.get(column, 0)
+            if isinstance(value, dict):
+                few = list(value.items())[:12]
+                cells.append("; ".join(f"{key}: {n:,}" for key, n in few) + (" ..." if len(value) > 12 else ""))
+            else:
+                cells.append(f"{value:,}" if value else "0" if column == "samples" else "")
+        rows.append([split, *cells])
+    return rows
+
+
+def _image_lines(figures: dict[str, Any]) -> list[str]:
+    lines = [
+        f"images: {figures['opened']:,} ({figures['measured_now']:,} opened now), {figures['unreadable']:,} unreadable"
+    ]
+    for key, noun in (("width", "width"), ("height", "height"), ("tokens", "visual tokens an image")):
+        if spread := figures.get(key):
+            lines.append(f"{noun}: {spread['min']:,} to {spread['max']:,}, median {spread['median']:,}")
+    if missing := figures.get("tokens_missing"):
+        lines.append(f"visual tokens are not counted: {missing}")
+    return lines
+
+
+def _reward_lines(figures: dict[str, Any]) -> list[str]:
+    return [
+        f"reward {name}: right answers earn {of['right']:.3f}, those of other samples {of['shuffled']:.3f}, "
+        f"{of['answer']!r} for every sample {of['constant']:.3f}"
+        for name, of in figures.items()
+    ]

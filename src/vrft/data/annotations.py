@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from vrft.boxes import Size, clip, has_area, rescale
+from vrft.data.lookup import stem_of
 from vrft.data.splits import SPLITS, Shares, hashed, share_out
 from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
-from vrft.sample import Box, ImageFile, Sample, patient_code
+from vrft.sample import Box, ImageFile, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +199,12 @@ def _all_inside(boxes: Iterable[Box], size: Size) -> bool:
 def image_size(path: Path) -> Size:
     """Width and height of the upright image, from the header of a file; of several pages, of the first.
 
-    Raises:
-        DataError: the file is missing or is no image.
+    Of a file that cannot be read (0, 0): ``BoxSource`` refuses it, or leaves it out.
     """
-    return inspect(path, any_page=True).size
+    try:
+        return inspect(path, any_page=True).size
+    except DataError:
+        return 0, 0
 
 
 class BoxSource:
@@ -223,6 +226,7 @@ class BoxSource:
         patient: a regular expression with one group, searched in the path of an image below the root; a patient stays
             in one split.
         patient_overlap: a patient in two splits is refused, or allowed.
+        on_bad_sample: an image file that cannot be read is refused, or left out and counted.
         hash_names: names of samples do not hold those of files (``vrft.data.splits.hashed``).
         window: of files with more than 8 bits: the values that become black and white.
         page: of files with several pages, from 0.
@@ -243,6 +247,7 @@ class BoxSource:
         split_seed: int = 0,
         patient: str | None = None,
         patient_overlap: Literal["refuse", "allow"] = "refuse",
+        on_bad_sample: Literal["fail", "skip"] = "fail",
         hash_names: bool = False,
         window: Window | None = None,
         page: int | None = None,
@@ -250,7 +255,7 @@ class BoxSource:
     ) -> None:
         self.reader, self.kind, self.find = reader, kind, tuple(find or ())
         self.splits, self.shares, self.split_seed = splits, shares or Shares(), split_seed
-        self.patient_overlap, self.hash_names = patient_overlap, hash_names
+        self.patient_overlap, self.on_bad_sample, self.hash_names = patient_overlap, on_bad_sample, hash_names
         self._patient = re.compile(patient) if patient else None
         self.region, self.margin, self.unusable = region, margin, unusable
         self.window, self.page = window, page
@@ -269,8 +274,15 @@ class BoxSource:
         if split not in self._records:
             counts, usable = Counts(), []
             for record in self._read(split, counts):
-                if not record.unsure:
-                    record = upright(record, inspect(record.image, self.page), counts)
+                try:
+                    facts = None if record.unsure else inspect(record.image, self.page)
+                except DataError:
+                    if self.on_bad_sample == "fail":
+                        raise
+                    counts["unreadable"] += 1
+                    continue
+                if facts is not None:
+                    record = upright(record, facts, counts)
                 if not record.unsure:
                     record = clean(record, counts)
                 if self._is_usable(record, split, counts):
@@ -328,7 +340,7 @@ class BoxSource:
             again, kept = ("train", "validation"), {"test": known["test"]}
             known = {"train": known["train"]}
         found = {record.image: record for records in known.values() for record in records}  # some are in two splits
-        units = {image: record.patient or image.stem for image, record in found.items()}
+        units = {image: record.patient or stem_of(image) for image, record in found.items()}
         often = Counter(one.label for record in found.values() for one in record.annotations)
         strata: dict[str, tuple[int, str]] = {}
         for image, record in found.items():
@@ -372,11 +384,11 @@ class BoxSource:
                     if first[0] != split:
                         both.setdefault(record.patient, (first[1], record.image))
         if both and self.patient_overlap == "refuse":
-            patient, (one, other) = next(iter(both.items()))
+            one, other = next(iter(both.values()))
             raise DataError(
-                f"{self._where}: {len(both):,} of {len(of):,} patients are in more than one split, such as patient "
-                f"{patient_code(patient)} in {one.name} and {other.name}; results would be too good. Expected each in "
-                f"one: set data.splits to made to share the patients out anew, or data.patient_overlap to allow."
+                f"{self._where}: {len(both):,} of {len(of):,} patients are in more than one split, such as that of "
+                f"{one.name} and {other.name}; results would be too good. Expected each in one: set data.splits to "
+                f"made to share the patients out anew, or data.patient_overlap to allow."
             )
 
     def _labels_found(self) -> set[str]:
@@ -452,7 +464,7 @@ class BoxSource:
                 sample = Sample(name, self._image_of(record.image, name), self.question, target, split)
                 yield replace(sample, patient=record.patient, subgroup=record.subgroup)
                 continue
-            image = record.image.name if name == record.image.stem else name
+            image = record.image.name if name == stem_of(record.image) else name
             for index, annotation in enumerate(wanted):
                 box = annotation.box
                 region = crop_region(box, self.margin, record.size) if self.region == "crop" else None
@@ -491,14 +503,15 @@ def unique_names(images: Sequence[Path]) -> list[str]:
     >>> unique_names([Path("x/1/a.png"), Path("x/2/a.png"), Path("x/2/b.png")])
     ['1_a', '2_a', 'b']
     """
-    names = [image.stem for image in images]
+    names = [stem_of(image) for image in images]
     if len(set(names)) == len(names):
         return names
     absolute = [Path(os.path.abspath(image)) for image in images]  # some may be relative, others not
     drives = {path.anchor for path in absolute}
     base = Path(os.path.commonpath([path.parent for path in absolute])) if len(drives) == 1 else None
     inner = [path.relative_to(base or path.anchor) for path in absolute]
-    for longer in (["_".join(path.with_suffix("").parts) for path in inner], ["_".join(path.parts) for path in inner]):
+    folders = ["_".join(path.with_name(stem_of(path)).parts) for path in inner]
+    for longer in (folders, ["_".join(path.parts) for path in inner]):
         often = Counter(names)
         names = [whole if often[name] > 1 else name for name, whole in zip(names, longer, strict=True)]
     often = Counter(names)

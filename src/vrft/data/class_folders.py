@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vrft.data.lookup import has_image_suffix
+from vrft.data.lookup import is_image
 from vrft.data.rows import Row
 from vrft.data.splits import SPLIT_NAMES, split_named
 from vrft.errors import DataError
@@ -124,9 +124,8 @@ def _folders(folder: Path) -> list[str]:
 def _images(folder: Path) -> list[str]:
     """The names of the images in a folder."""
     with os.scandir(folder) as entries:
-        return sorted(
-            one.name for one in entries if has_image_suffix(one.name) and not _is_hidden(one.name) and one.is_file()
-        )
+        files = [one.name for one in entries if not _is_hidden(one.name) and one.is_file()]
+    return sorted(name for name in files if is_image(folder / name))
 
 
 def _is_hidden(name: str) -> bool:

@@ -14,24 +14,40 @@ from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from vrft.errors import DataError
+from vrft.images import is_medical
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif")
+PLAIN = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif")
+"""Of images that Pillow reads, and of masks."""
+
+SUFFIXES = (*PLAIN, ".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
 """Of images beside annotations."""
 
-UNREAD = (".gif", ".dcm", ".dicom", ".nii", ".nii.gz", ".jp2", ".heic", ".mha", ".nrrd", ".svs", ".npy", ".pgm", ".ppm")
+UNREAD = (".gif", ".jp2", ".heic", ".mha", ".nrrd", ".svs", ".npy", ".pgm", ".ppm")
 """Suffixes of image types that are not read."""
 
 Folders = tuple[str, ...]
 """Names of folders, normalised by ``_normalised``."""
 
 
-def has_image_suffix(name: str) -> bool:
-    """Whether the name of a file ends as that of an image.
+def suffix_of(path: Path) -> str:
+    """The suffix of a file in lower case: ``.nii.gz`` of a compressed volume, none of a number such as a DICOM UID.
 
-    >>> has_image_suffix("a.JPG"), has_image_suffix("a.txt")
-    (True, False)
+    >>> [suffix_of(Path(name)) for name in ("a.PNG", "a.1.nii.gz", "1.2.840.7", "a")]
+    ['.png', '.nii.gz', '', '']
     """
-    return name.lower().endswith(SUFFIXES)
+    suffix = path.suffix.lower()
+    return ".nii.gz" if path.name.lower().endswith(".nii.gz") else "" if suffix[1:].isdigit() else suffix
+
+
+def stem_of(path: Path) -> str:
+    """The name of a file without its suffix (``suffix_of``)."""
+    return path.name.removesuffix(path.name[-len(suffix) :]) if (suffix := suffix_of(path)) else path.name
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file has a suffix of images, or none and the content of a DICOM file or a volume."""
+    suffix = suffix_of(path)
+    return suffix in SUFFIXES or (not suffix and path.is_file() and is_medical(path))
 
 
 def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
@@ -39,7 +55,7 @@ def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder).parts
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in inner)
-        if path.suffix.lower() in SUFFIXES and not hidden and not any(one in path.parents for one in without):
+        if not hidden and is_image(path) and not any(one in path.parents for one in without):
             yield path
 
 
@@ -64,7 +80,7 @@ def check_missing(
             unread.setdefault(_normalised(path.name[: -len(suffix)]), path)
     found = []
     for stem in (_normalised((parts_of(name) or ("",))[-1]) for name in dict.fromkeys(missing)):
-        short = next((stem.removesuffix(end) for end in (*SUFFIXES, *UNREAD[::-1]) if stem.endswith(end)), stem)
+        short = next((stem.removesuffix(end) for end in (*SUFFIXES[::-1], *UNREAD) if stem.endswith(end)), stem)
         if file := unread.get(stem) or unread.get(short):
             found.append(file)
             counts[f"image of a type that is not read ({file.suffix})"] += 1
@@ -85,7 +101,7 @@ def check_stems(paths: Sequence[Path]) -> list[Path]:
     """
     seen: dict[Path, Path] = {}
     for path in paths:
-        if (other := seen.setdefault(path.with_suffix(""), path)) != path:
+        if (other := seen.setdefault(path.with_name(stem_of(path)), path)) != path:
             raise DataError(f"{path}: {other.name} beside it has the same stem; remove or rename one of them.")
     return list(paths)
 
@@ -219,7 +235,7 @@ class ImageFiles:
         plain = _plain(name)
         if self.bare or len(parts) > 1:
             for folder in (Path(), *self.folders) if Path(plain).is_absolute() else self.folders:
-                if (file := folder / plain).suffix.lower() in SUFFIXES and file.is_file():
+                if is_image(file := folder / plain) and file.is_file():
                     return below(file, self.folders) if _is_elsewhere(name) else file
         return None
 
@@ -228,7 +244,7 @@ class ImageFiles:
         if fitting := self._choose(self._by_name.get(parts[-1]), parts):
             return fitting
         # The last part may be a stem with a dot in it, or the name of a file before a conversion.
-        for wanted in dict.fromkeys((parts[-1], Path(parts[-1]).stem)):
+        for wanted in dict.fromkeys((parts[-1], stem_of(Path(parts[-1])))):
             if fitting := self._choose(self._by_stem.get(wanted), parts):
                 counts["found by stem"] += 1
                 return fitting
@@ -255,7 +271,7 @@ class ImageFiles:
 
     @cached_property
     def _by_stem(self) -> dict[str, Namesakes]:
-        return self._grouped(lambda path: path.stem)
+        return self._grouped(stem_of)
 
     def _grouped(self, name_of: Callable[[Path], str]) -> dict[str, Namesakes]:
         folders = {folder: tuple(map(_normalised, folder.parts[::-1])) for folder in {one.parent for one in self.files}}

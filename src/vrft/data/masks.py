@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vrft.data.annotations import Annotation, Counts, Record
-from vrft.data.lookup import SUFFIXES, check_stems, parts_of
+from vrft.data.lookup import PLAIN, SUFFIXES, check_stems, parts_of, stem_of, suffix_of
 from vrft.data.splits import in_split
 from vrft.errors import DataError, reading
 from vrft.images import DEEP, TURNS, ImageFacts, inspect, is_blank, load_upright, opened
@@ -94,16 +94,16 @@ class MaskReader:
         if not self.images.is_dir():
             raise DataError(f"{self.images}: no such folder; it holds the images.")
         suffixes = set(SUFFIXES) - ({".png"} if self.images == self.masks else set())
-        files = check_stems(sorted(path for path in self.images.iterdir() if path.suffix.lower() in suffixes))
+        files = check_stems(sorted(path for path in self.images.iterdir() if suffix_of(path) in suffixes))
         if not files:
             counts[f"no image in {self.images}"] += 1
         masks = self._masks_of(files)
         if files and not masks:
             raise DataError(
                 f"{self.masks}: holds the mask of none of the {len(files)} images in {self.images}; "
-                f"looked for {files[0].stem}.png and other suffixes (data.masks names the folder)."
+                f"looked for {stem_of(files[0])}.png and other suffixes (data.masks names the folder)."
             )
-        inside = in_split([file.stem for file in files], split)
+        inside = in_split([stem_of(file) for file in files], split)
         own = [file for file, taken in zip(files, inside, strict=True) if taken]
         records = []
         unknown: dict[int, Path] = {}  # the first mask with each value that no class has
@@ -149,18 +149,18 @@ class MaskReader:
         Raises:
             DataError: an image has two masks, or a mask two images.
         """
-        suffixes = SUFFIXES if self.images != self.masks else (".png",)
+        suffixes = PLAIN if self.images != self.masks else (".png",)
         exact, folded = defaultdict[str, list[Path]](list), defaultdict[str, list[Path]](list)
         for path in sorted(self.masks.iterdir()) if self.masks.is_dir() else ():
             if path.suffix.lower() in suffixes and not path.name.startswith("."):
                 exact[path.stem].append(path)
-        stems = {image.stem for image in images}
+        stems = {stem_of(image) for image in images}
         for stem, paths in exact.items():
             if stem not in stems:
                 folded[_folded(stem)] += paths
         found, owner = dict[Path, Path](), dict[Path, Path]()
         for image in images:
-            fitting = exact.get(image.stem) or folded.get(_folded(image.stem)) or []
+            fitting = exact.get(stem_of(image)) or folded.get(_folded(stem_of(image))) or []
             if len(fitting) > 1:
                 raise DataError(
                     f"{fitting[1]}: {fitting[0].name} beside it could be the mask of {image.name} as well; remove or "

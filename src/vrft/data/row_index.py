@@ -190,20 +190,21 @@ class RowIndex:
         """The number of rows that were left out, by reason without their values."""
         return dict(self._all("SELECT reason, COUNT(*) FROM faults GROUP BY reason ORDER BY 2 DESC LIMIT 20"))
 
-    def faulty(self, most: int) -> list[tuple[int, str]]:
-        """The number and the fault of rows that were left out."""
-        return [(number, fault) for number, fault in self._all("SELECT n, fault FROM faults LIMIT ?", most)]
+    def faulty(self, most: int) -> list[tuple[int, str, str]]:
+        """The number and the fault of rows that were left out, with the values of the row and without."""
+        found = self._all("SELECT n, fault, reason FROM faults ORDER BY n LIMIT ?", most)
+        return [(number, fault, reason) for number, fault, reason in found]
 
-    def patients_in_two_splits(self) -> tuple[int, int, tuple[str, list[tuple[str, int]]]]:
-        """The number of patients in several splits, that of all patients, and an example with a row in each split."""
+    def patients_in_two_splits(self) -> tuple[int, int, list[tuple[str, int]]]:
+        """The number of patients in several splits, that of all patients, and for one the first row in each split."""
         total = self._all("SELECT COUNT(DISTINCT patient) FROM samples")[0][0]
         both = "SELECT patient FROM samples WHERE patient IS NOT NULL GROUP BY patient HAVING COUNT(DISTINCT split) > 1"
         count = self._all(f"SELECT COUNT(*) FROM ({both})")[0][0]
         if not count:
-            return 0, total, ("", [])
+            return 0, total, []
         patient = self._all(f"{both} ORDER BY MIN(n) LIMIT 1")[0][0]
         rows = self._all("SELECT split, MIN(n) FROM samples WHERE patient = ? GROUP BY split ORDER BY 2", patient)
-        return count, total, (patient, [(split, number) for split, number in rows])
+        return count, total, [(split, number) for split, number in rows]
 
 
 def _fill(

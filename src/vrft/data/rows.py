@@ -9,9 +9,9 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol
 
 from vrft.boxes import clip, has_area
 from vrft.data.annotations import crop_region, format_counts, parse_number
@@ -20,7 +20,7 @@ from vrft.data.splits import SPLITS, Shares, hashed
 from vrft.data.tabular import as_text, is_empty
 from vrft.errors import DataError, reading
 from vrft.images import Axis, Window
-from vrft.sample import Box, ImageFile, ImageSource, Sample, Target, patient_code, size_of, stored
+from vrft.sample import Box, ImageFile, ImageSource, LazySamples, Sample, Target, size_of, stored
 
 Kind = Literal["classification", "grading", "localization", "vqa"]
 
@@ -178,16 +178,25 @@ class RowSource:
             )
         for split in SPLITS:
             samples = self.samples(split)
-            if samples and (image := stored(samples.first_image())):
+            if samples and self.options.on_bad_sample == "fail" and (image := stored(samples[0].images[0])):
                 image.inspect(any_page=True)
 
-    def samples(self, split: str) -> "RowSamples":
+    def samples(self, split: str) -> LazySamples:
         """The samples of a split in the order of the rows, made as they are used.
 
         Raises:
             DataError: as ``check``.
         """
-        return RowSamples(self, split, range(self.index.count(split)))
+        skips = self.options.on_bad_sample == "skip"
+        return LazySamples(partial(self.sample, split), range(self.index.count(split)), skips=skips)
+
+    def distinct_targets(self) -> list[tuple[Target, int, str]]:
+        """Each different target of all splits, the number of its samples, and the place of the first of its rows."""
+        return [
+            (plain["label"] if isinstance(plain, dict) else plain, count, self.reader.place(first))
+            for text, (count, first) in self.index.targets().items()
+            for plain in [json.loads(text)]
+        ]
 
     # --- what was found -----------------------------------------------------------------------------------------------
 
@@ -212,20 +221,22 @@ class RowSource:
         """The rows that were left out, by reason, in one line."""
         return format_counts(self.index.faults())
 
-    def skipped(self) -> list[tuple[str, str]]:
-        """The place and the fault of each row that was left out (at most 1,000)."""
-        return [(self.reader.place(number), fault) for number, fault in self.index.faulty(1000)]
+    def skipped(self) -> list[dict[str, Any]]:
+        """The row and the fault of each row that was left out (at most 1,000), without names of files if need be."""
+        found = self.index.faulty(1000)
+        if self.options.hash_names:
+            return [{"row": number, "fault": reason} for number, _, reason in found]
+        return [{"row": number, "place": self.reader.place(number), "fault": fault} for number, fault, _ in found]
 
     def _check_patients(self, index: RowIndex) -> None:
         if self.options.patient_overlap == "allow":
             return
-        count, total, example = index.patients_in_two_splits()
+        count, total, splits = index.patients_in_two_splits()
         if count:
-            (patient, splits) = example
             places = " and ".join(f"{self.reader.place(number)} ({split})" for split, number in splits[:2])
             raise DataError(
-                f"{self.reader.where}: {count:,} of {total:,} patients are in more than one split, such as patient "
-                f"{patient_code(patient)} in {places}; results would be too good. Expected each in one: set "
+                f"{self.reader.where}: {count:,} of {total:,} patients are in more than one split, such as that "
+                f"of {places}; results would be too good. Expected each in one: set "
                 f"data.splits to made to share the patients out anew, or data.patient_overlap to allow."
             )
 
@@ -253,8 +264,8 @@ class RowSource:
                     row.number,
                     name=f"{row.id or _stem(name)}{f'-{part}' if self.options.regions else ''}",
                     path=name if row.id is None else row.id,
-                    images=json.dumps(list(row.images), ensure_ascii=False),
-                    target=json.dumps(target, ensure_ascii=False),
+                    images=_ENCODE(list(row.images)),
+                    target=_ENCODE(target),
                     stratum=self._stratum(target),
                     question=row.question,
                     split=row.split,
@@ -302,7 +313,7 @@ class RowSource:
             raise ValueError(f"has {str(value)[:60]} where a single value is expected")
         text = as_text(value)
         text = self.options.label_names.get(text, text)
-        if self.kind == "grading" and re.fullmatch(r"[0-9]{1,4}", text):
+        if self.kind == "grading" and _GRADE.fullmatch(text):
             return int(text)
         return text
 
@@ -416,28 +427,11 @@ class RowSource:
         return clipped
 
 
-class RowSamples(Sequence[Sample]):
-    """The samples of a split of a ``RowSource``; each is made when it is used."""
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode
 
-    def __init__(self, source: RowSource, split: str, positions: range) -> None:
-        self.source, self.split, self.positions = source, split, positions
+_SUFFIX = re.compile(r"(\.nii\.gz|\.[A-Za-z][A-Za-z0-9]{0,4})$")
 
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> "RowSamples": ...
-    def __getitem__(self, index: int | slice) -> "Sample | RowSamples":
-        if isinstance(index, slice):
-            return RowSamples(self.source, self.split, self.positions[index])
-        return self.source.sample(self.split, self.positions[index])
-
-    def first_image(self) -> ImageSource:
-        """The first image of the first sample."""
-        return self[0].images[0]
-
+_GRADE = re.compile("[0-9]{1,4}")
 
 _BOX_KEYS = ("bbox_2d", "bbox", "box", "boxes", "bboxes")
 _LABEL_KEYS = ("label", "category", "class", "labels", "categories", "classes", "name")
@@ -463,7 +457,7 @@ def _stem(name: str) -> str:
     ('scan.01', 'IM0001')
     """
     last = name.rstrip("/").rpartition("/")[2]
-    return re.sub(r"(\.nii\.gz|\.[A-Za-z][A-Za-z0-9]{0,4})$", "", last) or last
+    return _SUFFIX.sub("", last) or last
 
 
 def _cropped(source: ImageSource, region: tuple[int, int, int, int]) -> ImageSource:

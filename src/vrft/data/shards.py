@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from vrft.data.lookup import has_image_suffix
+from vrft.data.lookup import SUFFIXES
 from vrft.data.remote_files import RemoteFile, RemotePart, facts_of, is_address, shown
 from vrft.data.remote_files import glob as remote_glob
 from vrft.data.rows import Row
@@ -32,9 +32,6 @@ Files = str | Sequence[str]
 
 LONGEST = 16 << 20
 """Bytes of a member with values; a longer one is a fault."""
-
-MEDICAL = (".dcm", ".dicom", ".nii", ".nii.gz")
-"""Suffixes of images beside those of ``vrft.data.lookup``."""
 
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 """The first bytes of compressed files, and the commands that unpack them."""
@@ -318,7 +315,7 @@ def _key(name: str) -> tuple[str, str]:
 
 
 def _is_image(kind: str) -> bool:
-    return has_image_suffix(f".{kind}") or f".{kind}".endswith(MEDICAL)
+    return f".{kind}".lower().endswith(SUFFIXES)
 
 
 def _content(member: tarfile.TarInfo, file: IO[bytes]) -> tuple[str, str]:

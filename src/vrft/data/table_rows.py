@@ -1,5 +1,6 @@
 """Tables with an image, or several, in each row, and a declared map of the columns (``vrft.data.tabular``)."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +84,7 @@ class RowTableReader:
         self.where, self.file_name = str(path), file_name
         self.counts = Counter[str]()
         self._files: ImageFiles | None = None
+        self._folder = str(images)
 
     @property
     def identity(self) -> Any:
@@ -165,7 +167,7 @@ class RowTableReader:
         if "://" in plain[:12]:
             return None
         try:
-            if plain and (self.images / plain).exists() and ".." not in plain:
+            if plain and os.path.exists(f"{self._folder}/{plain}") and ".." not in plain:
                 return plain
         except (OSError, ValueError):  # of a name that is too long, or holds a zero byte
             return None

@@ -34,6 +34,8 @@ EMPTY = {"", "nan", "na", "n/a", "<na>", "none", "null", "nil", "-"}
 TABLES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
 """Suffixes of files that are read as tables."""
 
+_WHOLE = re.compile(r"([+-]?\d+)\.0+")
+
 _NAMES_OF_LISTS = ("data", "images", "annotations", "records", "rows", "items", "samples", "questions")
 
 
@@ -111,8 +113,9 @@ def as_text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value).strip()
-    whole = re.fullmatch(r"([+-]?\d+)\.0+", text)
-    return whole[1] if whole else text
+    if text.endswith("0") and (whole := _WHOLE.fullmatch(text)):
+        return whole[1]
+    return text
 
 
 class CsvTable:
@@ -243,13 +246,12 @@ class JsonTable:
     @cached_property
     def _is_list(self) -> bool:
         with reading(self.path), open_text(self.path, self.counts, self.encoding) as file:
-            first = next((line for line in file if line.strip()), "").strip()
-        if first.startswith("["):
-            return True
+            first, second = (next((line for line in file if line.strip()), "") for _ in range(2))
         try:
-            return not isinstance(json.loads(first or "0"), dict)
-        except ValueError:
-            return True  # an object over several lines
+            is_object = isinstance(json.loads(first or "0"), dict)
+        except (ValueError, RecursionError):
+            return self.path.suffix.lower() == ".json"  # an object over several lines
+        return not is_object or (self.path.suffix.lower() == ".json" and not second)
 
     def place(self, number: int) -> str:
         """The file and the line, or the number of the item in a list."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_box, parse_number, parse_size
-from vrft.data.lookup import SUFFIXES, check_missing, images_in, parts_of
+from vrft.data.lookup import SUFFIXES, check_missing, images_in, parts_of, stem_of, suffix_of
 from vrft.data.splits import SPLIT_NAMES, in_split
 from vrft.errors import DataError, reading
 from vrft.textfiles import read_text
@@ -61,7 +61,7 @@ class Pairs:
     def key_of(self, entry: str) -> Key | None:
         """The key of an entry of a list, without folders that do not exist here; None where there is no such file."""
         parts = parts_of(entry)
-        suffix = Path(parts[-1]).suffix if parts else ""
+        suffix = suffix_of(Path(parts[-1])) if parts else ""
         stems = [parts[-1], parts[-1].removesuffix(suffix)] if suffix in (*SUFFIXES, ".xml") else list(parts[-1:])
         keys = ((*parts[at:-1], stem) for stem in stems for at in range(len(parts)))
         return next((key for key in keys if key in self.xml or key in self.images_of), None)
@@ -88,7 +88,7 @@ class Pairs:
                 )
             return matches[0]
         if found:
-            counts["filename differs"] += bool(name) and key[-1] not in (name, Path(name).stem)
+            counts["filename differs"] += bool(name) and key[-1] not in (name, stem_of(Path(name)))
             return found[0]
         matches = self._by_name.get(name, [])
         counts["filename differs"] += len(matches) == 1
@@ -230,7 +230,7 @@ def _no_training_list(place: Path) -> DataError:
 
 def _key(path: Path, folder: Path) -> Key:
     relative = path.relative_to(folder)
-    return parts_of(str(relative.with_name(relative.stem)))
+    return parts_of(str(relative.with_name(stem_of(relative))))
 
 
 def _annotation(path: Path, item: ElementTree.Element) -> Annotation:

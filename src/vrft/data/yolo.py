@@ -24,7 +24,7 @@ import yaml
 
 from vrft.boxes import Size, hull
 from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_number
-from vrft.data.lookup import ImageFiles, below, check_missing, check_stems, images_in
+from vrft.data.lookup import ImageFiles, below, check_missing, check_stems, images_in, stem_of
 from vrft.data.splits import SPLIT_NAMES, SPLITS
 from vrft.errors import DataError, reading
 from vrft.textfiles import read_text
@@ -334,8 +334,8 @@ def _beside(path: Path, root: Path, name: str) -> Path:
 def _labels(image: Path, root: Path) -> Iterator[Path]:
     """The possible files of labels of an image, in the order of preference."""
     for name in ("labels", "labelTxt", "Labels", "images"):
-        yield from (_beside(image, root, name).with_suffix(suffix) for suffix in (".txt", ".TXT"))
-    yield image.with_suffix(".txt")
+        yield from (_beside(image, root, name).with_name(stem_of(image) + suffix) for suffix in (".txt", ".TXT"))
+    yield image.with_name(f"{stem_of(image)}.txt")
 
 
 def _texts(folder: Path) -> Iterator[Path]:

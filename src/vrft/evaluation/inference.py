@@ -7,12 +7,14 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+from vrft.data.unreadable import readable
 from vrft.errors import UserError
 from vrft.evaluation.predictions import prediction
-from vrft.images import Window, image_warnings
+from vrft.image_log import ImageLog
+from vrft.images import Axis, Window, image_warnings
 from vrft.policies import LoadedPolicy, decode, frame_of, load_policy, place_of, quiet_libraries, token_probabilities
 from vrft.policies.from_recipe import frame_for, load_arm
-from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of
+from vrft.recipe import build_task, open_knowledge, open_source, read_recipe, reading_of, skips_bad
 from vrft.response import ORDERS, parse, scale_of
 from vrft.runs import RunDirectory
 from vrft.sample import Grey, ImageFile, ImageSource, Sample, in_grey, open_image
@@ -39,11 +41,12 @@ def ask_run(
     max_tokens: int | None = None,
     window: Window | None = None,
     page: int | None = None,
+    axis: Axis | None = None,
 ) -> Asked:
     """Ask an arm of a run, by default its last trained one, about image files or about a split of its data.
 
-    The rows of a split also hold ``target``. Image files are read as the data of the run are, unless ``window`` or
-    ``page`` is given (``read_image``).
+    The rows of a split also hold ``target``. Image files are read as the data of the run are, unless ``window``,
+    ``page`` or ``axis`` is given (``read_image``).
 
     Raises:
         UserError: the run, the data or an image cannot be used, or nothing is asked about.
@@ -53,11 +56,13 @@ def ask_run(
     task = build_task(recipe, source, frame=frame_for(recipe, recipe.task))
     reading = reading_of(recipe.data)
     window, page = window or reading["window"], reading["page"] if page is None else page
-    samples = _files(images, question or recipe.task.question or source.question, window, page)
+    axis = axis or reading.get("axis")
+    samples = _files(images, question or recipe.task.question or source.question, window, page, axis)
     if split:
         asked = question or recipe.task.question
         known = (replace(one, question=asked or one.question) for one in source.samples(split))
-        samples += list(islice(known, limit))
+        chosen = list(islice(known, limit))
+        samples += readable(chosen, ImageLog()) if skips_bad(recipe.data) else chosen
     if not samples:
         raise UserError("there is nothing to ask about; name image files, or a split of the run.")
     quiet_libraries()
@@ -84,10 +89,11 @@ def ask_model(
     max_tokens: int | None = None,
     window: Window | None = None,
     page: int | None = None,
+    axis: Axis | None = None,
 ) -> Asked:
     """Ask a policy about image files; the section ``task`` and the question say what.
 
-    ``window`` and ``page`` say how the files are read (``read_image``).
+    ``window``, ``page`` and ``axis`` say how the files are read (``read_image``).
 
     Raises:
         UserError: the task, the policy or an image cannot be used.
@@ -106,7 +112,7 @@ def ask_model(
         raise UserError(
             f"a {section['kind']} task cannot be asked yet; expected classification, grading or localization."
         )
-    samples = _files(images, question, window, page)
+    samples = _files(images, question, window, page, axis)
     quiet_libraries()
     policy = load_policy(model)
     for sample in samples:
@@ -114,18 +120,18 @@ def ask_model(
 
 
 def _files(
-    images: Sequence[Files], question: str, window: Window | None = None, page: int | None = None
+    images: Sequence[Files], question: str, window: Window | None, page: int | None, axis: Axis | None
 ) -> list[Sample]:
-    """Samples of image files, without targets; one of several files has the name of the first.
+    """Samples of image files and of folders of DICOM series, without targets; one of several has the name of the first.
 
     Raises:
-        UserError: one of them is no file.
+        UserError: one of them does not exist.
     """
 
     def source(path: Path) -> ImageSource:
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"{path}: there is no such file.")
-        return path if window is page is None else ImageFile(path, window=window, page=page)
+        return ImageFile(path, window=window, page=page, axis=axis or "axial")
 
     samples = []
     for own in images:

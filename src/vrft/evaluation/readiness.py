@@ -47,19 +47,18 @@ THRESHOLDS = {
         0.5, "a completion that is cut has no closed answer, so most of the rewards measure the limit"
     ),
     "right": Threshold(0.95, "the rest is within the noise of labels, and RFT has nothing left to find"),
+    "spread": Threshold(0.1, "so little is imprecision, which group scaling makes as large as a mistake"),
     "rare": Threshold(0.05, "at 5% a group of 8 holds a completion of the right form in one case of three"),
     "support": Threshold(0.1, "in nine of ten groups no answer is right, and steps are spent on nothing"),
     "unsupported": Threshold(0.5, "RFT would learn the few classes that it already answers, at the cost of the others"),
     "chance": Threshold(0.01, "a policy that guesses falls onto one answer under RFT, so a guess must be unlikely"),
+    "open": Threshold(0.2, "a p below it is no sign of a guess either: more prompts decide"),
     "equal": Threshold(0.9, "nine of ten groups have no gradient, and cost as much as the others"),
     "partial": Threshold(
         0.5, "a reward of near misses that differs in every other group can lead to the first full one"
     ),
 }
 """The limits of the verdict."""
-
-LEAST_PROMPTS = 8
-"""Fewer prompts cannot show whether answers depend on the image."""
 
 LEAST_OF_CLASS = 3
 """Fewer prompts of a class without a pass do not show that it has none."""
@@ -149,8 +148,9 @@ def against_chance(scores: NDArray[np.float64], *, seed: int, draws: int = 2000)
         draws: their number.
 
     Returns:
-        ``score`` with the own targets, its mean ``shuffled``, and ``p``, one-sided; None where all targets are equal,
-        or no answer is read.
+        ``score`` with the own targets, its mean ``shuffled``, ``p``, one-sided, and ``least_p``, the p of a policy that
+        is always right, which is large where there are few prompts or nearly all targets are equal. None where all
+        targets are equal, or no answer is read.
 
     >>> against_chance(np.eye(8), seed=0)["shuffled"] < 0.2
     True
@@ -158,10 +158,13 @@ def against_chance(scores: NDArray[np.float64], *, seed: int, draws: int = 2000)
     if np.ptp(scores, axis=1).max() == 0.0:
         return None
     rng, rows = np.random.default_rng([seed, 0xC4A2]), np.arange(len(scores))
-    shuffled = np.array([scores[rows, rng.permutation(len(scores))].mean() for _ in range(draws)])
+    orders = [rng.permutation(len(scores)) for _ in range(draws)]
+    shuffled = np.array([scores[rows, order].mean() for order in orders])
+    _, target = np.unique(scores, axis=1, return_inverse=True)  # equal columns are of equal targets
+    unchanged = sum(bool((target == target[order]).all()) for order in orders)
     own = float(np.trace(scores) / len(scores))
-    p = (1 + int((shuffled >= own - 1e-12).sum())) / (1 + draws)
-    return {"score": own, "shuffled": float(shuffled.mean()), "p": p}
+    p, least = ((1 + int(count)) / (1 + draws) for count in ((shuffled >= own - 1e-12).sum(), unchanged))
+    return {"score": own, "shuffled": float(shuffled.mean()), "p": p, "least_p": least}
 
 
 def frame_scores(
@@ -276,11 +279,12 @@ def _truncated(figures: Mapping[str, Any]) -> str | None:
 
 
 def _saturated(figures: Mapping[str, Any]) -> str | None:
-    if figures["pass_at_k"]["1"]["value"] < _at("right") or figures["task_reward"]["equal_groups"] < _at("equal"):
+    right, spread = figures["pass_at_k"]["1"]["value"], figures["task_reward"]["within_group_sd"]
+    if right < _at("right") or spread > _at("spread"):
         return None
     return (
-        f"Saturated: {figures['pass_at_k']['1']['value']:.0%} of the completions are right already, and in "
-        f"{figures['task_reward']['equal_groups']:.0%} of the groups all earn the same; harder samples are needed."
+        f"Saturated: {right:.0%} of the completions are right already, and what the answers of a group earn differs "
+        f"by a standard deviation of {spread:.2f}; harder samples are needed."
     )
 
 
@@ -295,7 +299,7 @@ def _no_support(figures: Mapping[str, Any]) -> str | None:
     for name, verb in (("read_rate", "can be read"), ("format_rate", "have the form that was asked for")):
         if answers[name] < _at("rare"):
             return f"{answers[name]:.0%} of the completions {verb}"
-    guesses = chance is not None and figures["prompts"] >= LEAST_PROMPTS and chance["p"] > _at("chance")
+    guesses = chance is not None and chance["p"] > _at("chance") >= chance["least_p"]
     task = figures["task_reward"]
     partial = task["shaped"] and task["equal_groups"] <= 1 - _at("partial") and not guesses
     if best["value"] < _at("support") and not partial:
@@ -305,9 +309,11 @@ def _no_support(figures: Mapping[str, Any]) -> str | None:
     if share >= _at("unsupported") and not partial:
         return f"{_names(lacking)} ({share:.0%} of the prompts) are never answered rightly"
     if guesses:
+        open_yet = chance["p"] < _at("open")
+        more = f"; a --prompts of {4 * figures['prompts']} may show it, so try that first" if open_yet else ""
         return (
             f"nothing shows that answers depend on the image: they agree with their targets by {chance['score']:.2f}, "
-            f"with those of other images by {chance['shuffled']:.2f} (p = {chance['p']:.2g}; more prompts are surer)"
+            f"with those of other images by {chance['shuffled']:.2f} (p = {chance['p']:.2g}){more}"
         )
     return None
 

@@ -109,9 +109,21 @@ def summarise(records: Mapping[str, Any], predictions: pd.DataFrame, perception:
         "not_estimable": [*missing, *lacking],
         "planned": len(tested) + len(pairs) + len(missing) + len(lacking),
         "sweep": sweep and {**sweep, "points": [point for point in sweep["points"] if point["arm"] in results.counts]},
+        "subgroups": _subgroups(records["task"], section, predictions),
         "failed": [{key: run[key] for key in ("arm", "seed", "error")} for run in runs if run["error"] is not None],
         "images": records.get("images") or {},
     } | ({"perception": learnt} if learnt else {})
+
+
+def _subgroups(task: Mapping[str, Any], section: Mapping[str, Any], predictions: pd.DataFrame) -> Figures:
+    """The headline metric of each arm in each subgroup, where the data names subgroups; intervals are not corrected."""
+    found: Figures = {}
+    if "subgroup" in predictions:
+        for name, frame in predictions.groupby("subgroup", sort=True):
+            results = _Results(task, section, frame, {})
+            figures = {arm: results.figures(arm, ())[results.headline] for arm in results.counts}
+            found[str(name)] = {"n": results.n_samples, "groups": len(set(results.groups)), "arms": figures}
+    return found
 
 
 def figures_of(task: TrainableTask, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

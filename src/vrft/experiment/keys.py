@@ -239,7 +239,7 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
         drawn = _stat(source.path)
     elif isinstance(source, PhantomSource):
         drawn = code_digest("data/phantom.py")
-    rows = []
+    digest = hashlib.sha256()
     for sample in samples:
         pixels: list[Any] = []
         for image in sample.images:
@@ -252,13 +252,19 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
             options = (file.region, file.window, file.page, file.axis, file.part)
             pixels.append([file.path.name, *stats[file.path], *options])
         known = sample.knowledge and vars(sample.knowledge)
-        rows.append([sample.id, sample.question, sample.target, sample.region, known, pixels])
-    return _hash(rows)
+        row = [sample.id, sample.question, sample.target, sample.region, known, pixels]
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()[:20]
 
 
 def _stat(path: Path) -> list[int]:
-    """Size in bytes, and time of the last change in nanoseconds; empty where there is no such file."""
+    """Size in bytes, and time of the last change in nanoseconds; those of all files in a folder, which is a series.
+
+    Empty where there is no such file.
+    """
     try:
+        if path.is_dir():
+            return [number for file in sorted(path.iterdir()) if file.is_file() for number in _stat(file)]
         stat = path.stat()
     except OSError:
         return []

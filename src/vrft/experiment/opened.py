@@ -12,6 +12,8 @@ import numpy as np
 from vrft.boxes import rescale
 from vrft.data import Source
 from vrft.data.annotations import BoxSource, format_counts
+from vrft.data.rows import RowSource
+from vrft.data.unreadable import readable
 from vrft.errors import DataError, RunError
 from vrft.evaluation.predictions import answers, predict, predict_majority
 from vrft.evaluation.summary import figures_of
@@ -23,6 +25,7 @@ from vrft.processes import is_main
 from vrft.progress import Reporter
 from vrft.recipe import (
     Condition,
+    Data,
     Recipe,
     RftStage,
     SftStage,
@@ -31,11 +34,12 @@ from vrft.recipe import (
     longest_answer,
     open_knowledge,
     open_source,
+    skips_bad,
 )
 from vrft.rewards.custom import custom_digest
 from vrft.rewards.perfect import read_back
 from vrft.runs import StageDirectory, write_jsonl
-from vrft.sample import Sample, in_grey, read_as, size_of
+from vrft.sample import LazySamples, Sample, in_grey, map_samples, read_as, size_of
 from vrft.tasks import Localization, TrainableTask
 from vrft.training import Validation, train_rft, train_sft
 
@@ -49,8 +53,8 @@ class Experiment:
     recipe: Recipe
     task: TrainableTask
     source: Source
-    train_samples: list[Sample]
-    test_samples: list[Sample]
+    train_samples: Sequence[Sample]
+    test_samples: Sequence[Sample]
     """The samples of the split that is evaluated."""
     injection: Injection | None
     reporter: Reporter
@@ -62,7 +66,7 @@ class Experiment:
     """Unusual images among those that its policies were shown."""
     stage_sources: dict[str, tuple[TrainableTask, Source]] = field(default_factory=dict)
     """The tasks and sources of stages with a task of their own; each is opened once."""
-    stage_samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
+    stage_samples: dict[tuple[str, str], Sequence[Sample]] = field(default_factory=dict)
     """Samples by what a stage asks and where from (``""`` for the recipe's own), and by split; each is read once."""
 
     def stage_task_and_source(self, stage: Stage) -> tuple[TrainableTask, Source]:
@@ -76,7 +80,7 @@ class Experiment:
             self.stage_sources[key] = build_task(self.recipe, source, stage=stage, frame=frame), source
         return self.stage_sources[key]
 
-    def samples_of(self, stage: Stage, split: str) -> list[Sample]:
+    def samples_of(self, stage: Stage, split: str) -> Sequence[Sample]:
         """The samples of a split with the question of a stage."""
         key = (own_task_of(stage), split)
         if key not in self.stage_samples:
@@ -84,7 +88,7 @@ class Experiment:
             self.stage_samples[key] = _with_question(source.samples(split), stage.task or self.recipe.task)
         return self.stage_samples[key]
 
-    def stage_dataset(self, arm: str, stage: Stage, seed: int) -> tuple[TrainableTask, list[Sample]]:
+    def stage_dataset(self, arm: str, stage: Stage, seed: int) -> tuple[TrainableTask, Sequence[Sample]]:
         """The task and the training samples of a stage of an arm, under the condition of the arm.
 
         Raises:
@@ -98,18 +102,25 @@ class Experiment:
             raise DataError("the data of a stage has no samples in train.")
         if stage.shuffle_targets:
             order = np.random.default_rng([seed, 0x5F1E]).permutation(len(samples))
-            samples = [_with_target_of(sample, samples[other]) for sample, other in zip(samples, order, strict=True)]
+            samples = _shuffled(samples, [int(other) for other in order])
         if stage.task is None:
             samples = self.apply(self.recipe.condition_of(arm, training=True), samples)
         return task, samples
 
-    def apply(self, condition: Condition, samples: list[Sample]) -> list[Sample]:
+    def skips_bad_of(self, stage: Stage) -> bool:
+        """Whether training samples of a stage that cannot be read are replaced by others."""
+        return skips_bad((stage.data if stage.task is not None else None) or self.recipe.data)
+
+    def apply(self, condition: Condition, samples: Sequence[Sample]) -> Sequence[Sample]:
         """Samples with the prompt and the image of a condition."""
         if condition.image == "grey":
-            samples = [in_grey(sample) for sample in samples]
-        return [self.injection.apply(sample, condition.prompt) for sample in samples] if self.injection else samples
+            samples = map_samples(in_grey, samples)
+        if self.injection is None:
+            return samples
+        apply, prompt = self.injection.apply, condition.prompt
+        return map_samples(lambda sample: apply(sample, prompt), samples)
 
-    def validation_samples(self, stage: Stage) -> list[Sample]:
+    def validation_samples(self, stage: Stage) -> Sequence[Sample]:
         """The samples that a stage is validated on, evenly spread over the split.
 
         Raises:
@@ -120,16 +131,25 @@ class Experiment:
         if not samples:
             raise DataError("validate needs a validation split, and the data has none (data.splits: hash makes one).")
         count = min(len(samples), self.recipe.validate.samples)
-        return [samples[index * len(samples) // count] for index in range(count)]
+        chosen = [samples[index * len(samples) // count] for index in range(count)]
+        return self._readable(chosen, stage.data if stage.task is not None else None)
 
-    def perception_samples(self, stage: Stage) -> list[Sample]:
+    def perception_samples(self, stage: Stage) -> Sequence[Sample]:
         """The evaluated samples of a stage with a task of its own."""
         evaluation = self.recipe.evaluation
-        return self.samples_of(stage, evaluation.split)[: evaluation.limit]
+        key = (own_task_of(stage), "evaluated")
+        if key not in self.stage_samples:
+            samples = self.samples_of(stage, evaluation.split)[: evaluation.limit]
+            self.stage_samples[key] = self._readable(samples, stage.data)
+        return self.stage_samples[key]
+
+    def _readable(self, samples: Sequence[Sample], data: Data | None) -> Sequence[Sample]:
+        """The samples whose images can be read, where the data says to skip others; these are noted."""
+        return readable(samples, self.image_log) if skips_bad(data or self.recipe.data) else samples
 
     def groups(self) -> list[str]:
-        """The image of each evaluated sample; samples of one image are resampled together."""
-        return [str(sample.facts.get("image", sample.id)) for sample in self.test_samples]
+        """The group of each evaluated sample (``groups_of``)."""
+        return groups_of(self.test_samples)
 
     def annotation_statistics(self) -> dict[str, Any]:
         """Counts of the annotations in the sources of boxes, which are also reported, and who wrote the card."""
@@ -138,7 +158,9 @@ class Experiment:
             if stage.task is not None:
                 _, sources[f"stages.{index}"] = self.stage_task_and_source(stage)
         counted = {
-            name: source.annotation_counts() for name, source in sources.items() if isinstance(source, BoxSource)
+            name: source.annotation_counts()
+            for name, source in sources.items()
+            if isinstance(source, BoxSource | RowSource)
         }
         reported: list[Any] = []
         for name, splits in counted.items():
@@ -146,6 +168,8 @@ class Experiment:
                 self.reporter.say(f"  {name}, {split}: {format_counts(counts)}")
             reported.append(splits)
         facts: dict[str, Any] = {"boxes": counted}
+        if skipped := {name: rows for name, source in sources.items() if (rows := _skipped(source))}:
+            facts["skipped"] = skipped
         if self.recipe.knowledge and self.recipe.knowledge.card != "phantom":
             name = self.recipe.knowledge.card
             card = read_card(name).model_dump(mode="json")
@@ -179,6 +203,7 @@ class Experiment:
             raise RunError("the file of a custom reward was changed while the run was going on; begin it again.")
         policy = load_for(self.recipe, before.policy if before else None, training=True)
         policy.image_log = self.image_log
+        policy.skips_unreadable = self.skips_bad_of(stage)
         place.path.mkdir(parents=True, exist_ok=True)
         task, samples = self.stage_dataset(arm, stage, seed)
         options: dict[str, Any] = {
@@ -278,17 +303,24 @@ def open_experiment(
     train = _with_question(source.samples("train"), recipe.task)
     test = _with_question(source.samples(recipe.evaluation.split), recipe.task)[: recipe.evaluation.limit]
     for samples in (train, test):
+        if isinstance(samples, LazySamples):
+            continue  # a source of rows numbers equal names
         if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
             raise DataError(f"{len(twice)} names of samples are given twice in a split, such as {twice[0]}.")
     if not train or not test:
         hint = ""
-        if isinstance(source, BoxSource):
+        if isinstance(source, BoxSource | RowSource):
             found = "; ".join(f"{name}: {format_counts(counts)}" for name, counts in source.annotation_counts().items())
-            hint = f" (data.splits: hash shares all images out anew). Found: {found}"
+            hint = f" (data.splits: made shares all images out anew). Found: {found or 'nothing'}"
         raise DataError(f"the data has no samples in train or {recipe.evaluation.split}{hint}.")
     custom = custom_digest(recipe.custom)
+    if isinstance(source, RowSource):
+        _check_distinct_targets(task, source)
     train, test = (_checked_targets(task, samples) for samples in (train, test))
-    experiment = Experiment(recipe, task, source, train, test, None, reporter, callbacks, custom)
+    image_log = ImageLog()
+    if skips_bad(recipe.data):
+        test = readable(test, image_log)
+    experiment = Experiment(recipe, task, source, train, test, None, reporter, callbacks, custom, image_log)
     _check_all_targets(experiment)
     injection = open_knowledge(recipe, source)
     if injection is not None:
@@ -297,7 +329,7 @@ def open_experiment(
     return replace(experiment, injection=injection)
 
 
-def _checked_targets(task: TrainableTask, samples: list[Sample]) -> list[Sample]:
+def _checked_targets(task: TrainableTask, samples: Sequence[Sample]) -> Sequence[Sample]:
     """Samples with their targets in the form of an answer, such as whole numbers of a library; boxes stay.
 
     Raises:
@@ -305,13 +337,43 @@ def _checked_targets(task: TrainableTask, samples: list[Sample]) -> list[Sample]
     """
     if isinstance(task, Localization):
         return samples
-    checked = []
-    for sample in samples:
+
+    def checked(sample: Sample) -> Sample:
         try:
-            checked.append(replace(sample, target=task.check_target(sample.target)))
+            return replace(sample, target=task.check_target(sample.target))
         except ValueError as error:
             raise DataError(f"sample {sample.id}: {error}.") from None
-    return checked
+
+    return map_samples(checked, samples)
+
+
+def _check_distinct_targets(task: TrainableTask, source: RowSource) -> None:
+    """Check each different target of a source of rows once, without a look at all samples.
+
+    Raises:
+        DataError: one is no target of the task.
+    """
+    for target, count, place in source.distinct_targets() if not isinstance(task, Localization) else ():
+        try:
+            task.check_target(target)
+        except ValueError as error:
+            advice = "mend it, or name it in task or data.label_names"
+            raise DataError(f"{place}: {error} ({count:,} samples have it); {advice}.") from None
+
+
+def _skipped(source: Source) -> list[dict[str, Any]]:
+    return source.skipped() if isinstance(source, RowSource) else []
+
+
+def groups_of(samples: Iterable[Sample]) -> list[str]:
+    """The patient of each sample, by a number, else its image; the samples of a group are resampled together."""
+    numbers: dict[str, int] = {}
+    return [
+        str(sample.facts.get("image", sample.id))
+        if sample.patient is None
+        else f"patient {numbers.setdefault(sample.patient, len(numbers) + 1)}"
+        for sample in samples
+    ]
 
 
 def own_task_of(stage: Stage) -> str:
@@ -327,10 +389,13 @@ def _check_all_targets(experiment: Experiment) -> None:
     """
     recipe = experiment.recipe
     stages = {own_task_of(stage): stage for arm in recipe.arm_names() for stage in recipe.stages_of(arm)}
-    samples: dict[str, list[Sample]] = {"": [*experiment.train_samples, *experiment.test_samples]}
+    samples: dict[str, list[Sample]] = {"": [*_to_check(experiment.train_samples, experiment.task, experiment.source)]}
+    samples[""] += _to_check(experiment.test_samples, experiment.task, experiment.source)
     for key, stage in stages.items():
         if stage.task is not None:
-            samples[key] = [*experiment.samples_of(stage, "train"), *experiment.perception_samples(stage)]
+            task, source = experiment.stage_task_and_source(stage)
+            parts = (experiment.samples_of(stage, "train"), experiment.perception_samples(stage))
+            samples[key] = [sample for part in parts for sample in _to_check(part, task, source)]
         if recipe.validate is not None:
             samples[key] += experiment.validation_samples(stage)
     for key, used in samples.items():
@@ -355,6 +420,22 @@ def _check_targets(task: TrainableTask, samples: Sequence[Sample], reporter: Rep
         reporter.say(f"  boxes are rounded in the frame {task.frame!r}: {overlap}")
 
 
+def _to_check(samples: Sequence[Sample], task: TrainableTask, source: Source) -> Iterable[Sample]:
+    """The samples whose targets are checked: of rows, one for each different target that is no box."""
+    if isinstance(source, RowSource) and not isinstance(task, Localization):
+        distinct = ((task.check_target(target), place) for target, _, place in source.distinct_targets())
+        return [Sample(place, Path(place), "", target, "") for target, place in distinct]
+    return samples
+
+
+def _shuffled(samples: Sequence[Sample], order: Sequence[int]) -> Sequence[Sample]:
+    """Each sample with the target of another."""
+    if isinstance(samples, LazySamples):
+        whole = range(len(samples))
+        return LazySamples(lambda at: _with_target_of(samples[at], samples[order[at]]), whole, skips=samples.skips)
+    return [_with_target_of(sample, samples[other]) for sample, other in zip(samples, order, strict=True)]
+
+
 def _with_target_of(sample: Sample, other: Sample) -> Sample:
     """A sample with the target of another; boxes keep their place in shares of the image."""
     if not isinstance(other.target, tuple):
@@ -363,7 +444,8 @@ def _with_target_of(sample: Sample, other: Sample) -> Sample:
     return replace(sample, target=tuple(rescale(box, there, here) for box in other.target))
 
 
-def _with_question(samples: Iterable[Sample], section: TaskSection) -> list[Sample]:
+def _with_question(samples: Iterable[Sample], section: TaskSection) -> Sequence[Sample]:
     """Samples with the question of a section, where it has one."""
     question = section.question
-    return [replace(sample, question=question) for sample in samples] if question else list(samples)
+    known = samples if isinstance(samples, LazySamples) else list(samples)
+    return map_samples(lambda sample: replace(sample, question=question), known) if question else known

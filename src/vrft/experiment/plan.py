@@ -203,7 +203,7 @@ class Plan:
         arm: str,
         what: str,
         task: TrainableTask,
-        samples: list[Sample],
+        samples: Sequence[Sample],
         condition: PromptKnowledge,
         longest: int,
         times: int = 1,
@@ -212,7 +212,7 @@ class Plan:
         if not samples:
             return
         injection, batch = self.experiment.injection, min(self.recipe.evaluation.batch_size, len(samples))
-        shown = (samples[:: max(1, len(samples) // (2 * batch))] * 2)[: 2 * batch]
+        shown = ([*samples[:: max(1, len(samples) // (2 * batch))]] * 2)[: 2 * batch]
         shown = [injection.apply(sample, condition) for sample in shown] if injection else shown
         lengths = self._lengths(task, shown, longest)
         whole = self.counted.full and self.recipe.has_seeds(arm)  # evaluated as saved, in float32
@@ -250,7 +250,9 @@ class Plan:
         peaks = {keys: peak_of(one.training(changed, of)) for keys, (one, changed, of) in tried.items()}
         return [(keys, peak + held) for keys, peak in peaks.items() if peak < now]
 
-    def _lengths(self, task: TrainableTask, samples: list[Sample], longest: int, stage: Stage | None = None) -> Lengths:
+    def _lengths(
+        self, task: TrainableTask, samples: Sequence[Sample], longest: int, stage: Stage | None = None
+    ) -> Lengths:
         """The longest of some samples; a completion is the target of SFT, else as long as it may be."""
         if not samples:
             raise DataError("the data has no samples in train.")
@@ -276,7 +278,9 @@ class Plan:
         """Tokens of a text, estimated where there is no tokenizer."""
         return -(-len(text) // LETTERS) if self.tokenizer is None else len(self.tokenizer(text).input_ids)
 
-    def _decode(self, task: TrainableTask, samples: list[Sample], batch: int, longest: int, *, whole: bool) -> float:
+    def _decode(
+        self, task: TrainableTask, samples: Sequence[Sample], batch: int, longest: int, *, whole: bool
+    ) -> float:
         """Seconds of the second of two batches of an evaluation."""
         policy = load_for(self.uncached, None, training=whole)
         batches = answers(policy, task, samples, batch_size=batch, max_tokens=longest)
@@ -293,6 +297,7 @@ def step_seconds(experiment: Experiment, arm: str, stage: Stage) -> float:
     changes = {"steps": clock.last, "log_every": 1, "max_tokens": None, "max_seconds": None}
     train: Callable[..., Any] = train_rft if isinstance(stage, RftStage) else train_sft
     policy = load_for(recipe, None, training=True)
+    policy.skips_unreadable = experiment.skips_bad_of(stage)
     task, samples = experiment.stage_dataset(arm, stage, seed)
     with TemporaryDirectory() as folder, suppress(_Measured):
         place, shorter = StageDirectory(Path(folder)), stage.model_copy(update=changes)

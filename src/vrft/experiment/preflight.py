@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import GenerationConfig, LogitsProcessorList
 
+from vrft.boxes import Size
 from vrft.data import Source
 from vrft.errors import UserError
 from vrft.evaluation.predictions import predict_majority, prediction
@@ -33,8 +34,9 @@ from vrft.evaluation.readiness import (
     verdict,
 )
 from vrft.evaluation.summary import figures_of
-from vrft.experiment.opened import Experiment, open_experiment
+from vrft.experiment.opened import Experiment, open_experiment, readable
 from vrft.experiment.plan import step_seconds, without_image_cache
+from vrft.image_log import ImageLog
 from vrft.policies import LoadedPolicy, check_envelope, model_inputs, quiet_libraries
 from vrft.policies.from_recipe import load_for
 from vrft.progress import Reporter
@@ -47,7 +49,7 @@ from vrft.training.rft import Scorer
 from vrft.training.rollouts import sample_groups
 from vrft.training.seeded import SeededSampling, uniforms
 from vrft.training.shared_prefix import cannot_share
-from vrft.training.stage import stage_order
+from vrft.training.stage import lazy_dataset, stage_order
 
 Row = dict[str, Any]
 
@@ -125,10 +127,12 @@ def preflight(
     experiment = open_experiment(without_image_cache(recipe), reporter, source=source)
     task, train = experiment.stage_dataset(arm, chosen, seed)
     count = min(prompts, len(train))
-    drawn = [train[place] for place in stage_order(chosen, train, count, seed)]
     policy = load_for(experiment.recipe, None)
+    policy.skips_unreadable = experiment.skips_bad_of(chosen)
     check_envelope(policy.name, policy.prompt_end, task.order)
-    rows, shown = _sampled(policy, chosen, task, drawn, seed, reporter)
+    rows, shown = _sampled(policy, chosen, task, train, count, seed, reporter)
+    fitted: Sequence[Sample] = _spread(train, FITTED)
+    fitted = readable(fitted, ImageLog()) if policy.skips_unreadable else fitted
     scores = _score(policy, chosen, task, recipe, rows)
     figures: dict[str, Any] = {
         "recipe": recipe.name,
@@ -141,7 +145,7 @@ def preflight(
         "completions": group,
         "temperature": chosen.temperature,
         **_reward_figures(chosen, rows, scores),
-        **_answer_figures(task, chosen, rows, _spread(train, FITTED), drawn, seed),
+        **_answer_figures(task, chosen, rows, fitted, seed),
         "frames": _frames(policy, task, recipe, chosen, rows),
         "prompt": shown,
         "typical": _typical(rows),
@@ -194,28 +198,33 @@ def _sampled(
     policy: LoadedPolicy,
     stage: RftStage,
     task: TrainableTask,
-    drawn: Sequence[Sample],
+    train: Sequence[Sample],
+    count: int,
     seed: int,
     reporter: Reporter,
 ) -> tuple[list[Row], dict[str, Any]]:
-    """The completions of all prompts as rows, and the first prompt as the policy sees it."""
+    """The completions of so many prompts as rows, and the first prompt as the policy sees it."""
     policy.model.eval()
+
+    def columns(sample: Sample, size: Size, index: int) -> dict[str, Any]:
+        return {"drawn": sample, "size": size, "prompt": policy.prompt(task, sample, size)}
+
+    dataset = lazy_dataset(policy, train, stage_order(stage, train, count, seed), columns)
     rows: list[Row] = []
     shown: dict[str, Any] = {}
-    reporter.start("sampling", len(drawn))
-    for step, first in enumerate(range(0, len(drawn), stage.prompts_per_step)):
-        batch = drawn[first : first + stage.prompts_per_step]
-        images, sizes = zip(*(policy.open(sample) for sample in batch), strict=True)
-        prompts = [policy.prompt(task, sample, size) for sample, size in zip(batch, sizes, strict=True)]
+    reporter.start("sampling", count)
+    for step, first in enumerate(range(0, count, stage.prompts_per_step)):
+        batch = dataset[first : min(count, first + stage.prompts_per_step)]
+        prompts, images = batch["prompt"], batch["images"]
         inputs = model_inputs(policy, prompts, images)
         if not shown:
-            shown = _shown(policy, prompts[0], images[0], inputs)
+            shown = _shown(policy, prompts[0], len(images[0]), inputs)
         key = (seed, step * stage.updates_per_batch, 0)  # as the trainer's random numbers of a step
-        numbers = uniforms(range(len(batch) * stage.group_size), stage.max_completion_tokens, *key)
+        numbers = uniforms(range(len(prompts) * stage.group_size), stage.max_completion_tokens, *key)
         written = iter(_completions(policy, stage, prompts, images, inputs, numbers))
-        for sample, prompt, image, size in zip(batch, prompts, images, sizes, strict=True):
-            rows += [_row(policy, task, sample, prompt, image, size, next(written)) for _ in range(stage.group_size)]
-        reporter.advance(first + len(batch))
+        for sample, prompt, own, size in zip(batch["drawn"], prompts, images, batch["size"], strict=True):
+            rows += [_row(policy, task, sample, prompt, own, size, next(written)) for _ in range(stage.group_size)]
+        reporter.advance(first + len(prompts))
     reporter.stop()
     return rows, shown
 
@@ -273,17 +282,17 @@ def _ends(policy: LoadedPolicy) -> list[int]:
     return sorted({token for token in (policy.processor.tokenizer.eos_token_id, *known) if token is not None})
 
 
-def _shown(policy: LoadedPolicy, prompt: str, image: Any, inputs: Any) -> dict[str, Any]:
+def _shown(policy: LoadedPolicy, prompt: str, images: int, inputs: Any) -> dict[str, Any]:
     """The first prompt of a batch as the policy sees it, with its tokens."""
     ids = inputs["input_ids"][0][inputs["attention_mask"][0].bool()]
     pad = getattr(policy.model.config, "image_token_id", None)
     visual = None if pad is None else int((ids == pad).sum())
-    text = policy.prompt_text(prompt, image)
+    text = policy.prompt_text(prompt, images)
     return {"text": text, "tokens": len(ids), "visual_tokens": visual}
 
 
 def _row(
-    policy: LoadedPolicy, task: TrainableTask, sample: Sample, prompt: str, image: Any, size: Any, tokens: list[int]
+    policy: LoadedPolicy, task: TrainableTask, sample: Sample, prompt: str, images: Any, size: Any, tokens: list[int]
 ) -> Row:
     """A completion with both readings; keys that begin with ``_`` are for the rewards alone."""
     text = policy.processor.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -295,7 +304,7 @@ def _row(
         **{key: value for key, value in read.items() if key != "sample"},
         "truncated": not tokens or tokens[-1] not in _ends(policy),
         "_sample": sample,
-        "_image": image,
+        "_images": images,
         "_sizes": (size, made),
         "_ids": tokens,
     }
@@ -324,7 +333,7 @@ def _score(
         ],
         "sample": [sample.id for sample in samples],
         "known": [sample.knowledge for sample in samples],
-        "image": [row["_image"] for row in rows],
+        "images": [list(row["_images"]) for row in rows],
         "image_size": [row["_sizes"][0] for row in rows],
         "processed_size": [row["_sizes"][1] for row in rows],
         "trainer_state": SimpleNamespace(global_step=0, max_steps=stage.steps),
@@ -347,7 +356,9 @@ def _reward_figures(stage: RftStage, rows: Sequence[Row], scores: dict[str, Any]
     }
     own = {name: weight for name, weight in weights.items() if name not in NOT_OF_THE_TASK and weight > 0}
     total = np.array([row["reward"] for row in rows])
-    of_task = np.nansum([weight * values[name] for name, weight in own.items()], axis=0) if own else total
+    shares = {name: weight / sum(own.values()) for name, weight in own.items()}
+    of_task = np.nansum([share * values[name] for name, share in shares.items()], axis=0) if own else total
+    spread = _distribution(of_task, group)
     return {
         "rewards": {
             name: {
@@ -362,7 +373,7 @@ def _reward_figures(stage: RftStage, rows: Sequence[Row], scores: dict[str, Any]
         "task_reward": {
             "names": list(own),
             "shaped": any(name in SHAPED for name in own),
-            "equal_groups": _distribution(of_task, group)["equal_groups"],
+            **{key: spread[key] for key in ("equal_groups", "within_group_sd")},
         },
     }
 
@@ -392,7 +403,6 @@ def _answer_figures(
     stage: RftStage,
     rows: Sequence[Row],
     train: Sequence[Sample],
-    drawn: Sequence[Sample],
     seed: int,
 ) -> dict[str, Any]:
     """Form, readings, lengths, pass@k, the distribution of answers, and the test against chance."""
@@ -406,7 +416,7 @@ def _answer_figures(
     strict = figures_of(task, rows)
     lenient = figures_of(task, [row | {"answer": row["lenient"]} for row in rows])
     headline = "mean_iou" if isinstance(task, Localization) else "accuracy"
-    majority = figures_of(task, predict_majority(task, train, drawn))[headline]
+    majority = figures_of(task, predict_majority(task, train, [row["_sample"] for row in firsts]))[headline]
     lengths = [row["tokens"] for row in rows]
     answers = Counter(_text_of(row["answer"]) for row in rows)
     (most, times), *_ = answers.most_common(1)

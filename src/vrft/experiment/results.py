@@ -18,7 +18,7 @@ from vrft.errors import RunError
 from vrft.experiment.design import Design
 from vrft.experiment.jobs import Job, cost_of
 from vrft.experiment.keys import CacheKey, CacheKeys, version_of
-from vrft.experiment.opened import Experiment
+from vrft.experiment.opened import Experiment, groups_of
 from vrft.image_log import ImageLog, warning_sentences
 from vrft.montage import FIRST_SHARE, side_by_side
 from vrft.recipe import ARMS, FACTORS, Recipe
@@ -74,7 +74,7 @@ def gather(
     if not predictions:
         first = next(iter(errors.values()), "")
         raise RunError(f"no arm is done. The first error: {first} All are in {directory.path / 'failed'}.")
-    _write_predictions(directory.predictions, predictions, experiment.groups())
+    _write_predictions(directory.predictions, predictions, experiment.test_samples)
     with replacing(directory.logs) as fresh:
         table = pd.json_normalize(logs) if logs else pd.DataFrame(columns=["arm", "seed", "stage", "step"])
         table.to_parquet(fresh, index=False)
@@ -112,16 +112,19 @@ def _logs(store: Store, recipe: Recipe, arm: str, seed: int, keys: Sequence[Cach
 
 
 def _write_predictions(
-    path: Path, predicted: Iterable[tuple[str, int, list[dict[str, Any]]]], groups: Sequence[str]
+    path: Path, predicted: Iterable[tuple[str, int, list[dict[str, Any]]]], samples: Sequence[Sample]
 ) -> None:
     """All predictions of all arms and seeds in one table; targets and answers as texts: columns hold one type."""
+    groups, subgroups = groups_of(samples), [sample.subgroup for sample in samples]
+    named = any(subgroup is not None for subgroup in subgroups)
     rows = [
         {"arm": arm, "seed": seed, "group": group}
+        | ({"subgroup": subgroup} if named else {})
         | row
         | {key: None if row[key] is None else _cell(row[key]) for key in ("target", "answer", "lenient")}
         | ({"image_size": json.dumps(row["image_size"])} if "image_size" in row else {})
         for arm, seed, predictions in predicted
-        for row, group in zip(predictions, groups, strict=True)
+        for row, group, subgroup in zip(predictions, groups, subgroups, strict=True)
     ]
     with replacing(path) as fresh:
         pd.DataFrame(rows).to_parquet(fresh, index=False)
@@ -148,12 +151,11 @@ def _write_perception(
     stage = experiment.recipe.stages_of(arm)[index]
     task, _ = experiment.stage_task_and_source(stage)
     samples = experiment.perception_samples(stage)
-    groups = [str(sample.facts.get("image", sample.id)) for sample in samples]
     rows = [
         (job.arm, job.seed, read_jsonl(store.evaluation(job.evaluation).predictions)) for job in done if job.evaluation
     ]
     same = [row for row in rows if len(row[2]) == len(samples)]  # of stages on the same samples
-    _write_predictions(directory.perception, same, groups)
+    _write_predictions(directory.perception, same, samples)
     untrained = {job.arm: job.arm == "majority" for job in done}
     return {"task": _task_records(task) | {"untrained": untrained}}
 
@@ -243,7 +245,7 @@ def unusual_images(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return found
 
 
-def write_gallery(directory: RunDirectory, samples: list[Sample], image_log: ImageLog | None = None) -> None:
+def write_gallery(directory: RunDirectory, samples: Sequence[Sample], image_log: ImageLog | None = None) -> None:
     """Keep the images of some evaluated samples, evenly spread over the split, for the report; a region is marked.
 
     Several images of a sample are side by side, and the PNG notes the share of its width that the first has.

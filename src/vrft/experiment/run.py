@@ -24,7 +24,6 @@ from vrft.experiment.keys import CacheKeys, machine_facts
 from vrft.experiment.opened import Experiment, open_experiment
 from vrft.experiment.results import environment, gather
 from vrft.experiment.runners import JobRequest, Workers, progress_of, run_here, run_with
-from vrft.image_log import ImageLog
 from vrft.policies import quiet_libraries
 from vrft.processes import from_main, join_processes, process_count
 from vrft.progress import Reporter
@@ -86,7 +85,7 @@ def carry_out(
     from_main(lambda: directory.open(recipe.dump(), resume=resume, same_recipe=same_recipe))
     from_main(lambda: _make_store(store))
     experiment = _open_for_all(recipe, reporter, source, callbacks)
-    experiment = replace(experiment, image_log=ImageLog(directory.image_log))
+    experiment = replace(experiment, image_log=experiment.image_log.kept_at(directory.image_log))
     machine = from_main(lambda: _machine(recipe, directory, reporter, device=device, here=here))
     if here:
         torch.set_num_threads(machine["threads"])

@@ -26,7 +26,6 @@ from pebble import ProcessExpired, ProcessPool
 from vrft.errors import RunError, UserError, first_line
 from vrft.experiment.jobs import Job, run_job
 from vrft.experiment.opened import Experiment, open_experiment
-from vrft.image_log import ImageLog
 from vrft.policies import quiet_libraries
 from vrft.progress import Reporter
 from vrft.recipe import Recipe
@@ -88,7 +87,9 @@ def work(request: JobRequest) -> None:
     directory, store = RunDirectory(Path(request.run)), Store(Path(request.store))
     if not store.path.is_dir():
         raise RunError(f"{request.store} is not seen from this machine; --out must be on a disk of all machines.")
-    experiment = replace(_opened(request.recipe), image_log=ImageLog(directory.image_log), custom=request.custom)
+    experiment = _opened(request.recipe)
+    image_log = experiment.image_log.kept_at(directory.image_log)
+    experiment = replace(experiment, image_log=image_log, custom=request.custom)
     torch.set_num_threads(experiment.recipe.ablation.cpus)
     run_job(experiment, store, request.job)
 

@@ -14,7 +14,9 @@ burned into the image stays there (``burned_in``).
 
 from __future__ import annotations
 
+from io import SEEK_END
 from pathlib import Path
+from struct import unpack
 from typing import IO, Any
 
 import numpy as np
@@ -60,6 +62,12 @@ MARKS = tuple(
     for little in (True, False)
 )
 """The tags of ``PIXELS`` in both byte orders."""
+
+END_OF_IMAGE = b"\xff\xd9"
+"""The last bytes of a frame of JPEG, JPEG-LS or JPEG 2000."""
+
+JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+"""The first bytes of a JPEG 2000 frame inside a file format of its own."""
 
 YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 """Colours that the decoders convert to RGB."""
@@ -118,6 +126,8 @@ def _checked(file: IO[bytes], header: Any, shown: Path, page: int | None) -> Ima
         raise DataError(f"{shown}: its DICOM header lacks TransferSyntaxUID, and so the coding of its pixels; {AGAIN}.")
     fault = f"{shown}: TransferSyntaxUID of its DICOM header is none that pydicom knows; {AGAIN}."
     deflated = quietly(fault, lambda: bool(syntax) and syntax.is_deflated)
+    if not header.preamble and "Rows" not in header:
+        raise DataError(f"{shown}: has the suffix of a DICOM file, but holds no DICOM image; replace or remove it.")
     if "Rows" not in header or not (deflated or file.read(4) in MARKS):
         raise DataError(
             f"{shown}: is DICOM without pixels (a plan, a report or another document), or cut off before them; "
@@ -201,7 +211,6 @@ def _decoded(file: IO[bytes], header: Any, shown: Path, page: int) -> NDArray[An
         f"{shown}: its pixels cannot be decoded (damaged, cut off, or compressed in a way that no installed decoder "
         f"reads); export it again without compression, or remove it."
     )
-    file.seek(0)
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax:
         decoder = quietly(fault, get_decoder, syntax)
@@ -209,7 +218,10 @@ def _decoded(file: IO[bytes], header: Any, shown: Path, page: int) -> NDArray[An
             need("reading compressed DICOM files", ("pylibjpeg", "libjpeg", "openjpeg", "jpeg_ls"), "dicom")
             raise DataError(fault)
         if not syntax.is_deflated:
+            quietly(fault, _check_complete, file, syntax, page, _whole(header, "NumberOfFrames", shown, 1))
+            file.seek(0)
             return quietly(fault, pixel_array, file, index=page)
+    file.seek(0)
     whole = quietly(fault, dcmread, file, force=True, specific_tags=[*SIZE, *PIXELS])
     if not syntax:  # no file meta information: the encoding is guessed from the elements
         if any(whole[one].is_undefined_length for one in PIXELS if one in whole):
@@ -218,6 +230,40 @@ def _decoded(file: IO[bytes], header: Any, shown: Path, page: int) -> NDArray[An
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         whole.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return quietly(fault, pixel_array, whole, index=page)
+
+
+def _check_complete(file: IO[bytes], syntax: Any, page: int, pages: int) -> None:
+    """Check that pixels end where they should: decoders give half an image of a file that is cut off.
+
+    Args:
+        file: behind the tag of the pixels, where ``_checked`` leaves it.
+        syntax: the transfer syntax.
+        page: the frame that is read.
+        pages: the number of frames.
+
+    Raises:
+        ValueError: they do not; other exceptions where the structure is damaged.
+    """
+    from pydicom.encaps import get_frame
+    from pydicom.uid import RLELossless
+
+    order = "<L" if syntax.is_little_endian else ">L"
+    (length,) = unpack(order, file.read(4 if syntax.is_implicit_VR else 8)[-4:])
+    if not syntax.is_encapsulated:
+        start = file.tell()
+        if file.seek(0, SEEK_END) - start < length:
+            raise ValueError
+    elif syntax != RLELossless:  # of which the decoder checks the lengths
+        frame = get_frame(file, page, number_of_frames=pages)
+        if END_OF_IMAGE not in frame[-8:]:  # padding may follow
+            raise ValueError
+        if frame.startswith(JP2):  # pydicom would never end at an empty box before that of the image
+            place = len(JP2)
+            while frame[place + 4 : place + 8] != b"jp2c":
+                (box,) = unpack(">L", frame[place : place + 4])  # fails behind the last
+                if box == 0:
+                    raise ValueError
+                place += box
 
 
 def _of_frame(header: Any, shown: Path, page: int) -> Any:

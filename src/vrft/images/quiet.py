@@ -8,9 +8,10 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
-from vrft.errors import DataError
+from vrft.errors import DataError, UserError
 
 LOGGERS = ("pydicom", "nibabel", "nibabel.global", "pylibjpeg", "libjpeg", "openjpeg")
 """The loggers of the libraries."""
@@ -31,17 +32,23 @@ def quietly(sentence: str, function: Callable[..., Any], *args: Any, **options: 
         options: its options.
 
     Raises:
-        DataError: the function raised an exception. Its text is dropped, also from the chain of exceptions.
+        DataError: the function raised an exception that was not written for the user. Its text is dropped, also from
+            the chain of exceptions.
     """
     token = _reading.set(True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return function(*args, **options)
-    except (DataError, MemoryError):
+    except (UserError, MemoryError):
         raise
     except Exception:
         pass
     finally:
         _reading.reset(token)
     raise DataError(sentence)  # outside the handler: the exception would be the context of this one
+
+
+def damaged(shown: Path) -> str:
+    """The sentence about a file with a fault that no check names."""
+    return f"{shown}: cannot be read, since its header or its pixels are damaged; replace or remove it."

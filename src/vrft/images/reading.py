@@ -15,6 +15,7 @@ from vrft.images.greys import Window
 from vrft.images.nifti import SUFFIXES as NIFTI_SUFFIXES
 from vrft.images.nifti import inspect_nifti, is_nifti, read_nifti
 from vrft.images.pillow import facts_of, large_images, opened, read_pillow
+from vrft.images.quiet import damaged, quietly
 from vrft.images.series import check_axis, slice_of, slices_in
 
 Format = Literal["dicom", "nifti", "pillow"]
@@ -102,9 +103,9 @@ def _read(
     else:
         with open_file(path, data) as file:
             if kind == "dicom":
-                image = read_dicom(file, shown, page=page, window=window)
+                image = quietly(damaged(shown), read_dicom, file, shown, page=page, window=window)
             else:
-                image = read_nifti(file, shown, page=page, axis=axis, window=window)
+                image = quietly(damaged(shown), read_nifti, file, shown, page=page, axis=axis, window=window)
     if region is None:
         return image
     with large_images():
@@ -164,16 +165,17 @@ def _shared(facts: ImageFacts) -> ImageFacts:
 
 
 def inspect_bytes(
-    data: bytes, path: Path, page: int | None = None, axis: Axis = "axial", *, any_page: bool = False
+    data: bytes, path: Path, page: int | None = None, axis: Axis = "axial", *, any_page: bool = False, name: str = ""
 ) -> ImageFacts:
-    """The facts in the header of a file whose bytes are in memory; the path is for messages.
+    """The facts in the header of a file whose bytes are in memory; the other arguments are those of ``inspect``.
 
     Raises:
         DataError: the bytes are no image, or hold several pages and none is named.
     """
-    facts = _facts(path, data, path, page or 0, axis)
+    shown = Path(name) if name else path
+    facts = _facts(path, data, shown, page or 0, axis)
     if page is not None or not any_page:
-        check_page(path, facts.pages, page)
+        check_page(shown, facts.pages, page)
     return facts
 
 
@@ -196,7 +198,7 @@ def burned_in(path: Path, *, part: tuple[int, int] | None = None, name: str = ""
     if _format_of(path, data, shown) != "dicom":
         return None
     with open_file(path, data) as file:
-        return burned_in_tag(file, shown)
+        return quietly(damaged(shown), burned_in_tag, file, shown)
 
 
 def is_medical(path: Path) -> bool:
@@ -222,7 +224,9 @@ def _facts(path: Path, data: bytes | None, shown: Path, page: int, axis: Axis) -
         with opened(path, page, data, shown) as image:
             return facts_of(image)
     with open_file(path, data) as file:
-        return inspect_dicom(file, shown, page) if kind == "dicom" else inspect_nifti(file, shown, page, axis)
+        if kind == "dicom":
+            return quietly(damaged(shown), inspect_dicom, file, shown, page)
+        return quietly(damaged(shown), inspect_nifti, file, shown, page, axis)
 
 
 def _format_of(path: Path, data: bytes | None, shown: Path) -> Format:

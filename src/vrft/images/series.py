@@ -18,7 +18,7 @@ import numpy as np
 from vrft.errors import DataError
 from vrft.images.dicom import SUFFIXES, header_of, is_dicom, number_of
 from vrft.images.facts import Axis, check_page, unreadable
-from vrft.images.quiet import quietly
+from vrft.images.quiet import damaged, quietly
 
 KEYWORDS = (
     *("SeriesInstanceUID", "Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
@@ -87,7 +87,7 @@ def check_axis(shown: Path, axis: Axis) -> None:
 @cache
 def _ordered(folder: Path, _changed: int, shown: Path) -> tuple[Path, ...]:
     files = [one for one in sorted(folder.iterdir()) if not one.name.startswith(".") and one.is_file()]
-    slices = [found for one in files if (found := _slice(one, shown)) is not None]
+    slices = [found for one in files if (found := quietly(damaged(shown), _slice, one, shown)) is not None]
     if not slices:
         raise DataError(f"{shown}: is a folder without DICOM images; name an image file, or the folder of one series.")
     for what, differing in (

@@ -66,6 +66,18 @@ def policy_without_weights(section: Policy) -> LoadedPolicy:
     Raises:
         PolicyError: its configuration or processor is not on this machine, and it is not in ``KNOWN``.
     """
+    config, processor = processor_without_weights(section)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, trust_remote_code=section.trust_remote_code)
+    return LoadedPolicy(model, processor, place_of(section.model))
+
+
+def processor_without_weights(section: Policy) -> tuple[Any, Any]:
+    """The configuration and the processor of the policy of a recipe, as ``policy_without_weights`` has them.
+
+    Raises:
+        PolicyError: one is not on this machine, and the model is not in ``KNOWN``.
+    """
     place = place_of(section.model)
     trusted = {"trust_remote_code": section.trust_remote_code}
     options = {"local_files_only": True, "revision": section.revision, **trusted}
@@ -85,9 +97,7 @@ def policy_without_weights(section: Policy) -> LoadedPolicy:
         processor.image_processor = SimpleNamespace(size=bounds)
     if section.max_pixels is not None:
         bound_pixels(processor, section.max_pixels)
-    with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(config, **trusted)
-    return LoadedPolicy(model, processor, place)
+    return config, processor
 
 
 def weights_are_here(name: str, revision: str | None = None) -> bool:

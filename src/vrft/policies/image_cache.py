@@ -1,8 +1,9 @@
 """A cache of decoded and resized images: arrays on disk, mapped into memory.
 
 The cache keeps an image after the processor's resize, as RGB values from 0 to 255, so that only the pixels that the
-policy sees are read again. A key depends on the bytes of the file (of an image that is no file, such as a part of a
-remote shard, on its identity), the way it is read (region, window, page, axis), and the settings of the processor.
+policy sees are read again. A key depends on the bytes of the file, the way it is read (region, window, page, axis), and
+the settings of the processor. In place of bytes stand the names, sizes and times of a file with pages and of a series,
+and the identity of an image that is no file, such as a part of a remote shard.
 """
 
 import hashlib
@@ -57,6 +58,8 @@ class ImageCache:
         try:
             if isinstance(read, ImageBytes):
                 data = json.dumps(read.source.identity).encode()
+            elif read.page is not None and read.part is None:
+                data = _identity(read.path)
             else:
                 data = read.path.read_bytes() if read.part is None else read_part(read.path, read.part, read.name)
         except OSError:
@@ -116,6 +119,17 @@ class ImageCache:
                 file.unlink(missing_ok=True)
                 self.size -= size
         return self.size + needed <= self.limit
+
+
+def _identity(path: Path) -> bytes:
+    """Names, sizes and times of a file with pages or of the files of a series, which are not read for a page of them.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(os.path.abspath(file), file.stat()) for file in files]
+    return json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()
 
 
 def _settings(processor: Any) -> tuple[Any, ...]:

@@ -60,6 +60,8 @@ class LoadedPolicy:
     """The cache of resized images; None without a cache."""
     image_log: ImageLog = field(default_factory=ImageLog)
     """Notes on unusual images among those that were opened, such as images of a single value."""
+    skips_unreadable: bool = False
+    """In training, a sample that cannot be read is noted, and the next that can stands in its place."""
 
     @property
     def suppressed(self) -> list[int]:

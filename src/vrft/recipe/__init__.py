@@ -26,10 +26,12 @@ from vrft.recipe.opening import (
     open_knowledge,
     open_source,
     reading_of,
+    skips_bad,
 )
 from vrft.recipe.schema import Recipe
 from vrft.recipe.sections import (
     LOSSES,
+    Data,
     FileData,
     FuzzyReward,
     IouReward,
@@ -55,6 +57,7 @@ __all__ = [
     "ArmChange",
     "Budget",
     "Condition",
+    "Data",
     "Evaluation",
     "FileData",
     "FuzzyReward",
@@ -85,5 +88,6 @@ __all__ = [
     "parse_recipe",
     "read_recipe",
     "reading_of",
+    "skips_bad",
     "texts_of",
 ]

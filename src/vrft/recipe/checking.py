@@ -35,7 +35,12 @@ Check = Callable[["Recipe"], Iterable[tuple[Keys, str]]]
 
 
 def read_recipe(
-    path: Path, overrides: Sequence[str] = (), *, source: Source | None = None, also: Check | None = None
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    source: Source | None = None,
+    also: Check | None = None,
+    check_data: bool = True,
 ) -> Recipe:
     """Read and check a recipe.
 
@@ -44,6 +49,7 @@ def read_recipe(
         overrides: ``key=value`` texts with dots between keys (``stages.0.steps=50``); the value is YAML.
         source: of the samples, in place of the section ``data``.
         also: further checks of a command.
+        check_data: open the data and the knowledge, and check that the recipe fits them.
 
     Raises:
         RecipeError: anything is wrong with it; all faults together.
@@ -52,7 +58,7 @@ def read_recipe(
     raw, places, faults = _read(path)
     for override in overrides:
         faults += _override(raw, override, places)
-    return _checked(raw, places, path, faults, source, also)
+    return _checked(raw, places, path, faults, source, also, check_data)
 
 
 def check_recipe(recipe: Recipe, *, source: Source | None = None, also: Check | None = None) -> Recipe:
@@ -101,6 +107,7 @@ def _checked(
     faults: list[Fault],
     source: Source | None,
     also: Check | None,
+    check_data: bool = True,
 ) -> Recipe:
     """The recipe of plain data.
 
@@ -112,7 +119,8 @@ def _checked(
     faults += [*more, *unfit]
     if recipe is not None:
         reported = {fault.message for fault in unfit}
-        faults += [fault for fault in _cross_check(recipe, places, path, source) if fault.message not in reported]
+        across = _cross_check(recipe, places, path, source, check_data)
+        faults += [fault for fault in across if fault.message not in reported]
     if recipe is not None and not faults and also is not None:
         faults = [Fault(place_of(places, keys, path), message) for keys, message in also(recipe)]
     if faults or recipe is None:
@@ -244,7 +252,11 @@ def _check_custom(recipe: Recipe, at: Callable[..., str]) -> Iterator[Fault]:
 
 
 def _cross_check(
-    recipe: Recipe, places: Mapping[Keys, str], path: Path, source: Source | None = None
+    recipe: Recipe,
+    places: Mapping[Keys, str],
+    path: Path,
+    source: Source | None = None,
+    check_data: bool = True,
 ) -> Iterator[Fault]:
     """Checks over several keys: rewards against the task, labels against the data, files against the disk."""
 
@@ -268,11 +280,11 @@ def _cross_check(
         elif stage.task is not None and stage.data is None and isinstance(recipe.data, PythonData):
             message = f"stages.{index} needs data of its own, since data.source is python and gives one task"
             yield Fault(at("stages", index), f"{message}.")
-        elif stage.task is not None:
+        elif stage.task is not None and check_data:
             try:
                 open_source(recipe, stage).check()
             except DataError as error:
-                yield Fault(at("stages", index, "data"), str(error))
+                yield _fault_of_data(at("stages", index, "data"), error)
     if len(recipe.own_stages()) == len(recipe.stages):
         for index, arm in enumerate(recipe.arms):
             perceives = arm.perception if isinstance(arm, ArmChange) else ARMS[arm].needs_other_task
@@ -323,15 +335,17 @@ def _cross_check(
     if source is not None and (lacking := [name for name in members if not hasattr(source, name)]):
         yield Fault(at("data"), f"the source has no {', '.join(lacking)}; a source has {', '.join(members)}.")
         return
+    if not check_data:
+        return
     try:
         source = source or open_source(recipe)
     except DataError as error:
-        yield Fault(at("data"), str(error))
+        yield _fault_of_data(at("data"), error)
         return
     try:
         source.check()
     except DataError as error:
-        yield Fault(at("data", "root"), str(error))
+        yield _fault_of_data(at("data", "root"), error)
         return
     yield from _check_knowledge(recipe, source, at)
     if isinstance(recipe.task, ClassificationTask):
@@ -368,6 +382,11 @@ def _cross_check(
             yield Fault(at("task", "names"), f"task.names has {task.levels} names for {source.levels} grades.")
         else:
             yield Fault(at("task", "levels"), f"task.levels is {task.levels}; the data has {source.levels} grades.")
+
+
+def _fault_of_data(where: str, error: DataError) -> Fault:
+    """A refusal of a source, with the page about data."""
+    return Fault(where, f"{error} (docs/data.md: your data, what to write; vrft init FOLDER writes a recipe.)")
 
 
 def _check_objective(stage: RftStage, dotted: str, where: str, custom: Iterable[str]) -> Iterator[Fault]:

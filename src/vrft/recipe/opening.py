@@ -79,7 +79,7 @@ def open_source(recipe: Recipe, stage: RftStage | SftStage | None = None) -> Sou
 
 def _box_source(data: BoxData | TableData, kind: Any) -> BoxSource:
     common = data.model_dump(
-        include={"find", "region", "margin", "unusable", "split_seed", "patient", "patient_overlap"}
+        include={"find", "region", "margin", "unusable", "split_seed", "patient", "patient_overlap", "on_bad_sample"}
     )
     splits = "own" if data.splits == "auto" else data.splits
     shares = Shares(**data.shares.model_dump())
@@ -141,6 +141,11 @@ def reading_of(data: Data) -> dict[str, Any]:
     if isinstance(data, PhantomData | MedMNISTData | PythonData):
         return {"window": None, "page": None}
     return {"window": (data.window[0], data.window[1]) if data.window else None, "page": data.page}
+
+
+def skips_bad(data: Data) -> bool:
+    """Whether samples that cannot be read are left out."""
+    return getattr(data, "on_bad_sample", "fail") == "skip"
 
 
 def box_reader(data: BoxData | TableData) -> Reader:

@@ -116,6 +116,9 @@ class _Shared(Section):
     `^([0-9]+)_`. A patient stays in one split, and results resample patients."""
     patient_overlap: Literal["refuse", "allow"] = "refuse"
     """A patient in two splits of the set's own: the data is refused, or used all the same."""
+    on_bad_sample: Literal["fail", "skip"] = "fail"
+    """An image that cannot be read, or a row of a table at fault (no label, no image): the run stops, or goes on
+    without it; what is left out is counted and listed in the run. A fault in an annotation file always stops it."""
     hash_names: bool = False
     """Samples are named by a hash in all that a run writes, since names of files may tell who a patient is."""
     window: Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_rising)] | None = None
@@ -199,9 +202,6 @@ class _Rows(_Shared):
     """Those of the data where it has any, else made: with equal shares of each class, a patient in one split. `own`
     refuses data without splits, `own+validation` takes a validation split from the training split, `made` makes all
     anew, `hash` by a hash of the patient or the image, so that a new image moves no other."""
-    on_bad_sample: Literal["fail", "skip"] = "fail"
-    """A row at fault (no label, no image, an image that cannot be read): the run stops, or goes on without it; what is
-    left out is counted and listed in `skipped.jsonl` of the run."""
     slices: Positive | None = None
     """Of images with several pages: how many of them, evenly spaced, are shown as the images of one sample."""
     axis: Literal["axial", "coronal", "sagittal"] = "axial"
@@ -322,7 +322,7 @@ class HuggingFaceData(_Cells):
     """Fetch a set that is not on this machine; without it what is there is used, without the network."""
     ignore: list[str] = []
     """Splits of the set that are left out. The others must be train, validation and test, by these or other usual
-    names; a single one that is called `train`, or as no split, is a set without splits."""
+    names; a single split that is called `train`, or otherwise, is a set without splits."""
     images: str | None = None
     """The folder of the images, where a column names files; without it `path`."""
     columns: ColumnsOfRows

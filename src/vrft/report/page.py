@@ -87,6 +87,7 @@ def _page(directory: RunDirectory, metrics: dict[str, Any]) -> str:
         budget=_budget(metrics),
         images=warning_sentences(metrics["images"]),
         data=read_json(directory.data) if directory.data.exists() else {},
+        audit=read_json(directory.audit) if directory.audit.exists() else None,
         recipe=recipe_text,
         environment=read_json(directory.environment) if directory.environment.exists() else {},
     )

@@ -104,6 +104,7 @@ class Scorer:
 
         def reward(completions: Sequence[Any], target: Sequence[Any], **columns: Any) -> list[float | None]:
             knowledge = [known and (known.card if whole_card else known.own) for known in columns["known"]]
+            columns["image"] = [own[0] for own in columns.get("images", ())]  # for rewards that take the first alone
             values = function(completions, target=target, **{**columns, "knowledge": knowledge, **options})
             self.values[name] = values
             if len(self.values) == len(self.weights):

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
+from PIL import Image
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, set_seed
 
 from vrft.boxes import Size
-from vrft.errors import UserError
+from vrft.errors import DataError, UserError
 from vrft.policies import LoadedPolicy, load_policy, save_policy
 from vrft.processes import all_of, is_main, join_processes, wait_for_all
 from vrft.progress import Reporter
@@ -24,6 +25,9 @@ from vrft.sample import Sample, Target
 from vrft.training.callback import StageCallback, StageResult
 from vrft.training.trainer_arguments import check_processes
 from vrft.training.validation import Validation, Validator
+
+MOST_UNREADABLE = 100
+"""Samples that are tried in place of one that cannot be read."""
 
 
 def sample_order(count: int, needed: int, seed: int) -> list[int]:
@@ -80,15 +84,37 @@ def lazy_dataset(
     """
 
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
-        images = {index: policy.open(samples[index]) for index in set(batch["index"])}
+        opened = {index: _open(policy, samples, index) for index in set(batch["index"])}
         built: dict[int, dict[str, Any]] = {}
         for index, number in zip(batch["index"], batch["row"], strict=True):
             if number not in built:
-                shown, sizes = images[index]
-                built[number] = {**row(samples[index], sizes[0], number), "images": list(shown)}
+                sample, shown, sizes = opened[index]
+                built[number] = {**row(sample, sizes[0], number), "images": list(shown)}
         return {key: [built[number][key] for number in batch["row"]] for key in built[batch["row"][0]]}
 
     return Dataset.from_dict({"index": list(order), "row": list(range(len(order)))}).with_transform(_Transform(rows))
+
+
+def _open(
+    policy: LoadedPolicy, samples: Sequence[Sample], index: int
+) -> tuple[Sample, tuple[Image.Image, ...], tuple[Size, ...]]:
+    """A sample with its images and their original sizes; in place of one that cannot be read, where the policy skips
+    those, the next that can.
+
+    Raises:
+        DataError: it cannot be read, or none of ``MOST_UNREADABLE`` after another.
+    """
+    for further in range(min(MOST_UNREADABLE, len(samples)) if policy.skips_unreadable else 1):
+        at, name = (index + further) % len(samples), f"training sample {index + further}"
+        try:
+            sample = samples[at]
+            name = sample.id
+            return (sample, *policy.open(sample))
+        except DataError:
+            if not policy.skips_unreadable:
+                raise
+            policy.image_log.note_unreadable(name)
+    raise DataError(f"none of {MOST_UNREADABLE} samples after another can be read; see vrft audit.")
 
 
 class _Transform:
