@@ -326,7 +326,7 @@ class HuggingFaceData(_Cells):
     """Fetch a set that is not on this machine; without it what is there is used, without the network."""
     ignore: list[str] = []
     """Splits of the set that are left out. The others must be train, validation and test, by these or other usual
-    names; a single one that is called `train`, or as no split, is a set without splits."""
+    names; a single split that is called `train`, or by no such name, is a set without splits."""
     images: str | None = None
     """The folder of the images, where a column names files; without it `path`."""
     columns: ColumnsOfRows
