@@ -7,7 +7,6 @@ is a row of an array; its thumbnail is read from the cache where it is needed.
 
 import base64
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vrft.auditing.burned_text import longest_row
+from vrft.caches import state_of
 from vrft.errors import UserError, first_line
 from vrft.images import NOT_FINITE, burned_in, is_blank
 from vrft.sample import ImageSource, file_of, open_image, read_as
@@ -252,9 +252,7 @@ def key_of(image: ImageSource) -> int:
         return 0
     changed: list[Any] = []
     with suppress(OSError, ValueError):
-        series = sorted(os.scandir(file.path), key=lambda one: one.name) if file.path.is_dir() else []
-        facts = [(one.name, one.stat()) for one in series] or [("", file.path.stat())]
-        changed = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in facts]
+        changed = state_of(file.path)
     text = json.dumps([str(file.path.absolute()), changed, read_as(_whole(image))])
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") or 1
 

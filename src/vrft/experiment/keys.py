@@ -15,6 +15,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 from transformers.utils import cached_file
 
 import vrft
+from vrft.caches import state_of
 from vrft.data import MedMNISTSource, PhantomSource, Source
 from vrft.errors import PolicyError, first_line
 from vrft.experiment.opened import Experiment, Stage, own_task_of
@@ -217,7 +219,7 @@ def _policy_facts(section: Policy) -> dict[str, Any]:
     if section.model == "tiny":  # files of a package have the time of its installation
         return facts | {"files": {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}}
     if files:
-        return facts | {"files": {name: _stat(path) for name, path in files.items()}}
+        return facts | {"files": {name: _state(path) for name, path in files.items()}}
     try:
         config = cached_file(section.model, "config.json", revision=section.revision)
     except (OSError, ValueError) as error:
@@ -233,10 +235,10 @@ def _task_facts(task: TrainableTask) -> dict[str, Any]:
 
 def samples_digest(samples: Iterable[Sample], source: Source) -> str:
     """A hash of samples: names, questions, targets, regions, and the pixels as the module says."""
-    stat_of = lru_cache(maxsize=1024)(_stat)  # the samples of an image lie side by side
+    stat_of = lru_cache(maxsize=1024)(_state)  # the samples of an image lie side by side
     drawn: Any = None
     if isinstance(source, MedMNISTSource):
-        drawn = _stat(source.path)
+        drawn = _state(source.path)
     elif isinstance(source, PhantomSource):
         drawn = code_digest("data/phantom.py")
     digest = hashlib.sha256()
@@ -255,18 +257,11 @@ def samples_digest(samples: Iterable[Sample], source: Source) -> str:
     return digest.hexdigest()[:20]
 
 
-def _stat(path: Path) -> list[int]:
-    """Size in bytes, and time of the last change in nanoseconds; those of all files in a folder, which is a series.
-
-    Empty where there is no such file.
-    """
-    try:
-        if path.is_dir():
-            return [number for file in sorted(path.iterdir()) if file.is_file() for number in _stat(file)]
-        stat = path.stat()
-    except OSError:
-        return []
-    return [stat.st_size, stat.st_mtime_ns]
+def _state(path: Path) -> list[tuple[str, int, int]]:
+    """The state of a file (``state_of``); empty where there is no such file."""
+    with suppress(OSError):
+        return state_of(path)
+    return []
 
 
 def _pixels(source: ImageSource) -> str:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vrft.boxes import Size
+from vrft.caches import state_of
 from vrft.images import NOT_FINITE, RULES, read_part
 from vrft.policies.families import processed_size
 from vrft.sample import ImageBytes, ImageSource, open_image, size_of, stored
@@ -59,7 +60,7 @@ class ImageCache:
             if isinstance(read, ImageBytes):
                 data = json.dumps(read.source.identity).encode()
             elif read.page is not None and read.part is None:
-                data = _identity(read.path)
+                data = json.dumps([os.path.abspath(read.path), state_of(read.path)]).encode()
             else:
                 data = read.path.read_bytes() if read.part is None else read_part(read.path, read.part, read.name)
         except OSError:
@@ -119,17 +120,6 @@ class ImageCache:
                 file.unlink(missing_ok=True)
                 self.size -= size
         return self.size + needed <= self.limit
-
-
-def _identity(path: Path) -> bytes:
-    """Names, sizes and times of a file with pages or of the files of a series, which are not read for a page of them.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    stats = [(os.path.abspath(file), file.stat()) for file in files]
-    return json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]).encode()
 
 
 def _settings(processor: Any) -> tuple[Any, ...]:
