@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 
 from vrft.boxes import Size, clip, has_area, rescale
 from vrft.data.lookup import stem_of
-from vrft.data.splits import SPLITS, Shares, hashed, share_out
+from vrft.data.splits import SPLITS, Shares, check_overlap, hashed, patient_in, share_out
 from vrft.errors import DataError, reading
 from vrft.images import ImageFacts, Region, Window, inspect, upright_box
 from vrft.sample import Box, ImageFile, Sample
@@ -374,14 +374,14 @@ class BoxSource:
         if self._patient is None or record.patient is not None:
             return record
         path, inner = record.image, self._inner(record.image)
-        found = self._patient.search(inner)
-        if found is None or not found[1]:
+        patient = patient_in(self._patient, inner)
+        if patient is None:
             where = "its name" if self.hash_names else repr(inner)
             raise DataError(
                 f"{self._shown(path)}: data.patient finds no patient in {where}; expected a pattern with one group "
                 f"that every name has."
             )
-        return replace(record, patient=found[1])
+        return replace(record, patient=patient)
 
     def check_patients(self) -> None:
         """Check that no patient is in two splits.
@@ -399,11 +399,7 @@ class BoxSource:
                         both.setdefault(record.patient, (first[1], record.image))
         if both and self.patient_overlap == "refuse":
             one, other = (self._shown(image, image.name) for image in next(iter(both.values())))
-            raise DataError(
-                f"{self._where}: {len(both):,} of {len(of):,} patients are in more than one split, such as that of "
-                f"{one} and {other}; results would be too good. Expected each in one: set data.splits to "
-                f"made to share the patients out anew, or data.patient_overlap to allow."
-            )
+            check_overlap(self._where, len(both), len(of), f"{one} and {other}")
 
     def _labels_found(self) -> set[str]:
         return {one.label for split in SPLITS for record in self.records(split) for one in record.annotations}
@@ -428,10 +424,7 @@ class BoxSource:
     @property
     def question(self) -> str:
         """The question about each sample, where the recipe has none."""
-        if self.kind != "localization":
-            where = "in the middle of" if self.region == "crop" else "in the given box of"
-            return f"Which {'grade' if self.kind == 'grading' else 'class'} is shown {where} this image?"
-        return f"Where is every {' or '.join(self.find)}?" if self.find else "Where are the findings?"
+        return question_of_boxes(self.kind, self.region, self.find)
 
     def annotation_counts(self) -> dict[str, dict[str, int]]:
         """The ``Counts`` of each split that has images, without zeros."""
@@ -530,6 +523,14 @@ def unique_names(images: Sequence[Path]) -> list[str]:
         names = [whole if often[name] > 1 else name for name, whole in zip(names, longer, strict=True)]
     often = Counter(names)
     return [f"{name}-{index}" if often[name] > 1 else name for index, name in enumerate(names)]
+
+
+def question_of_boxes(kind: str, region: str, find: Sequence[str]) -> str:
+    """The question about boxes: where they are, or the class or grade of each (``BoxSource`` has the arguments)."""
+    if kind == "localization":
+        return f"Where is every {' or '.join(find)}?" if find else "Where are the findings?"
+    where = "in the middle of" if region == "crop" else "in the given box of"
+    return f"Which {'grade' if kind == 'grading' else 'class'} is shown {where} this image?"
 
 
 def crop_region(box: Box, margin: float, size: Size) -> Region:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from vrft.data.lookup import is_image
+from vrft.data.lookup import is_hidden, is_image
 from vrft.data.rows import Row
 from vrft.data.splits import SPLIT_NAMES, split_named
 from vrft.errors import DataError
@@ -147,18 +147,14 @@ class FolderReader:
 def _folders(folder: Path) -> list[str]:
     """The names of the folders in a folder, without hidden ones."""
     with os.scandir(folder) as entries:
-        return sorted(one.name for one in entries if one.is_dir() and not _is_hidden(one.name))
+        return sorted(one.name for one in entries if one.is_dir() and not is_hidden(one.name))
 
 
 def _images(folder: Path) -> list[str]:
     """The names of the images in a folder."""
     with os.scandir(folder) as entries:
-        files = [one.name for one in entries if not _is_hidden(one.name) and one.is_file()]
+        files = [one.name for one in entries if not is_hidden(one.name) and one.is_file()]
     return sorted(name for name in files if is_image(folder / name))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _has_image(folder: Path) -> bool:

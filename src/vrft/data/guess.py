@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from vrft.data.lookup import is_image
+from vrft.data.lookup import is_hidden, is_image
 from vrft.data.splits import split_named
 from vrft.data.tabular import TABLES
 from vrft.errors import DataError, UserError
@@ -90,8 +90,8 @@ class Tree:
         self.complete = True
         total = 0
         for folder, folders, names in os.walk(root):
-            folders[:] = sorted(name for name in folders if not _is_hidden(name))
-            self.files[Path(folder)] = sorted(name for name in names if not _is_hidden(name))
+            folders[:] = sorted(name for name in folders if not is_hidden(name))
+            self.files[Path(folder)] = sorted(name for name in names if not is_hidden(name))
             total += len(names)
             if total > MOST_FILES:
                 self.complete = False
@@ -128,10 +128,6 @@ class Tree:
         """The files whose names end so, the topmost first."""
         for folder, names in self.files.items():
             yield from (folder / name for name in names if name.lower().endswith(suffixes))
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def find_guesses(path: Path) -> list[Guess]:

@@ -44,6 +44,11 @@ def stem_of(path: Path) -> str:
     return path.name.removesuffix(path.name[-len(suffix) :]) if (suffix := suffix_of(path)) else path.name
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems make beside those of the user."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def is_image(path: Path) -> bool:
     """Whether a file has a suffix of images, or none and the content of a DICOM file or a volume."""
     suffix = suffix_of(path)
@@ -54,7 +59,7 @@ def images_in(folder: Path, without: Sequence[Path] = ()) -> Iterator[Path]:
     """The image files in a folder and the folders inside it, in a fixed order, without hidden files."""
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in inner)
+        hidden = any(map(is_hidden, inner))
         if not hidden and is_image(path) and not any(one in path.parents for one in without):
             yield path
 

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from unicodedata import normalize
 
 from vrft.boxes import clip, has_area
-from vrft.data.annotations import crop_region, format_counts, parse_number
+from vrft.data.annotations import crop_region, format_counts, parse_number, question_of_boxes
 from vrft.data.row_index import IndexedRow, RowIndex, Settings, reason_of
-from vrft.data.splits import SPLITS, Shares, hashed, plain_name
+from vrft.data.splits import SPLITS, Shares, check_overlap, hashed, patient_in, plain_name
 from vrft.data.tabular import as_text, is_empty
 from vrft.errors import DataError, reading
 from vrft.images import Axis, Window
@@ -170,13 +169,8 @@ class RowSource:
     @property
     def question(self) -> str:
         """The question about each sample, where neither the recipe nor its row has one."""
-        if self.options.regions:
-            where = "in the middle of" if self.options.region == "crop" else "in the given box of"
-            return f"Which {'grade' if self.kind == 'grading' else 'class'} is shown {where} this image?"
-        if self.kind == "localization":
-            return (
-                f"Where is every {' or '.join(self.options.find)}?" if self.options.find else "Where are the findings?"
-            )
+        if self.options.regions or self.kind == "localization":
+            return question_of_boxes(self.kind, self.options.region, self.options.find)
         several = self.index.has_several or self.options.slices not in (None, 1)
         shown = "do these images" if several else "does this image"
         return f"Which {'grade' if self.kind == 'grading' else 'class'} {shown} show?"
@@ -248,13 +242,8 @@ class RowSource:
         if self.options.patient_overlap == "allow":
             return
         count, total, splits = index.patients_in_two_splits()
-        if count:
-            places = " and ".join(f"{self.reader.place(number)} ({split})" for split, number in splits[:2])
-            raise DataError(
-                f"{self.reader.where}: {count:,} of {total:,} patients are in more than one split, such as that "
-                f"of {places}; results would be too good. Expected each in one: set "
-                f"data.splits to made to share the patients out anew, or data.patient_overlap to allow."
-            )
+        places = " and ".join(f"{self.reader.place(number)} ({split})" for split, number in splits[:2])
+        check_overlap(self.reader.where, count, total, places)
 
     # --- from rows to the index ---------------------------------------------------------------------------------------
 
@@ -294,10 +283,8 @@ class RowSource:
 
     def _patient_of(self, name: str) -> tuple[str | None, str]:
         assert self._patient is not None
-        found = self._patient.search(name)
-        if found is None or not found[1]:
-            return None, "has a name in which data.patient finds no patient"
-        return normalize("NFC", found[1]), ""
+        found = patient_in(self._patient, name)
+        return found, "" if found else "has a name in which data.patient finds no patient"
 
     def _stratum(self, target: Any) -> str:
         if self.kind == "localization":

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate
+from unicodedata import normalize
+
+from vrft.errors import DataError
 
 SPLIT_NAMES = {
     "train": ("train", "training"),
@@ -50,6 +53,36 @@ def split_named(name: str) -> str | None:
     ('validation', 'train', None)
     """
     return next((split for split, names in SPLIT_NAMES.items() if name.strip().lower() in names), None)
+
+
+def patient_in(pattern: re.Pattern[str], name: str) -> str | None:
+    """The patient that a pattern with one group finds in a name, its letters composed (NFC); None where it finds none.
+
+    >>> patient_in(re.compile("^([0-9]+)_"), "007_1.png"), patient_in(re.compile("^([0-9]*)_"), "_1.png")
+    ('007', None)
+    """
+    found = pattern.search(name)
+    return normalize("NFC", found[1]) if found and found[1] else None
+
+
+def check_overlap(where: object, both: int, known: int, places: str) -> None:
+    """Refuse patients that are in two splits.
+
+    Args:
+        where: the data, in the message.
+        both: how many patients are in more than one split.
+        known: how many there are.
+        places: two images of such a patient.
+
+    Raises:
+        DataError: there are any.
+    """
+    if both:
+        raise DataError(
+            f"{where}: {both:,} of {known:,} patients are in more than one split, such as that of {places}; results "
+            f"would be too good. Expected each in one: set data.splits to made to share the patients out anew, or "
+            f"data.patient_overlap to allow."
+        )
 
 
 def share_out(

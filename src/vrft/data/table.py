@@ -17,7 +17,7 @@ from pathlib import Path
 
 from vrft.data.annotations import Annotation, Counts, Record, image_size, parse_box
 from vrft.data.lookup import ImageFiles, parts_of
-from vrft.data.splits import SPLIT_NAMES, SPLITS, in_split
+from vrft.data.splits import SPLIT_NAMES, SPLITS, in_split, patient_in, split_named
 from vrft.data.tabular import EMPTY, as_text, is_empty, open_table
 from vrft.errors import DataError, reading
 from vrft.sample import Box
@@ -158,11 +158,13 @@ class TableReader:
             if other := next((row for row in rows if row.patient != rows[0].patient), None):
                 raise DataError(f"{self.path}:{other.line}: {file.name} has another patient here; choose one.")
             return rows[0].patient
-        found = self.patient.search(file.name) if self.patient else None
-        if self.patient and not found:
+        if self.patient is None:
+            return None
+        found = patient_in(self.patient, file.name)
+        if found is None:
             where = f"{self.path}:{rows[0].line}: in the name of its image" if rows else f"{file}: in its name"
             raise DataError(f"{where} data.patient finds no patient; expected a pattern that all have.")
-        return found[1] if found else None
+        return found
 
     @cached_property
     def _table(self) -> Table:
@@ -239,7 +241,7 @@ class TableReader:
     def _split(self, row: dict[str | int, str], where: str) -> str:
         assert self.columns.split is not None
         stated = row[self.columns.split]
-        found = next((split for split, names in SPLIT_NAMES.items() if stated.lower() in names), None)
+        found = split_named(stated)
         if found is None:
             expected = ", ".join(sorted(name for names in SPLIT_NAMES.values() for name in names))
             raise DataError(f"{where}: the split is {stated!r}; expected one of {expected}.")

@@ -159,7 +159,7 @@ class CsvTable:
     @property
     def titles(self) -> list[str]:
         """The titles of the columns; see ``TableFile``."""
-        return self._layout[3]
+        return self._layout[2]
 
     @property
     def decimal_comma(self) -> bool:
@@ -172,7 +172,7 @@ class CsvTable:
 
     def rows(self, columns: Sequence[Column]) -> Iterator[tuple[int, list[str]]]:
         """The line and the stripped cells of each row; see ``TableFile.rows``."""
-        first, delimiter, _, titles = self._layout
+        first, delimiter, titles = self._layout
         positions = [_position(self.path, column, titles, first) for column in columns]
         least, width = max(positions, default=0) + 1, len(titles)
         for line, cells in islice(self._cells(self._open(), delimiter), 1, None):
@@ -190,8 +190,8 @@ class CsvTable:
         return open_text(self.path, Counter(), self.encoding)
 
     @cached_property
-    def _layout(self) -> tuple[int, str, int, list[str]]:
-        """The line of the titles, the delimiter, its rank, and the titles.
+    def _layout(self) -> tuple[int, str, list[str]]:
+        """The line of the titles, the delimiter, and the titles.
 
         The delimiter is the one that gives most declared titles, then most titles.
         """
@@ -214,8 +214,7 @@ class CsvTable:
             candidates.append((declared, len(titles), rank, line, delimiter, titles))
         if not candidates:
             raise fault
-        _, _, rank, line, delimiter, titles = max(candidates)
-        return line, delimiter, rank, titles
+        return max(candidates)[3:]
 
     def _cells(self, file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
         """The line on which each row begins, and its cells; empty rows, and Excel's ``sep=;``, are left out."""

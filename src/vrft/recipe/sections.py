@@ -86,7 +86,7 @@ def _pattern(text: str) -> str:
     except re.error as error:
         raise PydanticCustomError("pattern", "no regular expression ({why})", {"why": str(error)}) from None
     if groups != 1:
-        raise PydanticCustomError("pattern", "a pattern with one group in brackets, such as '^([0-9]+)_'")
+        raise PydanticCustomError("pattern", "a pattern with one group in brackets, such as '(?:^|/)([0-9]+)_'")
     return text
 
 
@@ -114,7 +114,7 @@ class _Shared(Section):
     """Of the splits that are made."""
     patient: Annotated[str, AfterValidator(_pattern)] | None = None
     """A regular expression with one group, which finds the patient in the path of an image below the root, such as
-    `^([0-9]+)_`. A patient stays in one split, and results resample patients."""
+    `(?:^|/)([0-9]+)_`. A patient stays in one split, and results resample patients."""
     patient_overlap: Literal["refuse", "allow"] = "refuse"
     """A patient in two splits of the set's own: the data is refused, or used all the same."""
     on_bad_sample: Literal["fail", "skip"] = "fail"
