@@ -242,7 +242,7 @@ def _options(guess: Guess) -> Iterator[str]:
         yield "on_bad_sample: skip  # a row or image at fault is left out and listed; without it the run stops"
     if guess.source != "medmnist":
         if "patient" not in guess.data and "patient" not in guess.data.get("columns", {}):
-            yield "patient: '(?:^|/)([0-9]+)_'  # a pattern that finds the patient in names; a patient stays in one split"
+            yield "patient: '(?:^|/)([0-9]+)_'  # finds the patient in names; a patient stays in one split"
         yield "hash_names: true  # names of files are not written into the run"
 
 
